@@ -1,0 +1,153 @@
+"""A server process: started in a folder, waited for, stopped, and never left behind.
+
+The kernel sends the process a signal when the thread that started it ends, so start servers in the main
+thread. What a server is asked over the network belongs to its own module.
+"""
+
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.servers.place import program
+
+
+class Stuck(Exception):
+    """A process did not start, or did not end, in the time it has; its log is in the message."""
+
+
+class Process:
+    """One child process with its log file.
+
+    `user`: whom to become (only root can). `at_death`: the signal it gets when the tests are gone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str | os.PathLike[str]],
+        *,
+        log: Path,
+        directory: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        at_death: str = "TERM",
+    ) -> None:
+        self.name = name
+        self.log = log
+        words = [program("setpriv", "util-linux"), "--pdeathsig", at_death]
+        if user is not None:
+            words += ["--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--clear-groups"]
+        with log.open("ab") as output:
+            self._popen = subprocess.Popen(
+                [*words, "--", *map(os.fspath, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env={**os.environ, "no_proxy": "127.0.0.1,localhost", **(environment or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._popen.poll()
+
+    def output(self, last: int | None = None) -> str:
+        """What it wrote so far, or the last so many lines of it."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines if last is None else lines[-last:])
+
+    def wait_for(self, ready: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait until `ready()`; raises `Stuck` when the process ends or the time is over."""
+        end = time.monotonic() + seconds
+        pause = 0.02
+        while not ready():
+            if self.exit_code is not None:
+                raise Stuck(f"{self.name} ended with {self.exit_code}:\n{self.output(40)}")
+            if time.monotonic() > end:
+                self.kill()
+                raise Stuck(f"{self.name} is not ready after {seconds} s:\n{self.output(40)}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it has ended by itself; raises `Stuck` (after a kill) when it does not."""
+        try:
+            return self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Stuck(f"{self.name} still ran after {seconds} s:\n{self.output(40)}") from None
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+        """Ask it to end and wait; the exit code. Raises `Stuck` (after a kill) when it does not."""
+        if self.exit_code is None:
+            self._popen.send_signal(number)
+        return self.wait(seconds)
+
+    def kill(self) -> None:
+        """End it and all of its session at once (SIGKILL)."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
+def run(
+    command: Sequence[str | os.PathLike[str]],
+    *,
+    user: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+    directory: Path | None = None,
+    seconds: float = 120,
+) -> str:
+    """Run a command to its end and return its output; raises `Stuck` with its words when it fails."""
+    words = [os.fspath(word) for word in command]
+    if user is not None:
+        setpriv = program("setpriv", "util-linux")
+        words = [
+            setpriv,
+            "--reuid",
+            user,
+            "--regid",
+            str(pwd.getpwnam(user).pw_gid),
+            "--clear-groups",
+            *words,
+        ]
+    done = subprocess.run(
+        words,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        cwd=directory,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+    if done.returncode:
+        raise Stuck(f"{words[0]} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def answers(url: str, below: int = 500) -> bool:
+    """Whether an HTTP GET there gets an answer with a status under `below`."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code < below
+    except OSError:
+        return False
