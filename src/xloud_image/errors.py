@@ -1,0 +1,191 @@
+"""Every error of the service as one tree: its HTTP status, and whether trying again can help.
+
+No error here knows a database, a store or a request; the one handler in `api.app` turns them into answers.
+
+    ImageServiceError                500
+    ├── BadRequest                   400
+    ├── Unauthorized                 401
+    ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
+    ├── NotFound                     404
+    ├── MethodNotAllowed             405
+    ├── Conflict                     409   ├── Duplicate  ├── InUse
+    ├── Gone                         410   └── WriteDisabled
+    ├── TooLarge                     413   ├── QuotaExceeded  ├── StoreFull
+    ├── WrongMediaType               415   └── FormatRefused
+    ├── BadRange                     416
+    ├── HeaderTooLarge               431
+    ├── NotBuilt                     501
+    ├── Unavailable                  503   ├── StoreUnavailable  ├── WriteDenied  ├── IdentityUnavailable  ├── DatabaseUnavailable
+    ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported
+    └── ConfigError                  exit 1, never an answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class ImageServiceError(Exception):
+    """An error with a sentence for the client; `status` is its HTTP status, `temporary` says a retry can succeed."""
+
+    status: ClassVar[int] = 500
+    temporary: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers: dict[str, str] = dict(headers or {})
+
+
+class BadRequest(ImageServiceError):
+    """The request itself is wrong; sending it again cannot help."""
+
+    status = 400
+
+
+class Unauthorized(ImageServiceError):
+    """No identity, or one that is not valid (any more)."""
+
+    status = 401
+
+
+class Forbidden(ImageServiceError):
+    """A rule refuses this to this caller."""
+
+    status = 403
+
+
+class ReadOnlyField(Forbidden):
+    """A field that only the service writes."""
+
+
+class Protected(Forbidden):
+    """The image is protected against deletion."""
+
+
+class NotFound(ImageServiceError):
+    """Unknown, or invisible to the caller: the two are never told apart."""
+
+    status = 404
+
+
+class MethodNotAllowed(ImageServiceError):
+    """The path is known, the method is not; the `Allow` header lists the methods."""
+
+    status = 405
+
+
+class Conflict(ImageServiceError):
+    """The state of the image does not allow it."""
+
+    status = 409
+
+
+class Duplicate(Conflict):
+    """The id, member or location is there already."""
+
+
+class InUse(Conflict):
+    """A store holds something (a clone, a snapshot) that depends on the data."""
+
+
+class Gone(ImageServiceError):
+    """The image was deleted while the request ran."""
+
+    status = 410
+
+
+class WriteDisabled(Gone):
+    """This store never takes data (a read-only store)."""
+
+
+class TooLarge(ImageServiceError):
+    """More than a limit allows."""
+
+    status = 413
+
+
+class QuotaExceeded(TooLarge):
+    """More than the caller's quota allows."""
+
+
+class StoreFull(TooLarge):
+    """The store has no room for the data."""
+
+
+class WrongMediaType(ImageServiceError):
+    """The content type is not taken here."""
+
+    status = 415
+
+
+class FormatRefused(WrongMediaType):
+    """The data is not what the image claims, or is dangerous whatever it claims (CVE-2024-32498, CVE-2022-47951)."""
+
+
+class BadRange(ImageServiceError):
+    """The byte range lies outside the data."""
+
+    status = 416
+
+
+class HeaderTooLarge(ImageServiceError):
+    """A header is longer than allowed."""
+
+    status = 431
+
+
+class NotBuilt(ImageServiceError):
+    """A call of the Image API that this release does not offer."""
+
+    status = 501
+
+
+class Unavailable(ImageServiceError):
+    """Something the service needs does not answer now; the request may be sent again."""
+
+    status = 503
+    temporary = True
+
+
+class StoreUnavailable(Unavailable):
+    """A store does not answer, or not in time."""
+
+
+class WriteDenied(Unavailable):
+    """A store refuses writing: permissions, a read-only mount, a missing directory."""
+
+    temporary = False
+
+
+class IdentityUnavailable(Unavailable):
+    """The identity service does not answer; nobody new can be let in."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+
+class BlobError(ImageServiceError):
+    """A store failed in a way that none of its other errors name."""
+
+
+class BlobNotFound(BlobError):
+    """A store has no data under this URL."""
+
+
+class AlreadyExists(BlobError):
+    """A store has data under this key already; it stays as it is."""
+
+    status = 409
+
+
+class Unsupported(BlobError):
+    """A store cannot do this by design; its `can` flags said so."""
+
+    status = 400
+
+
+class ConfigError(ImageServiceError):
+    """The configuration cannot be served as written; the message names the option, file and cure."""

@@ -1,0 +1,82 @@
+"""Named places where a test can stop, slow or fail the process. Costs one empty-dict look-up when not in use.
+
+`XLOUD_FAILPOINTS="upload.written=kill,delete.marked=sleep:2"` in the environment: `kill` ends the process as
+kill -9 does, `sleep:S` waits S seconds, `fail` raises an error. Only names in POINTS are accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import Final
+
+from xloud_image.errors import ConfigError, ImageServiceError
+
+POINTS: Final = (
+    "create.begin",
+    "create.stored",
+    "change.begin",
+    "change.stored",
+    "upload.begin",
+    "upload.claimed",
+    "upload.first_byte",
+    "upload.half",
+    "upload.received",
+    "upload.written",
+    "upload.activated",
+    "delete.begin",
+    "delete.marked",
+    "delete.bytes_gone",
+    "delete.done",
+    "location.begin",
+    "location.stored",
+    "reaper.taken",
+    "reaper.bytes_gone",
+    "file.created",
+    "file.synced",
+    "file.linked",
+    "file.unlinked",
+)
+
+
+def parse(text: str) -> dict[str, str]:
+    """`name=action,…` → {name: action}; ConfigError names what is not known."""
+    armed: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, _, action = item.partition("=")
+        if name not in POINTS or action.partition(":")[0] not in ("kill", "sleep", "fail"):
+            raise ConfigError(f"XLOUD_FAILPOINTS: '{item}' is no failpoint; the names are {', '.join(POINTS)}")
+        armed[name] = action
+    return armed
+
+
+_armed: dict[str, str] = parse(os.environ.get("XLOUD_FAILPOINTS", ""))
+
+
+async def reach(name: str) -> None:
+    """The event loop's side: promise that the step called `name` has just been done."""
+    if _armed and name in _armed:
+        action = _armed[name]
+        if action.startswith("sleep:"):
+            await asyncio.sleep(float(action[6:]))
+        else:
+            _act(name, action)
+
+
+def reach_in_thread(name: str) -> None:
+    """The same from a worker thread."""
+    if _armed and name in _armed:
+        action = _armed[name]
+        if action.startswith("sleep:"):
+            import time
+
+            time.sleep(float(action[6:]))
+        else:
+            _act(name, action)
+
+
+def _act(name: str, action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise ImageServiceError(f"failpoint {name}")

@@ -1,0 +1,122 @@
+"""The nouns of the service as values, and the table of allowed status changes. No I/O, no rights, no JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+VISIBILITIES: Final = ("public", "private", "shared", "community")
+MEMBER_STATUSES: Final = ("pending", "accepted", "rejected")
+
+# Image API reference, section "Status": from → to. "deleted" is reached from every state but itself.
+TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    "queued": frozenset({"saving", "uploading", "importing", "active", "deleted"}),
+    "saving": frozenset({"active", "queued", "killed", "deleted"}),
+    "uploading": frozenset({"importing", "queued", "deleted"}),
+    "importing": frozenset({"active", "queued", "deleted"}),
+    "active": frozenset({"deactivated", "pending_delete", "deleted"}),
+    "deactivated": frozenset({"active", "deleted"}),
+    "killed": frozenset({"deleted"}),
+    "pending_delete": frozenset({"deleted", "active"}),
+    "deleted": frozenset(),
+}
+STATUSES: Final = tuple(TRANSITIONS)
+
+
+def utcnow() -> dt.datetime:
+    """Now, in UTC, without a zone: the form in which the database keeps times."""
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Location:
+    """Where the data of an image lies. `url` never leaves the service unless the operator exposes locations.
+
+    `id` is the row's number, None until it is written. `metadata["store"]` names the store.
+    """
+
+    url: str = dataclasses.field(repr=False)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    status: str = "active"
+    id: int | None = None
+
+    @property
+    def store(self) -> str | None:
+        """The store's id as the row has it; None for rows older than several stores."""
+        store = self.metadata.get("store")
+        return store if isinstance(store, str) else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Image:
+    """One image with its properties, tags and locations. Times are UTC without zone; sizes are bytes; None is unknown.
+
+    `membership` is the status of the asking project's membership, None when it is no member.
+    """
+
+    id: str
+    status: str = "queued"
+    name: str | None = None
+    owner: str | None = None
+    visibility: str = "shared"
+    protected: bool = False
+    os_hidden: bool = False
+    container_format: str | None = None
+    disk_format: str | None = None
+    min_disk: int = 0
+    min_ram: int = 0
+    size: int | None = None
+    virtual_size: int | None = None
+    checksum: str | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: str | None = None
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    properties: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+    membership: str | None = None
+
+    def replace(self, **changes: Any) -> Image:
+        """The same image with other values."""
+        return dataclasses.replace(self, **changes)
+
+    def may_become(self, status: str) -> bool:
+        """Whether the table of status changes allows this step."""
+        return status in TRANSITIONS[self.status]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Member:
+    """A project with which an image is shared; `status` is the answer of that project."""
+
+    image_id: str
+    member: str
+    status: str = "pending"
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """Bytes in a store for which we answer although no location row shows them: a durable row of our own.
+
+    kind "write": written before the first byte; ended in the transaction that adds the location. `url` is None.
+    kind "delete": written in the transaction that hides the image or location; ended when the bytes are gone.
+    Whoever holds the lease (`holder`, until `lease_until`) works on it; an expired claim is the reaper's.
+    `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several).
+    """
+
+    id: str
+    kind: str
+    image_id: str
+    store: str
+    url: str | None = dataclasses.field(default=None, repr=False)
+    scope: str = "image"
+    holder: str | None = None
+    lease_until: dt.datetime | None = None
+    begun_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    attempts: int = 0
+    error: str | None = None
