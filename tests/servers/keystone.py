@@ -7,15 +7,14 @@ later starts copy it. Users (password): admin (adminpass, role admin in project 
 """
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.servers.http import request
 from tests.servers.memcached import Memcached
 from tests.servers.place import HOST, ROOT, environment, free_port, new_directory
 from tests.servers.process import Process, answers, run
@@ -23,6 +22,10 @@ from tests.servers.process import Process, answers, run
 ENVIRONMENT = ".venv-keystone"
 REGION = "RegionOne"
 INTERFACES = ("public", "internal", "admin")
+
+
+class Refused(Exception):
+    """Keystone answered with a status from 400."""
 
 
 class User(NamedTuple):
@@ -194,23 +197,17 @@ class Keystone:
     ) -> tuple[Any, dict[str, str]]:
         """One request to the API under /v3; (decoded body, headers by lower-case name).
 
-        Raises `urllib.error.HTTPError` for statuses from 400.
+        Raises `Refused` for statuses from 400.
         """
-        request = urllib.request.Request(
+        answer = request(
+            method,
             self.url + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **headers},
+            json=body,
+            headers={**headers, **({} if token is None else {"X-Auth-Token": token})},
         )
-        if token is not None:
-            request.add_header("X-Auth-Token", token)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            content = answer.read()
-            return (
-                json.loads(content) if content else None,
-                {name.lower(): value for name, value in answer.headers.items()},
-            )
+        if answer.status >= 400:
+            raise Refused(f"{method} {path}: {answer.status}: {answer.body.decode(errors='replace')}")
+        return (answer.json() if answer.body else None), answer.headers
 
     def token(self, user: str = "admin", project: str | None = None) -> str:
         """A new token of one of `USERS`, scoped to the user's project or to another."""
@@ -227,9 +224,7 @@ class Keystone:
                 "auth": {
                     "identity": {
                         "methods": ["password"],
-                        "password": {
-                            "user": {"name": who.name, "password": who.password, "domain": domain}
-                        },
+                        "password": {"user": {"name": who.name, "password": who.password, "domain": domain}},
                     },
                     "scope": {"project": {"name": project or who.project, "domain": domain}},
                 }
@@ -323,9 +318,7 @@ class Keystone:
                 self.call("PUT", f"/projects/{project}/users/{identity}/roles/{roles[role]}", token=token)
         service = create("service", name="glance", type="image")
         for interface in INTERFACES:
-            create(
-                "endpoint", service_id=service, interface=interface, url=self.image_url, region_id=REGION
-            )
+            create("endpoint", service_id=service, interface=interface, url=self.image_url, region_id=REGION)
 
     def _make(self, directory: Path) -> None:
         """A new database and keys in `directory`, filled through a Keystone that runs there."""

@@ -46,7 +46,7 @@ class Process:
             words += ["--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--clear-groups"]
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
-                [*words, "--", *map(os.fspath, command)],
+                [*words, "--", *(os.fspath(word) for word in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,152 @@
+"""Our own service as a child process, from a configuration file made for one test."""
+
+import configparser
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.servers.http import Answer, request
+from tests.servers.place import HOST, ROOT, free_port, new_directory
+from tests.servers.process import Process, answers, run
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+def command() -> list[str]:
+    """The `xloud-image` command: the one that `make install` built, or that of this interpreter."""
+    named = os.environ.get("XLOUD_IMAGE_COMMAND")
+    if named:
+        return [named]
+    if (ROOT / ".venv" / ".installed").exists():
+        return [str(ROOT / ".venv" / "bin" / "xloud-image")]
+    return [sys.executable, "-m", "xloud_image"]
+
+
+class Service:
+    """`sections`: the configuration file, by section and option, over a default of SQLite, one file store
+    and no login; None removes an option. `environment`: more of it for the process (failpoints)."""
+
+    def __init__(
+        self,
+        sections: Sections | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        port: int | None = None,
+        directory: Path | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self.directory = directory or new_directory("service")
+        self.environment: dict[str, str] = dict(environment or {})
+        self.configuration = self.directory / "xloud-image.conf"
+        self._process: Process | None = None
+        self._starts = 0
+        self.sections: dict[str, dict[str, Any]] = {
+            "DEFAULT": {
+                "bind_host": HOST,
+                "bind_port": self.port,
+                "workers": 1,
+                "enabled_backends": "files:file",
+            },
+            "database": {"connection": f"sqlite:///{self.directory / 'xloud-image.sqlite'}"},
+            "glance_store": {"default_backend": "files"},
+            "files": {"filesystem_store_datadir": self.images},
+        }
+        self.configure(sections or {})
+
+    @property
+    def images(self) -> Path:
+        """Where the file store of the default configuration keeps its data."""
+        return self.directory / "images"
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What the process of the last start wrote."""
+        return "" if self._process is None else self._process.output()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the one that was started (with several workers: their parent)."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started at all."""
+        return self._process is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        assert self._process is not None
+        return self._process.exit_code
+
+    def configure(self, sections: Sections) -> None:
+        """Change options; they count from the next start."""
+        for name, options in sections.items():
+            self.sections.setdefault(name, {}).update(options)
+        parser = configparser.RawConfigParser(default_section="\0", interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        for name, options in self.sections.items():
+            kept = {key: str(value) for key, value in options.items() if value is not None}
+            if kept:
+                parser[name] = kept
+        with self.configuration.open("w") as file:
+            parser.write(file)
+
+    def run(self, *words: str, seconds: float = 60) -> str:
+        """`xloud-image <words> --config-file …` to its end; its output. Raises `Stuck` when it fails."""
+        return run(
+            [*command(), *words, "--config-file", self.configuration],
+            environment=self.environment,
+            directory=self.directory,
+            seconds=seconds,
+        )
+
+    def prepare(self) -> None:
+        """Bring the database to the present version and make the folder of the file store."""
+        self.images.mkdir(exist_ok=True)
+        self.run("db", "upgrade")
+
+    def launch(self) -> Process:
+        """Start the process and return at once; for starts that are to fail."""
+        assert self._process is None or self._process.exit_code is not None, "it runs already"
+        self._starts += 1
+        self._process = Process(
+            "xloud-image",
+            [*command(), "serve", "--config-file", self.configuration],
+            log=self.directory / f"log-{self._starts}",
+            directory=self.directory,
+            environment={"PYTHONUNBUFFERED": "1", **self.environment},
+        )
+        return self._process
+
+    def start(self, seconds: float = 30) -> None:
+        """Prepare (the first time), start, and wait until it answers at /healthcheck."""
+        if not self._starts:
+            self.prepare()
+        self.launch().wait_for(lambda: answers(f"{self.url}/healthcheck", below=400), seconds)
+
+    def stop(self, seconds: float = 30) -> int:
+        """SIGTERM; the exit code. Raises `Stuck` when it does not end."""
+        return 0 if self._process is None else self._process.stop(signal.SIGTERM, seconds)
+
+    def kill(self) -> None:
+        """kill -9 of the process and its workers."""
+        if self._process is not None:
+            self._process.kill()
+
+    def wait(self, seconds: float = 30) -> int:
+        """The exit code, once it has ended by itself (a failpoint, a refusal to start)."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def request(self, method: str, path: str, **how: Any) -> Answer:
+        """One request; see `http.request`."""
+        return request(method, self.url + path, **how)

@@ -1,0 +1,49 @@
+"""The servers that the other tests stand on do what their users rely on."""
+
+import pytest
+
+from tests.servers.keystone import USERS, Keystone, Refused
+from tests.servers.mariadb import MariaDB
+from tests.servers.memcached import Memcached
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.process import Stuck
+
+
+def test_postgresql_keeps_databases_apart(postgresql: PostgreSQL) -> None:
+    one, two = postgresql.create_database(), postgresql.create_database()
+    postgresql.sql("create table only_here (a int)", one.rpartition("/")[2])
+    assert postgresql.sql("select count(*) from only_here", one.rpartition("/")[2]).strip() == "0"
+    with pytest.raises(Stuck, match="does not exist"):
+        postgresql.sql("select count(*) from only_here", two.rpartition("/")[2])
+    postgresql.drop_database(one)
+    postgresql.drop_database(two)
+
+
+def test_mariadb_utf8_holds_three_bytes_a_character(mariadb: MariaDB) -> None:
+    url = mariadb.create_database(charset="utf8")
+    name = url.rpartition("/")[2].partition("?")[0]
+    mariadb.sql("create table t (a varchar(10))", name)
+    mariadb.sql("insert into t values ('\N{EURO SIGN}')", name)
+    with pytest.raises(Stuck, match="Incorrect string value"):
+        mariadb.sql("set sql_mode=TRADITIONAL; insert into t values ('\N{GRINNING FACE}')", name)
+    mariadb.drop_database(url)
+
+
+def test_memcached_answers(memcached: Memcached) -> None:
+    assert memcached.command("flush_all") == "OK\r\n"
+
+
+@pytest.mark.parametrize("name", sorted(USERS))
+def test_keystone_knows_its_users(keystone: Keystone, name: str) -> None:
+    _, said = keystone.login(name)
+    assert {role["name"] for role in said["roles"]} >= set(USERS[name].roles)
+    assert said["project"]["name"] == USERS[name].project
+    assert {service["type"] for service in said["catalog"]} == {"identity", "image"}
+
+
+def test_keystone_refuses_a_revoked_token_at_once(keystone: Keystone) -> None:
+    token, glance = keystone.token("demo"), keystone.token("glance")
+    keystone.call("GET", "/auth/tokens", token=glance, **{"X-Subject-Token": token})
+    keystone.revoke(token)
+    with pytest.raises(Refused, match="404"):
+        keystone.call("GET", "/auth/tokens", token=glance, **{"X-Subject-Token": token})
