@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.servers.place import HOST, free_port, new_directory, program
@@ -13,13 +14,24 @@ PASSWORD = "database-secret"
 
 
 class MariaDB:
-    """`durable`: write as in production (measurements); otherwise nothing is flushed, for speed."""
+    """`durable`: write as in production (measurements); otherwise nothing is flushed, for speed.
+    `directory`: where the data stays from one run to the next; a folder of this run unless given.
+    `options`: further options of the server, as on its command line."""
 
-    def __init__(self, port: int | None = None, *, durable: bool = False) -> None:
+    def __init__(
+        self,
+        port: int | None = None,
+        *,
+        durable: bool = False,
+        directory: Path | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
         self.port = port or free_port()
         self.durable = durable
+        self._options = tuple(options)
         self._process: Process | None = None
-        self._directory: Path | None = None
+        self._directory = directory
+        self._stays = directory is not None
 
     def start(self) -> None:
         """Make the data folder (the first time) and start it; some seconds."""
@@ -27,6 +39,8 @@ class MariaDB:
         as_root = ["--user=root"] if os.geteuid() == 0 else []
         if self._directory is None:
             self._directory = new_directory("mariadb")
+        if not (self._directory / "users.sql").exists():
+            self._directory.mkdir(parents=True, exist_ok=True)
             run(
                 [
                     program("mariadb-install-db", "mariadb-server"),
@@ -60,6 +74,7 @@ class MariaDB:
                 "--innodb-buffer-pool-size=256M",
                 *as_root,
                 *([] if self.durable else relaxed),
+                *self._options,
             ],
             log=self._directory / "log",
             directory=self._directory,
@@ -79,8 +94,10 @@ class MariaDB:
             self._process = None
 
     def close(self) -> None:
-        """Stop it and forget its data."""
+        """Stop it and forget its data, unless its folder was given."""
         self.stop()
+        if self._stays:
+            return
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
         self._directory = None
