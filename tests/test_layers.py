@@ -1,0 +1,186 @@
+"""The house rules that a machine can check: who may import whom, and what no file may say."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import remarks
+from tests.servers.place import ROOT
+
+PACKAGE = "xloud_image"
+SOURCE = ROOT / "src" / PACKAGE
+
+# The rooms of the package, floor by floor. A room imports from the floors below its own, never from its
+# own floor or from above. A new room is put on a floor here.
+FLOORS = (
+    ("cli", "server", "__main__"),
+    ("api",),
+    ("services",),
+    ("db", "stores", "identity"),
+    ("streams", "policy", "schemas", "patch"),
+    ("inspection",),
+    ("model",),
+    ("config",),
+    ("failpoints",),
+    ("errors",),
+)
+# the package itself: the version, importable from everywhere and importing nothing
+FLOOR = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms} | {"": 0}
+
+# one room beside another on the same floor, with the reason
+BESIDE = {
+    ("__main__", "cli"),  # only hands over
+    ("cli", "server"),  # `serve` starts it
+}
+
+# of stores/, what is not a backend
+STORES_ITSELF = {"__init__", "base", "testing"}
+# what a backend may import, so that one from outside can be written with no more
+FOR_BACKENDS = ("errors", "failpoints", "stores.base")
+
+LONG = 400
+
+
+def _modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    """The dotted name inside the package; "" is the package itself."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name inside the package) of everything of the package that a file imports."""
+    names = {_name(module) for module in _modules()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            # `from xloud_image.stores import base` imports stores.base
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in found:
+            head, _, rest = name.partition(".")
+            if head == PACKAGE:
+                yield node.lineno, rest if rest in names else rest.rpartition(".")[0]
+
+
+def _wrong_imports(path: Path) -> Iterator[str]:
+    name = _name(path)
+    room = name.partition(".")[0]
+    for line, imported in _imports(path):
+        target = imported.partition(".")[0]
+        if target in (room, "") or (room, target) in BESIDE:
+            continue
+        if FLOOR[target] >= FLOOR[room]:
+            yield f"{path.relative_to(ROOT)}:{line}: {room or PACKAGE} may not import {target}"
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {_name(path).partition(".")[0] for path in _modules()}
+    assert rooms <= set(FLOOR), (
+        f"no floor for {sorted(rooms - set(FLOOR))}: give it one at the top of this file"
+    )
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [line for path in _modules() for line in _wrong_imports(path)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_backend_needs_the_contract_only() -> None:
+    wrong = []
+    for path in sorted((SOURCE / "stores").rglob("*.py")):
+        inside = path.relative_to(SOURCE / "stores").with_suffix("")
+        if inside.parts[0] in STORES_ITSELF:
+            continue
+        own = "stores." + inside.parts[0]
+        wrong += [
+            f"{path.relative_to(ROOT)}:{line}: a backend may not import {imported}"
+            for line, imported in _imports(path)
+            if imported not in FOR_BACKENDS and imported != own and not imported.startswith(own + ".")
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in _modules()
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent, "no docstring: " + ", ".join(silent)
+
+
+def test_no_room_is_called_utils() -> None:
+    vague = {"utils", "util", "common", "helpers", "misc"}
+    assert not [str(path) for path in _modules() if vague & set(_name(path).split("."))]
+
+
+def test_long_files_are_named(pytestconfig: pytest.Config) -> None:
+    """Not a failure: a remark at the end of the output."""
+    for path in _modules():
+        lines = path.read_text().count("\n")
+        if lines > LONG:
+            pytestconfig.stash[remarks].append(f"long: {path.relative_to(ROOT)} has {lines} lines")
+
+
+def _tracked() -> list[Path]:
+    """The files that git knows or would add; without git, those of the source folders."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode == 0:
+        paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
+    else:
+        paths = [
+            path for folder in ("src", "tests", "requirements", "docs") for path in (ROOT / folder).rglob("*")
+        ]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+# put together here so that this file passes its own test
+FORBIDDEN = re.compile(
+    "|".join(
+        (
+            r"pypi\." + "org",
+            "pythonhosted" + r"\.",
+            r"(?:deb|security|snapshot|ftp)\." + r"debian\.org",
+            r"(?<![\w.~-])/" + r"work/(?:main|shared)",
+            r"(?<![\w])\.\./" + "shared",
+        )
+    )
+)
+
+
+def test_no_file_names_a_registry_or_a_folder_of_one_machine() -> None:
+    found = []
+    for path in _tracked():
+        text = path.read_bytes().decode(errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            if match := FORBIDDEN.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name)
+def test_a_lock_has_hashes_and_no_address(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*--(?!hash=sha256:)", text, re.MULTILINE), "an option in a lock file"
+    entries = re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
+    assert entries
+    for entry in filter(str.strip, entries):
+        assert re.match(r"[A-Za-z0-9._-]+(\[[^]]*\])?==\S+", entry), entry[:100]
+        assert "--hash=sha256:" in entry, entry[:100]
