@@ -37,7 +37,7 @@ def install() -> None:
     promise(Path(".venv/bin/xloud-image").is_file(), f"make install took {seconds:.0f} s")
     again = make("install")
     promise(again < 1, f"a second make install took {again:.2f} s")
-    print(subprocess.run([".venv/bin/python", "-m", "pip", "check"], text=True, capture_output=True).stdout)
+    subprocess.run([".venv/bin/python", "-m", "pip", "check"], check=True)
 
 
 def call(method: str, url: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
