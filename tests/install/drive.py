@@ -28,7 +28,9 @@ def promise(kept: bool, sentence: str) -> None:
 
 def make(*words: str) -> float:
     begun = time.monotonic()
-    subprocess.run(["make", *words], check=True)
+    code = subprocess.run(["make", *words], check=False).returncode
+    if code:
+        sys.exit(f"drive: broken: make {' '.join(words)} ended with {code}")
     return time.monotonic() - begun
 
 
