@@ -59,8 +59,9 @@ endef
 	$(call environment,.venv-lock,$^)
 
 install: .venv/.installed ## the service, as .venv/bin/xloud-image
+	@echo 'installed: .venv/bin/xloud-image'
 
-run: install ## serve on HOST:PORT (127.0.0.1:9292), state in XLOUD_IMAGE_STATE (./state)
+run: .venv/.installed ## serve on HOST:PORT (127.0.0.1:9292), state in XLOUD_IMAGE_STATE (./state)
 	@XLOUD_IMAGE_STATE='$(XLOUD_IMAGE_STATE)' HOST='$(HOST)' PORT='$(PORT)' exec .venv/bin/xloud-image serve
 
 packages: # the Debian packages of the tests (as root; otherwise says which are missing)
@@ -68,7 +69,7 @@ packages: # the Debian packages of the tests (as root; otherwise says which are 
 
 servers: packages .venv-client/.locked .venv-keystone/.locked # what the tests start besides the service
 
-test: install .venv-test/.installed servers ## every test, against real servers
+test: .venv/.installed .venv-test/.installed servers ## every test, against real servers
 	@exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
 
 check: .venv-test/.installed ## format, lint, types, import directions
@@ -81,10 +82,10 @@ format: .venv-test/.installed # rewrites the sources as `make check` wants them
 	.venv-test/bin/ruff format $(SOURCES)
 	.venv-test/bin/ruff check --fix $(SOURCES)
 
-bench: install .venv-test/.installed servers ## speed and size, beside the peer in the same run
+bench: .venv/.installed .venv-test/.installed servers ## speed and size, beside the peer in the same run
 	@exec .venv-test/bin/python -m bench $(BENCH_ARGS)
 
-prove-install: # `make install` and `make run` in a bare Debian 12 (root, debootstrap)
+prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 	@exec tests/install/prove
 
 # UPGRADE=--upgrade takes the newest of everything; without it a pin stays as long as it fits
