@@ -1,0 +1,167 @@
+"""Claims: our durable rows for bytes that no location shows (model.Claim), each under a lease. No store is touched.
+
+Times come from the database's clock, in the statement itself: the nodes' clocks may differ, and a lease that one
+node gave must not look expired to another. SQLite has one node; its clock is that node's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import sql
+from xloud_image.db.failures import Meaning, meaning
+from xloud_image.db.tables import claims
+from xloud_image.errors import Duplicate
+from xloud_image.model import Claim
+
+_ROW: Final = "id, kind, image_id, store, url, scope, holder, lease_until, begun_at, attempts, error"
+
+
+def _now(engine: sql.Engine, seconds: float = 0) -> str:
+    """The database's time in UTC, so many seconds from now, to be compared with our columns."""
+    ahead = float(seconds)
+    match engine:
+        case "sqlite":
+            # three digits are what it has; six are what the columns have
+            return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{ahead:+f} seconds') || '000'"
+        case "postgresql":
+            return f"(timezone('utc', clock_timestamp()) + interval '{ahead:f} seconds')"
+        case _:
+            return f"(utc_timestamp(6) + interval {ahead:f} second)"
+
+
+def _after(conn: AsyncConnection, seconds: float = 0) -> sa.ColumnElement[Any]:
+    return sa.literal_column(_now(sql.engine_of(conn), seconds))
+
+
+def _claim(row: Sequence[Any]) -> Claim:
+    begun = sql.instant(row[8])
+    assert begun is not None
+    return Claim(
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], sql.instant(row[7]), begun, row[9], row[10]
+    )  # fmt: skip
+
+
+async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
+    """Store a claim, held by `claim.holder` for `lease` seconds; 0, or no holder: anyone may take it at once.
+
+    Duplicate: a write of this image to this store has a claim already, or a delete of this URL.
+    """
+    slot = "write" if claim.kind == "write" else hashlib.sha256((claim.url or "").encode()).hexdigest()
+    try:
+        await conn.execute(
+            claims.insert().values(
+                id=claim.id,
+                kind=claim.kind,
+                image_id=claim.image_id,
+                store=claim.store,
+                slot=slot,
+                url=claim.url,
+                scope=claim.scope,
+                holder=claim.holder,
+                lease_until=_after(conn, lease) if claim.holder is not None and lease else None,
+                begun_at=_after(conn),
+                attempts=claim.attempts,
+                error=claim.error,
+            )
+        )
+    except sa.exc.IntegrityError as error:
+        if meaning(error) is not Meaning.TAKEN:
+            raise
+        raise Duplicate(
+            f"The data of image {claim.image_id} in store {claim.store} is being written or removed already."
+        ) from error
+
+
+async def renew(conn: AsyncConnection, claim_id: str, holder: str, *, lease: float) -> bool:
+    """Hold on for `lease` more seconds from now. False: it is not ours (any more), stop working on it."""
+    return await _update(
+        conn, (claims.c.id == claim_id, claims.c.holder == holder), lease_until=_after(conn, lease)
+    )
+
+
+async def take(conn: AsyncConnection, claim_id: str, holder: str, *, lease: float) -> Claim | None:
+    """Take an expired claim, atomically; None when it is held, or was taken by another first, or is gone."""
+    free = sa.or_(claims.c.lease_until.is_(None), claims.c.lease_until < _after(conn))
+    taken = await _update(
+        conn,
+        (claims.c.id == claim_id, free),
+        holder=holder,
+        lease_until=_after(conn, lease),
+        attempts=claims.c.attempts + 1,
+    )
+    return await get(conn, claim_id) if taken else None
+
+
+async def postpone(conn: AsyncConnection, claim_id: str, holder: str, *, seconds: float, error: str) -> bool:
+    """It did not work: nobody takes it for so long; the error stays visible. False: it is not ours."""
+    return await _update(
+        conn,
+        (claims.c.id == claim_id, claims.c.holder == holder),
+        lease_until=_after(conn, seconds),
+        error=error[:1000],
+    )
+
+
+async def end(conn: AsyncConnection, claim_id: str, holder: str | None = None) -> bool:
+    """Remove a claim; with `holder` only if it still holds it. False: it was not there, or not ours."""
+    where = [claims.c.id == claim_id] + ([claims.c.holder == holder] if holder is not None else [])
+    done = await conn.execute(claims.delete().where(*where))
+    return bool(done.rowcount)
+
+
+async def get(conn: AsyncConnection, claim_id: str) -> Claim | None:
+    """One claim."""
+    text = sql.Text(sql.engine_of(conn))
+    return await _first(conn, f"WHERE id = {text.bind(claim_id)}", text)
+
+
+async def of_write(conn: AsyncConnection, image_id: str, store: str) -> Claim | None:
+    """The claim of a write of this image to this store."""
+    text = sql.Text(sql.engine_of(conn))
+    return await _first(
+        conn,
+        f"WHERE image_id = {text.bind(image_id)} AND store = {text.bind(store)} AND slot = 'write'",
+        text,
+    )
+
+
+async def expired(conn: AsyncConnection, *, limit: int = 100) -> list[Claim]:
+    """Claims that nobody holds now by the database's clock, longest expired first."""
+    engine = sql.engine_of(conn)
+    return await _all(
+        conn,
+        f"WHERE lease_until IS NULL OR lease_until < {_now(engine)} ORDER BY lease_until, id LIMIT {int(limit)}",
+        sql.Text(engine),
+    )
+
+
+async def list_all(
+    conn: AsyncConnection, *, image_id: str | None = None, kind: str | None = None, limit: int = 1000
+) -> list[Claim]:
+    """Claims by the time they began; of one image or kind if named."""
+    text = sql.Text(sql.engine_of(conn))
+    where = [f"image_id = {text.bind(image_id)}"] if image_id is not None else []
+    where += [f"kind = {text.bind(kind)}"] if kind is not None else []
+    words = f"WHERE {' AND '.join(where)}" if where else ""
+    return await _all(conn, f"{words} ORDER BY begun_at, id LIMIT {int(limit)}", text)
+
+
+async def _all(conn: AsyncConnection, words: str, text: sql.Text) -> list[Claim]:
+    rows = await sql.fetch(conn, f"SELECT {_ROW} FROM {claims.name} {words}", text.values)  # noqa: S608 - constants
+    return [_claim(row) for row in rows]
+
+
+async def _first(conn: AsyncConnection, words: str, text: sql.Text) -> Claim | None:
+    found = await _all(conn, words, text)
+    return found[0] if found else None
+
+
+async def _update(conn: AsyncConnection, where: Sequence[sa.ColumnElement[bool]], **values: Any) -> bool:
+    done = await conn.execute(claims.update().where(*where).values(**values))
+    return bool(done.rowcount)

@@ -1,0 +1,255 @@
+"""What belongs to an image: properties, tags, locations. Read in one statement for many images, written as differences.
+
+Nothing is ever removed from these tables: rows are marked deleted, as Glance does, and a property that comes back
+takes its old row again (its key is unique over deleted rows too).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import sql
+from xloud_image.db.tables import image_locations, image_members, image_properties, image_tags
+from xloud_image.errors import Conflict
+from xloud_image.model import Image, Location
+
+PROPERTY, TAG, LOCATION, MEMBER = 1, 2, 3, 4
+# kind, table, key, value, extra, number
+SOURCES: Final = (
+    (PROPERTY, "image_properties", "name", "value", "NULL", "id"),
+    (TAG, "image_tags", "value", "NULL", "NULL", "id"),
+    (LOCATION, "image_locations", "status", "value", "meta_data", "id"),
+)
+
+
+class Details:
+    """The details of one image as rows came: with the rows' numbers, to write only what differs."""
+
+    __slots__ = ("locations", "membership", "properties", "property_rows", "tag_rows", "tags")
+
+    def __init__(self) -> None:
+        self.properties: dict[str, str | None] = {}
+        self.property_rows: dict[str, int] = {}
+        self.tags: list[str] = []
+        self.tag_rows: list[tuple[str, int]] = []
+        self.locations: list[Location] = []
+        self.membership: str | None = None
+
+    def add(self, kind: int, key: str, value: str | None, extra: str | None, number: int) -> None:
+        """Take one row."""
+        if kind == PROPERTY:
+            self.properties[key] = value
+            self.property_rows[key] = number
+        elif kind == TAG:
+            self.tags.append(key)
+            self.tag_rows.append((key, number))
+        elif kind == LOCATION:
+            self.locations.append(Location(value or "", _metadata(extra), key, number))
+        else:
+            self.membership = key
+
+    def arrange(self) -> None:
+        """Call after the last row: rows come in any order."""
+        if len(self.tags) > 1:
+            self.tags = sorted(set(self.tags))
+        if len(self.locations) > 1:
+            self.locations.sort(key=lambda location: location.id or 0)
+
+
+def _metadata(text: str | None) -> Mapping[str, Any]:
+    if not text or text == "{}":
+        return {}
+    found = orjson.loads(text)
+    return found if isinstance(found, dict) else {}
+
+
+async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
+    """The details of all these images in one statement; `project`: whose membership to fill in."""
+    text = sql.Text(sql.engine_of(conn))
+    parts = [
+        f"SELECT {kind}, image_id, {key}, {value}, {extra}, {number} FROM {table}"  # noqa: S608 - constants
+        f" WHERE {text.any_of('image_id', ids)} AND deleted = false"
+        for kind, table, key, value, extra, number in SOURCES
+    ]
+    if project is not None:
+        parts.append(
+            f"SELECT {MEMBER}, image_id, status, NULL, NULL, id FROM image_members"  # noqa: S608 - constants
+            f" WHERE {text.any_of('image_id', ids)} AND member = {text.bind(project)} AND deleted = false"
+        )
+    found: dict[str, Details] = {image_id: Details() for image_id in ids}
+    for kind, image_id, key, value, extra, number in await sql.fetch(
+        conn, " UNION ALL ".join(parts), text.values
+    ):
+        found[image_id].add(kind, key, value, extra, number)
+    for one in found.values():
+        one.arrange()
+    return found
+
+
+def kept(conn: AsyncConnection, moment: dt.datetime) -> dt.datetime:
+    """A time as the columns of Glance keep it: MySQL's have no fraction, and would round."""
+    return moment.replace(microsecond=0) if sql.engine_of(conn) == "mysql" else moment
+
+
+async def write(conn: AsyncConnection, image_id: str, old: Details, new: Image, now: dt.datetime) -> bool:
+    """Store the difference of properties, tags and locations; whether there was one."""
+    done = [
+        await _write_properties(conn, image_id, old, new.properties, now),
+        await _write_tags(conn, image_id, old, set(new.tags), now),
+        await _write_locations(conn, image_id, old.locations, new.locations, now),
+    ]
+    return any(done)
+
+
+async def _write_properties(
+    conn: AsyncConnection, image_id: str, old: Details, new: Mapping[str, str | None], now: dt.datetime
+) -> bool:
+    gone = [number for name, number in old.property_rows.items() if name not in new]
+    put = {
+        name: value
+        for name, value in new.items()
+        if name not in old.properties or old.properties[name] != value
+    }
+    # first the removals: on MySQL a name that differs only in case takes the removed one's row
+    if gone:
+        await _remove(conn, image_properties, image_properties.c.id.in_(gone), now)
+    if put:
+        rows = [
+            {
+                "image_id": image_id,
+                "name": name,
+                "value": value,
+                "created_at": now,
+                "updated_at": now,
+                "deleted": False,
+            }
+            for name, value in put.items()
+        ]
+        await conn.execute(_put_properties(sql.engine_of(conn), rows))
+        if conn.dialect.name in ("mysql", "mariadb") and any(name not in old.properties for name in put):
+            text = sql.Text("mysql")
+            found = await sql.fetch(
+                conn,
+                "SELECT count(*) FROM image_properties"
+                f" WHERE image_id = {text.bind(image_id)} AND deleted = false",  # noqa: S608
+                text.values,
+            )
+            if found[0][0] != len(new):
+                raise Conflict(
+                    "The database in use does not tell apart property names that differ only in case."
+                )
+    return bool(gone or put)
+
+
+def _put_properties(engine: sql.Engine, rows: list[dict[str, Any]]) -> sa.Insert:
+    """Insert, or overwrite the row of that name, also a deleted one."""
+    if engine == "mysql":
+        mysql = mysql_insert(image_properties).values(rows)
+        return mysql.on_duplicate_key_update(
+            name=mysql.inserted.name,
+            value=mysql.inserted.value,
+            updated_at=mysql.inserted.updated_at,
+            deleted=False,
+            deleted_at=None,
+        )
+    other = (sqlite_insert if engine == "sqlite" else postgresql_insert)(image_properties).values(rows)
+    return other.on_conflict_do_update(
+        index_elements=["image_id", "name"],
+        set_={
+            "value": other.excluded.value,
+            "updated_at": other.excluded.updated_at,
+            "deleted": False,
+            "deleted_at": None,
+        },
+    )
+
+
+async def _write_tags(
+    conn: AsyncConnection, image_id: str, old: Details, new: set[str], now: dt.datetime
+) -> bool:
+    gone = [number for tag, number in old.tag_rows if tag not in new]
+    put = sorted(new.difference(old.tags))
+    if gone:
+        await _remove(conn, image_tags, image_tags.c.id.in_(gone), now)
+    if put:
+        await conn.execute(
+            image_tags.insert().values(
+                [
+                    {
+                        "image_id": image_id,
+                        "value": tag,
+                        "created_at": now,
+                        "updated_at": now,
+                        "deleted": False,
+                    }
+                    for tag in put
+                ]
+            )
+        )
+    return bool(gone or put)
+
+
+async def _write_locations(
+    conn: AsyncConnection, image_id: str, old: Sequence[Location], new: Sequence[Location], now: dt.datetime
+) -> bool:
+    kept_numbers = {location.id for location in new}
+    before = {location.id: location for location in old}
+    gone = [location.id for location in old if location.id not in kept_numbers]
+    put = [location for location in new if location.id not in before]
+    other = [location for location in new if location.id in before and before[location.id] != location]
+    if gone:
+        await _remove(conn, image_locations, image_locations.c.id.in_(gone), now)
+    for location in other:
+        await conn.execute(
+            image_locations.update()
+            .where(image_locations.c.id == location.id)
+            .values(
+                value=location.url,
+                meta_data=_metadata_text(location),
+                status=location.status,
+                updated_at=now,
+            )
+        )
+    if put:
+        await conn.execute(
+            image_locations.insert().values(
+                [
+                    {
+                        "image_id": image_id,
+                        "value": location.url,
+                        "meta_data": _metadata_text(location),
+                        "status": location.status,
+                        "created_at": now,
+                        "updated_at": now,
+                        "deleted": False,
+                    }
+                    for location in put
+                ]
+            )
+        )
+    return bool(gone or put or other)
+
+
+def _metadata_text(location: Location) -> str:
+    return orjson.dumps(dict(location.metadata)).decode()
+
+
+async def _remove(
+    conn: AsyncConnection, table: sa.Table, which: sa.ColumnElement[bool], now: dt.datetime
+) -> None:
+    await conn.execute(table.update().where(which).values(deleted=True, deleted_at=now, updated_at=now))
+
+
+async def remove_all(conn: AsyncConnection, image_id: str, now: dt.datetime) -> None:
+    """Soft-delete all rows of an image in the four tables."""
+    for table in (image_properties, image_tags, image_locations, image_members):
+        await _remove(conn, table, sa.and_(table.c.image_id == image_id, table.c.deleted == sa.false()), now)

@@ -1,0 +1,188 @@
+"""Connections and transactions: how the service reads from and writes to whichever engine. No table is named here.
+
+All connections are in the driver's autocommit mode: a read is one round trip per statement, without BEGIN and
+ROLLBACK around it. A write sends its own BEGIN (SQLite: BEGIN IMMEDIATE) and COMMIT.
+State: the pool is per process, opened by `start` after the fork; nothing is shared but the database itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from xloud_image.config.settings import DatabaseSettings
+from xloud_image.db import connect, sql
+from xloud_image.db.failures import Meaning, meaning, translate
+from xloud_image.errors import DatabaseUnavailable
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+READ_TIME: Final = 15.0  # seconds for a whole read, waiting for a connection and the second try included
+WRITE_TIME: Final = 25.0  # seconds for a whole write, with all its runs; more than the engines' lock waits
+RUNS: Final = 8  # of one write, when the database gives it up because of others
+
+_BEGIN: Final = {
+    "sqlite": "BEGIN IMMEDIATE",  # the write lock first: a read that turns into a write could only fail
+    "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
+    "mysql": "START TRANSACTION",
+}
+
+
+class Database:
+    """One database. `read` and `write` raise only `errors.*` for anything that the database does."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._settings = settings
+        self._engine: AsyncEngine | None = None
+        self._writer: asyncio.Lock | None = None
+        self._lost_at = 0.0
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The pool; only between `start` and `aclose`."""
+        if self._engine is None:
+            raise DatabaseUnavailable("The database is not started.")
+        return self._engine
+
+    async def start(self) -> None:
+        """Open the pool and the first connection, with the retries of the settings. Call it after the fork.
+
+        DatabaseUnavailable after the last retry; ConfigError for a connection URL that cannot be served.
+        """
+        self._engine = connect.engine(self._settings)
+        if self._engine.dialect.name == "sqlite":
+            # in the process writers queue fairly; between processes SQLite's own lock with its busy time decides
+            self._writer = asyncio.Lock()
+        sa.event.listen(self._engine.sync_engine, "checkout", self._on_checkout)
+        tries = self._settings.max_retries
+        while True:
+            try:
+                await self.check()
+                return
+            except DatabaseUnavailable:
+                if tries == 0:
+                    await self.aclose()
+                    raise
+            tries -= 1
+            await asyncio.sleep(self._settings.retry_interval)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.dispose()
+
+    async def check(self) -> None:
+        """One round trip; DatabaseUnavailable when there is no answer in time."""
+        await self.read(lambda conn: sql.fetch(conn, "SELECT 1"))
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` with a connection outside of a transaction. A lost connection is tried once more."""
+        try:
+            async with asyncio.timeout(READ_TIME):
+                try:
+                    return await self._run(work)
+                except Exception as error:
+                    if meaning(error) not in (Meaning.LOST, Meaning.AGAIN):
+                        raise
+                    self._lost(error)
+                return await self._run(work)
+        except Exception as error:
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in one transaction and commit it.
+
+        `work` is run again, from its start, when the database gives the transaction up because of others (deadlock,
+        serialization), or once when the connection is lost before COMMIT was sent. So it must have no effect but in
+        the database. An answer lost after COMMIT was sent is DatabaseUnavailable: nobody can know the outcome.
+        """
+        try:
+            async with asyncio.timeout(WRITE_TIME):
+                lost = 0
+                for run in range(RUNS):
+                    try:
+                        if self._writer is None:
+                            return await self._run(work, begin=True)
+                        async with self._writer:
+                            return await self._run(work, begin=True)
+                    except _Uncertain:
+                        raise
+                    except Exception as error:
+                        found = meaning(error)
+                        lost += found is Meaning.LOST
+                        self._lost(error)
+                        if found not in (Meaning.LOST, Meaning.AGAIN) or lost > 1 or run == RUNS - 1:
+                            raise
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**run))  # noqa: S311 - no secret, it spreads runs
+            raise AssertionError("unreachable")
+        except _Uncertain as error:
+            raise DatabaseUnavailable(
+                "The database went away while it stored the change; it may or may not be stored."
+            ) from error
+        except Exception as error:
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    async def _run(self, work: Work[T], *, begin: bool = False) -> T:
+        async with self.engine.connect() as conn:
+            if not begin:
+                return await work(conn)
+            engine = sql.engine_of(conn)
+            try:
+                await sql.fetch(conn, _BEGIN[engine])
+                result = await work(conn)
+            except BaseException as error:
+                await _undo(conn, error)
+                raise
+            try:
+                await sql.fetch(conn, "COMMIT")
+            except BaseException as error:
+                await _undo(conn, error)
+                if isinstance(error, Exception) and meaning(error) is not Meaning.AGAIN:
+                    raise _Uncertain from error
+                raise
+            return result
+
+    def _lost(self, error: BaseException) -> None:
+        # the others in the pool were opened to the same server: none of them is used again unseen
+        if meaning(error) is Meaning.LOST:
+            self._lost_at = time.monotonic()
+
+    def _on_checkout(self, _dbapi: Any, record: Any, _proxy: Any) -> None:
+        if record.info["opened"] <= self._lost_at:
+            raise sa.exc.InvalidatePoolError("the server went away after this connection was opened")
+
+    @staticmethod
+    def _told(error: Exception) -> Exception:
+        if isinstance(error, TimeoutError):
+            return DatabaseUnavailable("The database does not answer in time; try again later.")
+        return translate(error)
+
+
+class _Uncertain(Exception):  # noqa: N818 - never leaves this module
+    """COMMIT was sent and not answered."""
+
+
+async def _undo(conn: AsyncConnection, error: BaseException) -> None:
+    """Roll back, or drop a connection whose state is unknown; either way nothing of the transaction stays."""
+    if isinstance(error, Exception) and meaning(error) is not Meaning.LOST and not conn.invalidated:
+        try:
+            await sql.fetch(conn, "ROLLBACK")
+            return
+        except Exception:  # noqa: BLE001, S110 - the connection is dropped below
+            pass
+    if not conn.invalidated:
+        await conn.invalidate()

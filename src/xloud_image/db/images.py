@@ -1,0 +1,176 @@
+"""Images in the database: read one, create, change, hide, finish. Lists are in `query.py`; rights are elsewhere.
+
+Promises: `get` is one statement, so that row and details are of one moment. `change` and `hide` lock the row first,
+so that concurrent changes come one after the other and none is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import details, sql
+from xloud_image.db.details import Details
+from xloud_image.db.failures import Meaning, meaning
+from xloud_image.db.tables import images
+from xloud_image.errors import Duplicate, NotFound
+from xloud_image.model import Image, utcnow
+
+# the columns that `change` may write
+_COLUMNS: Final = (
+    "status", "name", "owner", "visibility", "protected", "os_hidden", "container_format", "disk_format", "min_disk",
+    "min_ram", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value",
+)  # fmt: skip
+# what a row of an image starts with, in every read: the fields of model.Image in their order
+ROW: Final = ("id", *_COLUMNS, "created_at", "updated_at")
+
+
+def image_of(row: Sequence[Any], found: Details) -> Image:
+    """The image of a row that starts with ROW."""
+    created = sql.instant(row[16])
+    assert created is not None
+    return Image(
+        row[0], row[1], row[2], row[3], row[4], bool(row[5]), bool(row[6]), row[7], row[8], row[9], row[10], row[11],
+        row[12], row[13], row[14], row[15], created, sql.instant(row[17]) or created, found.properties,
+        tuple(found.tags), tuple(found.locations), found.membership,
+    )  # fmt: skip
+
+
+async def get(
+    conn: AsyncConnection, image_id: str, *, project: str | None = None, hidden: bool = False
+) -> Image | None:
+    """The image with its details, None when there is none; one statement.
+
+    `project`: whose membership to fill in. `hidden`: also a deleted one, with the details that are not deleted yet.
+    """
+    found = await _load(conn, image_id, project, hidden)
+    return None if found is None else found[0]
+
+
+async def _load(
+    conn: AsyncConnection, image_id: str, project: str | None, hidden: bool
+) -> tuple[Image, Details] | None:
+    text = sql.Text(sql.engine_of(conn))
+    # one row of the image, and rows of its details in the same columns: `name` is the key, `size` the row's number
+    query = (
+        f"SELECT 0, {', '.join(ROW)}, NULL, NULL FROM images"  # noqa: S608 - constants
+        f" WHERE id = {text.bind(image_id)}{'' if hidden else ' AND deleted = false'}"
+        + "".join(
+            f" UNION ALL SELECT {kind}, image_id, NULL, {key}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {number},"
+            f" NULL, NULL, NULL, NULL, NULL, NULL, {value}, {extra} FROM {table}"
+            f" WHERE image_id = {text.bind(image_id)} AND deleted = false"
+            for kind, table, key, value, extra, number in details.SOURCES
+        )
+    )
+    if project is not None:
+        query += (
+            f" UNION ALL SELECT {details.MEMBER}, image_id, NULL, status, {'NULL, ' * 8}id, {'NULL, ' * 6}NULL, NULL"
+            f" FROM image_members WHERE image_id = {text.bind(image_id)} AND member = {text.bind(project)}"
+            " AND deleted = false"
+        )
+    rows = await sql.fetch(conn, query, text.values)
+    found = Details()
+    row = None
+    for line in rows:
+        if line[0] == 0:
+            row = line[1:]
+        else:
+            found.add(line[0], line[3], line[19], line[20], line[12])
+    if row is None:
+        return None
+    found.arrange()
+    return image_of(row, found), found
+
+
+async def create(conn: AsyncConnection, image: Image) -> Image:
+    """Store a new image with its details; the image as stored. Duplicate when the id is, or ever was, in use."""
+    now = details.kept(conn, image.created_at)
+    image = image.replace(created_at=now, updated_at=now)
+    values = {name: getattr(image, name) for name in ROW}
+    try:
+        await conn.execute(images.insert(), values | {"deleted": False})
+    except sa.exc.IntegrityError as error:
+        if meaning(error) is not Meaning.TAKEN:
+            raise
+        raise Duplicate(f"Image ID {image.id} already exists!") from error
+    await details.write(conn, image.id, Details(), image, now)
+    return image
+
+
+async def change(
+    conn: AsyncConnection, image_id: str, step: Callable[[Image], Image], *, project: str | None = None
+) -> Image:
+    """Lock and load the image, call `step`, store what differs; the image as stored. NotFound when there is none.
+
+    `step` has no effect of its own and may raise to leave all as it is. What it changes of columns, properties, tags and
+    locations is stored, and updated_at moves; when nothing differs, nothing is stored. A location without a number is
+    new, one that is left out is removed.
+    """
+    old, found = await _locked(conn, image_id, project)
+    new = step(old)
+    columns = {name: getattr(new, name) for name in _COLUMNS if getattr(new, name) != getattr(old, name)}
+    now = details.kept(conn, utcnow())
+    differs = await details.write(conn, image_id, found, new, now)
+    if not columns and not differs:
+        return old
+    await conn.execute(_one(image_id).values(updated_at=now, **columns))
+    if differs:
+        again = await _load(conn, image_id, project, hidden=False)
+        assert again is not None
+        return again[0]
+    return new.replace(updated_at=now, created_at=old.created_at, id=old.id, membership=old.membership)
+
+
+async def hide(
+    conn: AsyncConnection,
+    image_id: str,
+    step: Callable[[Image], object] | None = None,
+    *,
+    project: str | None = None,
+) -> Image:
+    """Delete the image for all readers, but keep its details for `finish_delete`; the image as it was, with locations.
+
+    `step` may raise to refuse. NotFound when there is none.
+    """
+    old, _ = await _locked(conn, image_id, project)
+    if step is not None:
+        step(old)
+    now = details.kept(conn, utcnow())
+    await conn.execute(_one(image_id).values(status="deleted", deleted=True, deleted_at=now, updated_at=now))
+    return old
+
+
+async def revive(conn: AsyncConnection, image_id: str, status: str) -> None:
+    """Undo `hide` with this status. NotFound when the image is not hidden."""
+    now = details.kept(conn, utcnow())
+    done = await conn.execute(
+        images.update()
+        .where(images.c.id == image_id, images.c.deleted == sa.true())
+        .values(status=status, deleted=False, deleted_at=None, updated_at=now)
+    )
+    if done.rowcount != 1:
+        raise NotFound(f"No deleted image with ID {image_id}")
+
+
+async def finish_delete(conn: AsyncConnection, image_id: str) -> None:
+    """Soft-delete what belongs to a hidden image: properties, tags, locations, members. May be repeated."""
+    await details.remove_all(conn, image_id, details.kept(conn, utcnow()))
+
+
+async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> tuple[Image, Details]:
+    if conn.dialect.name != "sqlite":  # there the transaction holds the lock of the whole database
+        text = sql.Text(sql.engine_of(conn))
+        await sql.fetch(
+            conn, f"SELECT 1 FROM images WHERE id = {text.bind(image_id)} FOR UPDATE", text.values
+        )  # noqa: S608
+    found = await _load(conn, image_id, project, hidden=False)
+    if found is None:
+        raise NotFound(f"No image found with ID {image_id}")
+    return found
+
+
+def _one(image_id: str) -> sa.Update:
+    return images.update().where(images.c.id == image_id)

@@ -1,0 +1,78 @@
+"""Reads as SQL text, run straight on the driver. Knows placeholders and value forms of the engines, no table.
+
+Why not SQLAlchemy's cursors for reads: a GET costs a third of the CPU this way (docs/architecture.md has the figures).
+The text is put together only from constants of this package; every value goes through `bind`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+Engine = Literal["sqlite", "postgresql", "mysql"]
+Rows = Sequence[Sequence[Any]]
+
+
+def engine_of(conn: AsyncConnection) -> Engine:
+    """Which of the three engines `conn` talks to; MariaDB counts as mysql."""
+    name = conn.dialect.name
+    return "mysql" if name == "mariadb" else name  # type: ignore[return-value]
+
+
+class Text:
+    """A statement under construction: `bind` gives the placeholder for a value, in the order of the text."""
+
+    __slots__ = ("engine", "values")
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine: Final = engine
+        self.values: list[Any] = []
+
+    def bind(self, value: Any) -> str:
+        """Call in the order in which the placeholders stand in the text."""
+        if self.engine == "sqlite":
+            # as SQLAlchemy (and so Glance) stores them: always with six digits, so that text order is time order
+            if isinstance(value, dt.datetime):
+                value = value.isoformat(sep=" ", timespec="microseconds")
+            self.values.append(value)
+            return "?"
+        self.values.append(value)
+        return "%s" if self.engine == "mysql" else f"${len(self.values)}"
+
+    def any_of(self, column: str, values: Iterable[str]) -> str:
+        """The condition that a text column has one of these values."""
+        found = tuple(values)
+        if self.engine == "postgresql":
+            # one text for every count: one prepared statement
+            return f"{column} = ANY({self.bind(found)}::text[])"
+        return f"{column} IN ({', '.join([self.bind(v) for v in found])})" if found else "1 = 0"
+
+
+async def fetch(conn: AsyncConnection, sql: str, values: Sequence[Any] = ()) -> Rows:
+    """All rows of one read. Driver errors pass; `engine.Database` translates them."""
+    sync = conn.sync_connection
+    assert sync is not None
+    driver: Any = sync.connection.driver_connection
+    try:
+        match conn.dialect.name:
+            case "postgresql":
+                return await driver.fetch(sql, *values)  # type: ignore[no-any-return]
+            case "sqlite":
+                return await driver.execute_fetchall(sql, values)  # type: ignore[no-any-return]
+            case _:
+                async with driver.cursor() as cursor:
+                    await cursor.execute(sql, values)
+                    return await cursor.fetchall()  # type: ignore[no-any-return]
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            # cancelled in the middle of an answer: what is left on the wire must not be taken for the next one
+            await conn.invalidate()
+        raise
+
+
+def instant(value: Any) -> dt.datetime | None:
+    """A time as a driver gives it; SQLite gives text."""
+    return dt.datetime.fromisoformat(value) if isinstance(value, str) else value

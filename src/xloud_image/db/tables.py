@@ -1,0 +1,291 @@
+"""The tables: those of a running Glance exactly, ours beside them, and our removable indexes. No query is made here.
+
+`glance` holds what Glance 2024.1 and later has (its migration head is GLANCE_HEAD); `own` holds what only we read.
+Reads are written as text (`sql.py`) and writes with these tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+GLANCE_HEAD: Final = "2024_1_contract01"
+VERSION_TABLE: Final = "xloud_alembic_version"
+
+glance = sa.MetaData()
+own = sa.MetaData()
+
+_GLANCE: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb3"}
+_OWN: Final[dict[str, Any]] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+
+Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+Instant = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")  # ours keep microseconds
+Flag = sa.Boolean(create_constraint=False)
+Visibility = sa.Enum(
+    "private",
+    "public",
+    "shared",
+    "community",
+    name="image_visibility",
+    metadata=glance,
+    create_constraint=False,
+)
+
+
+def _times(deleted: bool = False) -> list[sa.Column[Any]]:
+    columns: list[sa.Column[Any]] = [
+        sa.Column("created_at", sa.DateTime, nullable=False),
+        sa.Column("updated_at", sa.DateTime),
+    ]
+    if deleted:
+        columns += [sa.Column("deleted_at", sa.DateTime), sa.Column("deleted", Flag, nullable=False)]
+    return columns
+
+
+def _image_id() -> sa.Column[str]:
+    return sa.Column("image_id", sa.String(36), sa.ForeignKey("images.id"), nullable=False)
+
+
+images = sa.Table(
+    "images",
+    glance,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(255)),
+    sa.Column("size", Big),
+    sa.Column("status", sa.String(30), nullable=False),
+    *_times(deleted=True),
+    sa.Column("disk_format", sa.String(20)),
+    sa.Column("container_format", sa.String(20)),
+    sa.Column("checksum", sa.String(32)),
+    sa.Column("owner", sa.String(255)),
+    sa.Column("min_disk", sa.Integer, nullable=False),
+    sa.Column("min_ram", sa.Integer, nullable=False),
+    sa.Column("protected", Flag, nullable=False, server_default=sa.false()),
+    sa.Column("virtual_size", Big),
+    sa.Column("visibility", Visibility, nullable=False, server_default="shared"),
+    sa.Column("os_hidden", Flag, nullable=False, server_default=sa.false()),
+    sa.Column("os_hash_algo", sa.String(64)),
+    sa.Column("os_hash_value", sa.String(128)),
+    sa.Index("checksum_image_idx", "checksum"),
+    sa.Index("visibility_image_idx", "visibility"),
+    sa.Index("ix_images_deleted", "deleted"),
+    sa.Index("owner_image_idx", "owner"),
+    sa.Index("created_at_image_idx", "created_at"),
+    sa.Index("updated_at_image_idx", "updated_at"),
+    sa.Index("os_hidden_image_idx", "os_hidden"),
+    sa.Index("os_hash_value_image_idx", "os_hash_value"),
+    **_GLANCE,
+)
+
+image_properties = sa.Table(
+    "image_properties",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _image_id(),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("value", sa.Text),
+    *_times(deleted=True),
+    sa.UniqueConstraint("image_id", "name", name="ix_image_properties_image_id_name"),
+    sa.Index("ix_image_properties_image_id", "image_id"),
+    sa.Index("ix_image_properties_deleted", "deleted"),
+    **_GLANCE,
+)
+
+image_tags = sa.Table(
+    "image_tags",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _image_id(),
+    sa.Column("value", sa.String(255), nullable=False),
+    *_times(deleted=True),
+    sa.Index("ix_image_tags_image_id", "image_id"),
+    sa.Index("ix_image_tags_image_id_tag_value", "image_id", "value"),
+    **_GLANCE,
+)
+
+image_locations = sa.Table(
+    "image_locations",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _image_id(),
+    sa.Column("value", sa.Text, nullable=False),
+    *_times(deleted=True),
+    sa.Column("meta_data", sa.Text),
+    sa.Column("status", sa.String(30), nullable=False, server_default="active"),
+    sa.Index("ix_image_locations_image_id", "image_id"),
+    sa.Index("ix_image_locations_deleted", "deleted"),
+    **_GLANCE,
+)
+
+image_members = sa.Table(
+    "image_members",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _image_id(),
+    sa.Column("member", sa.String(255), nullable=False),
+    sa.Column("can_share", Flag, nullable=False),
+    *_times(deleted=True),
+    sa.Column("status", sa.String(20), nullable=False, server_default="pending"),
+    sa.UniqueConstraint(
+        "image_id", "member", "deleted_at", name="image_members_image_id_member_deleted_at_key"
+    ),
+    sa.Index("ix_image_members_deleted", "deleted"),
+    sa.Index("ix_image_members_image_id", "image_id"),
+    sa.Index("ix_image_members_image_id_member", "image_id", "member"),
+    **_GLANCE,
+)
+
+tasks = sa.Table(
+    "tasks",
+    glance,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("type", sa.String(30), nullable=False),
+    sa.Column("status", sa.String(30), nullable=False),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("expires_at", sa.DateTime),
+    *_times(deleted=True),
+    sa.Column("image_id", sa.String(36)),
+    sa.Column("request_id", sa.String(64)),
+    sa.Column("user_id", sa.String(64)),
+    sa.Index("ix_tasks_type", "type"),
+    sa.Index("ix_tasks_status", "status"),
+    sa.Index("ix_tasks_owner", "owner"),
+    sa.Index("ix_tasks_deleted", "deleted"),
+    sa.Index("ix_tasks_image_id", "image_id"),
+    sa.Index("ix_tasks_updated_at", "updated_at"),
+    **_GLANCE,
+)
+
+task_info = sa.Table(
+    "task_info",
+    glance,
+    sa.Column("task_id", sa.String(36), sa.ForeignKey("tasks.id"), primary_key=True),
+    sa.Column("input", sa.Text),
+    sa.Column("result", sa.Text),
+    sa.Column("message", sa.Text),
+    **_GLANCE,
+)
+
+node_reference = sa.Table(
+    "node_reference",
+    glance,
+    sa.Column("node_reference_id", Big, primary_key=True, autoincrement=True),
+    sa.Column("node_reference_url", sa.String(255), nullable=False),
+    sa.UniqueConstraint("node_reference_url", name="uq_node_reference_node_reference_url"),
+    **_GLANCE,
+)
+
+cached_images = sa.Table(
+    "cached_images",
+    glance,
+    sa.Column("id", Big, primary_key=True, autoincrement=True),
+    sa.Column("image_id", sa.String(36), nullable=False),
+    sa.Column("last_accessed", sa.DateTime, nullable=False),
+    sa.Column("last_modified", sa.DateTime, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("hits", sa.Integer, nullable=False),
+    sa.Column("checksum", sa.String(32)),
+    sa.Column("node_reference_id", Big, sa.ForeignKey("node_reference.node_reference_id"), nullable=False),
+    sa.UniqueConstraint("image_id", "node_reference_id", name="ix_cached_images_image_id_node_reference_id"),
+    **_GLANCE,
+)
+
+metadef_namespaces = sa.Table(
+    "metadef_namespaces",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("namespace", sa.String(80), nullable=False),
+    sa.Column("display_name", sa.String(80)),
+    sa.Column("description", sa.Text),
+    sa.Column("visibility", sa.String(32)),
+    sa.Column("protected", Flag),
+    sa.Column("owner", sa.String(255), nullable=False),
+    *_times(),
+    sa.UniqueConstraint("namespace", name="uq_metadef_namespaces_namespace"),
+    sa.Index("ix_metadef_namespaces_owner", "owner"),
+    **_GLANCE,
+)
+
+
+def _in_namespace(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(
+        f"metadef_{name}",
+        glance,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("namespace_id", sa.Integer, sa.ForeignKey("metadef_namespaces.id"), nullable=False),
+        sa.Column("name", sa.String(80), nullable=False),
+        *columns,
+        *_times(),
+        sa.UniqueConstraint("namespace_id", "name", name=f"uq_metadef_{name}_namespace_id_name"),
+        sa.Index(f"ix_metadef_{name}_name", "name"),
+        **_GLANCE,
+    )
+
+
+metadef_objects = _in_namespace(
+    "objects",
+    sa.Column("description", sa.Text),
+    sa.Column("required", sa.Text),
+    sa.Column("json_schema", sa.Text, nullable=False),
+)
+metadef_properties = _in_namespace("properties", sa.Column("json_schema", sa.Text, nullable=False))
+metadef_tags = _in_namespace("tags")
+
+metadef_resource_types = sa.Table(
+    "metadef_resource_types",
+    glance,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("protected", Flag, nullable=False),
+    *_times(),
+    sa.UniqueConstraint("name", name="uq_metadef_resource_types_name"),
+    **_GLANCE,
+)
+
+metadef_namespace_resource_types = sa.Table(
+    "metadef_namespace_resource_types",
+    glance,
+    sa.Column(
+        "resource_type_id",
+        sa.Integer,
+        sa.ForeignKey("metadef_resource_types.id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column(
+        "namespace_id",
+        sa.Integer,
+        sa.ForeignKey("metadef_namespaces.id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    sa.Column("properties_target", sa.String(80)),
+    sa.Column("prefix", sa.String(80)),
+    *_times(),
+    sa.Index("ix_metadef_ns_res_types_namespace_id", "namespace_id"),
+    **_GLANCE,
+)
+
+# One row for bytes that we answer for although no location shows them (model.Claim). `slot` makes a write unique per
+# image and store, and a delete per URL, on engines with and without partial indexes: "write", or the URL's sha256.
+claims = sa.Table(
+    "xloud_claims",
+    own,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("image_id", sa.String(36), nullable=False),
+    sa.Column("store", sa.String(255), nullable=False),
+    sa.Column("slot", sa.String(64), nullable=False),
+    sa.Column("url", sa.Text),
+    sa.Column("scope", sa.String(16), nullable=False),
+    sa.Column("holder", sa.String(255)),
+    sa.Column("lease_until", Instant),
+    sa.Column("begun_at", Instant, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("image_id", "store", "slot", name="xloud_uq_claims_slot"),
+    sa.Index("xloud_ix_claims_lease", "lease_until"),
+    **_OWN,
+)
