@@ -1,0 +1,286 @@
+"""The servers that are measured: Glance as its operators run it, ours, each with a file store and MariaDB.
+
+Installing, configuring, starting and stopping; what they are asked belongs in the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.servers.place import HOST, ROOT, free_port
+from tests.servers.process import Process, answers, run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WORKERS = 2
+PROJECT = "1" * 32
+USER = "2" * 32
+COMMAND = ROOT / ".venv" / "bin" / "xloud-image"
+
+# Glance's own flavour without auth gives a caller without roles, whom its rules refuse everything
+_ADMIN = f'''\
+"""Identity headers of an admin for each request that has none."""
+DEFAULT = {{
+    "HTTP_X_IDENTITY_STATUS": "Confirmed", "HTTP_X_ROLES": "admin,manager,member,reader",
+    "HTTP_X_PROJECT_ID": "{PROJECT}", "HTTP_X_TENANT_ID": "{PROJECT}", "HTTP_X_USER_ID": "{USER}",
+}}
+
+
+class Filter:
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        if "HTTP_X_ROLES" not in environ:
+            environ.update(DEFAULT)
+        return self.app(environ, start_response)
+
+
+def factory(global_conf, **local):
+    return Filter
+'''
+
+_PASTE = """
+[composite:glance-api-fixedadmin]
+paste.composite_factory = glance.api:root_app_factory
+/: api
+/healthcheck: healthcheck
+[filter:fixedadmin]
+paste.filter_factory = fixedadmin:factory
+"""
+_PIPELINE = (
+    "fixedadmin = cors http_proxy_to_wsgi versionnegotiation osprofiler fixedadmin context rootapp\n"
+    "keystone ="
+)
+
+# the file that Glance ships (httpd/glance-api-uwsgi.ini), with 2 processes and its own http socket
+_UWSGI = """\
+[uwsgi]
+socket-timeout = 30
+http-auto-chunked = true
+http-chunked-input = true
+http-raw-body = true
+chunked-input-limit = 67108864
+lazy-apps = true
+add-header = Connection: close
+buffer-size = 65535
+thunder-lock = true
+enable-threads = true
+exit-on-reload = true
+die-on-term = true
+master = true
+processes = {workers}
+{threads}
+logto = {directory}/uwsgi.log
+pythonpath = {directory}
+virtualenv = {venv}
+module = glance.wsgi.api:application
+http-socket = {host}:{port}
+"""
+
+
+class Server:
+    """One running image service. `auth`: "none" (a fixed admin) or "keystone"."""
+
+    name = ""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        database: str,
+        auth: str = "none",
+        authtoken: Mapping[str, str] | None = None,
+        threads: int = 0,
+    ) -> None:
+        self.directory = directory
+        self.auth = auth
+        self.port = free_port()
+        self.threads = threads
+        self.store = directory / "store"
+        self.database = ""
+        self._connection = database
+        self._authtoken = authtoken or {}
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where the load goes."""
+        return {"host": HOST, "port": self.port}
+
+    def start(self) -> None:
+        """Start it on an empty store and wait until it answers."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.store.mkdir(parents=True)
+        self._prepare()
+        self._launch()
+
+    def stop(self) -> None:
+        """Stop it and remove its images."""
+        if self._process is not None:
+            # a worker with a slow client may take its time to end
+            try:
+                self._process.stop(seconds=20)
+            finally:
+                self._process.kill()
+                self._process = None
+        shutil.rmtree(self.store, ignore_errors=True)
+
+    def restart(self) -> None:
+        """A new process on the same data."""
+        assert self._process is not None
+        self._process.stop()
+        self._launch()
+
+    def _prepare(self) -> None:
+        raise NotImplementedError
+
+    def _launch(self) -> None:
+        raise NotImplementedError
+
+    def _run(self, command: list[str | Path], env: dict[str, str]) -> None:
+        self._process = Process(
+            self.name, command, log=self.directory / "log", directory=self.directory, environment=env
+        )
+        self._process.wait_for(lambda: answers(f"http://{HOST}:{self.port}/versions"))
+
+    def call(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """One request of a row's preparation; the JSON answer. Raises OSError for a status from 400 on."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=120)
+        try:
+            content = "application/json"
+            if method == "PATCH":
+                content = "application/openstack-images-v2.1-json-patch"
+            text = None if body is None else json.dumps(body)
+            connection.request(
+                method, path, text, {**({"Content-Type": content} if text else {}), **(headers or {})}
+            )
+            answer = connection.getresponse()
+            data = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise OSError(f"{self.name}: {method} {path}: {answer.status} {data[:500]!r}")
+        found: dict[str, Any] = json.loads(data) if data else {}
+        return found
+
+    def _common(self) -> dict[str, dict[str, str]]:
+        """The part of the configuration that both read alike."""
+        sections = {
+            "DEFAULT": {
+                "bind_host": HOST,
+                "bind_port": str(self.port),
+                "workers": str(WORKERS),
+                "enabled_backends": "store1:file",
+            },
+            "database": {"connection": self._connection},
+            "glance_store": {"default_backend": "store1"},
+            "store1": {"filesystem_store_datadir": str(self.store)},
+        }
+        if self._authtoken:
+            sections["keystone_authtoken"] = {"service_type": "image", **self._authtoken}
+        return sections
+
+    def _write(self, name: str, sections: Mapping[str, Mapping[str, str]]) -> Path:
+        lines = []
+        for section, options in sections.items():
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {value}" for key, value in options.items()]
+        path = self.directory / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+
+class Glance(Server):
+    """OpenStack Glance under uWSGI, as shipped: 2 processes, no threads (unless `threads`)."""
+
+    name = "glance"
+    venv = Path(__file__).parent / ".state" / "glance" / "venv"
+
+    @classmethod
+    def install(cls) -> None:
+        """Its own environment from the pinned requirements; used again until these change."""
+        requirements = ROOT / "requirements" / "peer.txt"
+        mark = cls.venv / f".locked-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
+        if mark.exists():
+            return
+        shutil.rmtree(cls.venv, ignore_errors=True)
+        cls.venv.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", cls.venv], check=True)
+        pip = [str(cls.venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
+        subprocess.run([*pip, "-r", str(requirements)], check=True)
+        mark.touch()
+
+    def _prepare(self) -> None:
+        for name in ("staging", "tasks", "lock"):
+            (self.directory / name).mkdir()
+        shipped = (self.venv / "etc" / "glance" / "glance-api-paste.ini").read_text()
+        paste = shipped.replace("keystone =", _PIPELINE, 1) + _PASTE
+        (self.directory / "glance-api-paste.ini").write_text(paste)
+        (self.directory / "fixedadmin.py").write_text(_ADMIN)
+        sections = self._common()
+        sections["DEFAULT"] |= {
+            "log_file": str(self.directory / "glance-api.log"),
+            "worker_self_reference_url": f"http://{HOST}:{self.port}",
+            "transport_url": "fake://",
+        }
+        sections["os_glance_staging_store"] = {"filesystem_store_datadir": str(self.directory / "staging")}
+        sections["os_glance_tasks_store"] = {"filesystem_store_datadir": str(self.directory / "tasks")}
+        sections["paste_deploy"] = {
+            "flavor": "keystone" if self.auth == "keystone" else "fixedadmin",
+            "config_file": str(self.directory / "glance-api-paste.ini"),
+        }
+        sections["oslo_concurrency"] = {"lock_path": str(self.directory / "lock")}
+        sections["oslo_messaging_notifications"] = {"driver": "noop"}
+        configuration = self._write("glance-api.conf", sections)
+        run([self.venv / "bin" / "glance-manage", "--config-file", configuration, "db_sync"], seconds=300)
+        uwsgi = _UWSGI.format(
+            workers=WORKERS,
+            threads=f"threads = {self.threads}" if self.threads else "",
+            directory=self.directory,
+            venv=self.venv,
+            host=HOST,
+            port=self.port,
+        )
+        (self.directory / "uwsgi.ini").write_text(uwsgi)
+
+    def _launch(self) -> None:
+        command: list[str | Path] = [self.venv / "bin" / "uwsgi", "--ini", self.directory / "uwsgi.ini"]
+        self._run(command, {"OS_GLANCE_CONFIG_DIR": str(self.directory), "PYTHONWARNINGS": "ignore"})
+
+
+class Ours(Server):
+    """The service of this project, with the configuration that an operator of Glance has."""
+
+    name = "ours"
+
+    @staticmethod
+    def installed() -> bool:
+        """Whether `make install` was done."""
+        return COMMAND.exists()
+
+    def _prepare(self) -> None:
+        sections = self._common()
+        sections["paste_deploy"] = {"flavor": "keystone"}
+        sections["xloud"] = {"auth": self.auth}
+        self._configuration = self._write("glance-api.conf", sections)
+        run([COMMAND, "db", "upgrade", "--config-file", self._configuration], seconds=600)
+
+    def _launch(self) -> None:
+        command: list[str | Path] = [COMMAND, "serve", "--config-file", self._configuration]
+        self._run(command, {"XLOUD_IMAGE_STATE": str(self.directory)})
