@@ -1,0 +1,234 @@
+"""The parts of `Settings` about who is let in and by which rules. What can leave the service open is refused here."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Final, TYPE_CHECKING
+
+from oslo_config import cfg
+
+from xloud_image.config.notes import Kind
+from xloud_image.config.options_access import AUTH_PLUGIN
+from xloud_image.config.settings import (
+    AuthSettings,
+    CorsSettings,
+    HealthSettings,
+    KeystoneSettings,
+    PolicySettings,
+)
+
+if TYPE_CHECKING:
+    from xloud_image.config.values import Values
+
+TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
+_PASSWORD: Final = frozenset({"password", "v3password"})
+_CREDENTIAL: Final = frozenset({"v3applicationcredential"})
+_CACHES: Final = frozenset({"caching", "cachemanagement"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def auth(values: Values, *, embedded: bool) -> AuthSettings:
+    """How callers are known: [xloud] auth, else by the flavor, else Keystone if there is a section for it."""
+    get = values.get
+    method = _method(values)
+    open_to_others = not is_loopback(get("DEFAULT", "bind_host"))
+    if method == "none" and open_to_others:
+        values.note(
+            "refuse",
+            Kind.UNSAFE,
+            "none lets every caller in as admin, so only a loopback address may be listened on; "
+            + (
+                "set HOST to 127.0.0.1" if embedded else "set bind_host to 127.0.0.1, or auth to keystone or http_basic"
+            ),
+            "xloud",
+            "auth",
+        )
+    anonymous, confirmed = get("DEFAULT", "allow_anonymous_access"), get("xloud", "anonymous_off_loopback")
+    if anonymous and open_to_others and not confirmed:
+        values.note(
+            "refuse",
+            Kind.UNSAFE,
+            "on an address that others can reach it must be confirmed by [xloud] anonymous_off_loopback = true",
+            "DEFAULT",
+            "allow_anonymous_access",
+        )
+    users = get("xloud", "http_basic_user_file") or get("oslo_middleware", "http_basic_auth_user_file")
+    projects = get("xloud", "http_basic_projects_file")
+    if method == "http_basic":
+        for option, file in (("http_basic_user_file", users), ("http_basic_projects_file", projects)):
+            if not file:
+                values.note("refuse", Kind.INVALID, "is missing; auth = http_basic needs it", "xloud", option)
+            else:
+                readable(values, Path(file), "xloud", option)
+    return AuthSettings(
+        method=method,
+        allow_anonymous_access=anonymous,
+        anonymous_off_loopback=confirmed,
+        http_basic_user_file=users or None,
+        http_basic_projects_file=projects or None,
+        none_project=get("xloud", "none_project"),
+        none_user=get("xloud", "none_user"),
+        keystone=_keystone(values) if method == "keystone" else None,
+    )
+
+
+def _method(values: Values) -> str:
+    flavor = (values.get("paste_deploy", "flavor") or "").strip()
+    parts = [part.strip() for part in flavor.split("+") if part.strip()]
+    for part in parts:
+        if part in _CACHES:
+            values.note(
+                "warning",
+                Kind.PENDING,
+                f"'{part}': the image cache is not built yet, every read goes to the store",
+                "paste_deploy",
+                "flavor",
+            )
+        elif part not in ("keystone", "http_basic"):
+            values.note(
+                "refuse",
+                Kind.UNSAFE,
+                f"'{part}' is no way to let callers in that is known here; keystone and http_basic are",
+                "paste_deploy",
+                "flavor",
+            )
+    asked = values.get("xloud", "auth")
+    by_flavor = next((part for part in parts if part in ("keystone", "http_basic")), None)
+    if asked:
+        if by_flavor and by_flavor != asked:
+            values.note("warning", Kind.GUESS, f"counts, not flavor = {flavor}", "xloud", "auth")
+        return str(asked)
+    if by_flavor:
+        return by_flavor
+    if values.is_set(TOKEN, "auth_url") or values.is_set(TOKEN, "auth_section"):
+        values.note(
+            "warning",
+            Kind.GUESS,
+            "names no way to let callers in; keystone is taken, because [keystone_authtoken] is there",
+            "paste_deploy",
+            "flavor",
+        )
+    else:
+        values.note(
+            "refuse",
+            Kind.UNSAFE,
+            "nothing says who is let in: set flavor = keystone with a section [keystone_authtoken], or [xloud] auth = "
+            "http_basic or none (none: loopback only)",
+            "paste_deploy",
+            "flavor",
+        )
+    return "keystone"
+
+
+def _keystone(values: Values) -> KeystoneSettings:
+    def get(name: str) -> str | None:
+        value = values.get(TOKEN, name)
+        return value or None
+
+    section = TOKEN
+    if named := get("auth_section"):
+        section = named
+        values.register(section, [*AUTH_PLUGIN, cfg.StrOpt("auth_type", deprecated_name="auth_plugin")])
+    auth_type = str((values.get(section, "auth_type") or get("auth_type")) if section != TOKEN else get("auth_type"))
+    options = {opt.dest: values.get(section, opt.dest) for opt in AUTH_PLUGIN if values.get(section, opt.dest)}
+    _complete(values, section, auth_type, options)
+    strategy = get("memcache_security_strategy")
+    strategy = None if strategy is None or strategy.lower() == "none" else strategy.upper()
+    if strategy and not get("memcache_secret_key"):
+        values.note(
+            "refuse",
+            Kind.INVALID,
+            "is missing; memcache_security_strategy needs it",
+            TOKEN,
+            "memcache_secret_key",
+        )
+    numbers = ("http_connect_timeout", "http_request_max_retries", "token_cache_time")
+    flags = ("insecure", "service_token_roles_required")
+    texts = ("region_name", "cafile", "certfile", "keyfile", "memcache_secret_key")
+    return KeystoneSettings(
+        auth_type=auth_type,
+        auth=options,
+        www_authenticate_uri=get("www_authenticate_uri"),
+        interface=get("interface") or "internal",
+        memcached_servers=tuple(values.get(TOKEN, "memcached_servers")),
+        memcache_security_strategy=strategy,
+        service_token_roles=tuple(values.get(TOKEN, "service_token_roles")),
+        service_type=get("service_type") or "image",
+        **{name: get(name) for name in texts},  # type: ignore[arg-type]
+        **{name: values.get(TOKEN, name) for name in (*numbers, *flags)},
+    )
+
+
+def _complete(values: Values, section: str, auth_type: str, options: dict[str, str]) -> None:
+    """Refuses what can never get a token of its own; each missing option by name."""
+
+    def missing(*names: str) -> None:
+        if not any(options.get(name) for name in names):
+            values.note(
+                "refuse",
+                Kind.INVALID,
+                f"is missing; tokens cannot be checked without it (auth_type {auth_type})",
+                section,
+                names[0],
+            )
+
+    missing("auth_url")
+    if auth_type in _PASSWORD:
+        missing("username", "user_id")
+        missing("password")
+        missing("project_name", "project_id", "domain_id", "domain_name", "system_scope", "trust_id")
+    elif auth_type in _CREDENTIAL:
+        missing("application_credential_id", "application_credential_name")
+        missing("application_credential_secret")
+
+
+def policy(values: Values) -> PolicySettings:
+    """The operator's rules. A file that is named must be there; `policy.yaml` beside the configuration may be."""
+    file = values.beside(values.get("oslo_policy", "policy_file"))
+    named = values.is_set("oslo_policy", "policy_file")
+    if file and (named or file.exists()):
+        readable(values, file, "oslo_policy", "policy_file")
+    dirs = [values.beside(name) for name in values.get("oslo_policy", "policy_dirs")]
+    return PolicySettings(
+        policy_file=str(file) if file and (named or file.exists()) else None,
+        policy_dirs=tuple(str(path) for path in dirs if path and path.is_dir()),
+        enforce_scope=values.get("oslo_policy", "enforce_scope"),
+        enforce_new_defaults=values.get("oslo_policy", "enforce_new_defaults"),
+    )
+
+
+def readable(values: Values, path: Path, group: str, name: str) -> None:
+    """Refuses a file that cannot be opened for reading."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        values.note("refuse", Kind.INVALID, f"{path} cannot be read: {error.strerror}", group, name)
+
+
+def health(values: Values) -> HealthSettings:
+    """[healthcheck]."""
+    path = values.get("healthcheck", "path")
+    if not path.startswith("/"):
+        values.note("refuse", Kind.INVALID, "must begin with a slash", "healthcheck", "path")
+    return HealthSettings(path=path, disable_by_file_path=values.get("healthcheck", "disable_by_file_path") or None)
+
+
+def cors(values: Values) -> CorsSettings:
+    """[cors]."""
+    names = ("allowed_origin", "allow_methods", "allow_headers", "expose_headers")
+    return CorsSettings(
+        **{name: tuple(values.get("cors", name)) for name in names},
+        allow_credentials=values.get("cors", "allow_credentials"),
+        max_age=values.get("cors", "max_age"),
+    )

@@ -1,0 +1,171 @@
+"""What became of every option that stands in the files, and the configuration in force as text. Secrets are masked here.
+
+Each option in a file falls in one class (`notes.Kind`); an unknown one is told with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TYPE_CHECKING
+
+
+from xloud_image.config.notes import Kind, Note, label
+from xloud_image.config.options import Option, table
+from xloud_image.config.store_options import COMMON, OPTIONS
+from xloud_image.config.stores import GLOBAL
+
+if TYPE_CHECKING:
+    from xloud_image.config.settings import Settings
+    from xloud_image.config.values import Values
+    from oslo_config import cfg
+
+MASK: Final = "***"
+# greedy up to the last @ of a word: a password may hold an @ or a slash
+_URL_PASSWORD: Final = re.compile(r"(\w://[^:/?#@\s]*:)[^\s]*(@)")
+_QUERY_SECRET: Final = re.compile(r"([?&][^=&\s]*(?:passw|secret|token|key)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+_NAMED: Final = 4  # of the options of one section and reason so many are named in one note; more are counted
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resolved:
+    """Section → option → (value as text, masked; whether it is another value than the default)."""
+
+    sections: Mapping[str, Mapping[str, tuple[str, bool]]]
+
+
+def classify(values: Values) -> None:
+    """Tell `values` the class of every option in the files, as far as there is something to say."""
+    known = values.registered()
+    groups = {group for group, _ in known}
+    quiet: dict[tuple[str, Kind, str], list[str]] = {}
+    for group, name in dict.fromkeys((line.group, line.name) for line in values.lines):
+        option = table().get(group, {}).get(name)
+        if option is None:
+            if _is_known(values, group, name):
+                continue
+            if group not in groups:
+                quiet.setdefault((group, Kind.UNKNOWN, _near(group, groups)), []).append(name)
+            else:
+                values.note("warning", Kind.UNKNOWN, _near(name, {n for g, n in known if g == group}), group, name)
+        elif option.kind is Kind.IGNORED:
+            quiet.setdefault((group, option.kind, option.why), []).append(name)
+        elif option.kind is not Kind.HONOURED:
+            _tell(values, group, option)
+    for (group, kind, why), names in quiet.items():
+        if kind is Kind.UNKNOWN:
+            values.note("warning", kind, f"unknown section, not read{why.removeprefix('unknown, not read')}", group)
+        elif len(names) == 1:
+            values.note("info", kind, why, group, names[0])
+        else:
+            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            values.note("info", kind, f"{why}: {shown}", group)
+
+
+def _is_known(values: Values, group: str, name: str) -> bool:
+    """Registered under this name, or the old name of something registered; the latter gets a note."""
+    known = values.registered()
+    if (group, name) in known:
+        return True
+    for (new_group, new_name), opt in known.items():
+        for old in opt.deprecated_opts:
+            if (old.group or new_group, (old.name or new_name).replace("-", "_")) == (group, name):
+                values.note("info", Kind.HONOURED, f"is the old name of {label(new_group, new_name)}", group, name)
+                return True
+    return False
+
+
+def _tell(values: Values, group: str, option: Option) -> None:
+    name = option.opt.dest
+    if not values.is_set(group, name) or not option.concerns(values.get(group, name)):
+        return
+    values.note("refuse" if option.kind is Kind.UNSAFE else "warning", option.kind, option.why, group, name)
+
+
+def _near(name: str, among: set[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(among), 1, 0.7)
+    return f"unknown, not read; is '{near[0]}' meant?" if near else "unknown, not read"
+
+
+def mask(text: str) -> str:
+    """The text without passwords of URLs and secrets of queries."""
+    return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}\2", text))
+
+
+def _text(value: Any, *, secret: bool) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item, secret=secret) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}:{_text(item, secret=secret)}" for key, item in value.items())
+    text = str(value)
+    masked = mask(text)
+    return MASK if secret and text and masked == text and "://" not in text else masked
+
+
+def resolve(values: Values, settings: Settings) -> Resolved:
+    """Every honoured option with the value in force; the stores as they were understood."""
+    sections: dict[str, dict[str, tuple[str, bool]]] = {}
+    for group, options in table().items():
+        for name, option in options.items():
+            if option.kind is Kind.HONOURED and group != GLOBAL:
+                value = values.get(group, name)
+                sections.setdefault(group, {})[name] = _pair(option.opt, value)
+    sections["DEFAULT"] |= {
+        "workers": (str(settings.server.workers), True),
+        "enabled_backends": (
+            ", ".join(f"{store.id}:{store.type}" for store in settings.stores if not store.reserved),
+            True,
+        ),
+    }
+    sections["xloud"]["auth"] = (settings.auth.method, True)
+    sections["database"]["connection"] = (mask(settings.database.connection), True)
+    if settings.policy.policy_file:
+        sections["oslo_policy"]["policy_file"] = (settings.policy.policy_file, True)
+    if settings.auth.method != "keystone":
+        del sections["keystone_authtoken"]
+    sections[GLOBAL] = {"default_backend": (settings.default_store, True)}
+    for store in settings.stores:
+        own = {opt.dest: opt for opt in (*COMMON, *OPTIONS[store.type])}
+        chosen = {"store_description": store.description, "weight": store.weight, **store.options}
+        sections[store.id] = {name: _pair(own[name], value) for name, value in chosen.items()}
+    return Resolved(sections)
+
+
+def _pair(opt: cfg.Opt, value: Any) -> tuple[str, bool]:
+    return _text(value, secret=opt.secret), value != opt.default and value is not None
+
+
+def as_ini(resolved: Resolved) -> str:
+    """The configuration in force; values that are the defaults stand as comments."""
+    parts = []
+    for group, options in resolved.sections.items():
+        lines = [f"{'' if changed else '# '}{name} = {text}".rstrip() for name, (text, changed) in options.items()]
+        parts.append("\n".join([f"[{group}]", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(resolved: Resolved, notes: Sequence[Note], files: Sequence[Any]) -> dict[str, Any]:
+    """The same and the notes as one object for machines."""
+    return {
+        "ok": not any(note.level == "refuse" for note in notes),
+        "files": [str(file) for file in files],
+        "configuration": {
+            group: {name: text for name, (text, _) in options.items()} for group, options in resolved.sections.items()
+        },
+        "notes": [
+            {
+                "level": note.level,
+                "class": str(note.kind),
+                "option": note.option,
+                "text": note.text,
+                "file": str(note.file) if note.file else None,
+            }
+            for note in notes
+        ],
+    }

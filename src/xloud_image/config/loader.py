@@ -1,0 +1,153 @@
+"""From files to `Settings`: one reading, with every note about it. The only reader of configuration and environment.
+
+The environment counts for nothing but OS_GLANCE_CONFIG_DIR, and XLOUD_IMAGE_STATE, HOST and PORT of the embedded
+default: no file at all means SQLite and one file store under one directory, no login, and a loopback address.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Final, TYPE_CHECKING
+
+from xloud_image.config import access, check, files, service
+from xloud_image.config.notes import Kind, Note
+from xloud_image.config.options import table
+from xloud_image.config.settings import DatabaseSettings, Settings
+from xloud_image.config.stores import Stores
+from xloud_image.config.values import Values
+from xloud_image.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EMBEDDED_STATE: Final = "./state"
+DATABASE_FILE: Final = "xloud-image.sqlite"
+_SQL: Final = ("sqlite", "mysql", "mariadb", "postgresql")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Loaded:
+    """One reading. `resolved`: section → options with their values in force, secrets masked."""
+
+    settings: Settings
+    notes: tuple[Note, ...]
+    files: tuple[Path, ...]
+    embedded: bool
+    resolved: check.Resolved = dataclasses.field(repr=False)
+    _again: Any = dataclasses.field(repr=False, default=None)
+
+    @property
+    def refusals(self) -> tuple[Note, ...]:
+        """Why the service must not start with this; empty: it may."""
+        return tuple(note for note in self.notes if note.level == "refuse")
+
+    def require(self) -> Settings:
+        """The settings. ConfigError with every refusal: the service would not do what the file says."""
+        if self.refusals:
+            raise ConfigError("; ".join(str(note) for note in self.refusals))
+        return self.settings
+
+    def again(self) -> Loaded:
+        """The same files as they are now. ConfigError as `load`."""
+        loaded: Loaded = self._again()
+        return loaded
+
+
+def load(
+    files_: Sequence[Path] = (),
+    dirs: Sequence[Path] = (),
+    *,
+    embedded: bool = False,
+    env: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read the given files and directories, or those of the standard place, or (none, or `embedded`) the default.
+
+    Never raises for what an option says: that becomes a note of level "refuse". ConfigError: a file is missing,
+    unreadable or no ini file; the environment variables of the embedded default cannot be used.
+    """
+    env = os.environ if env is None else env
+    paths = [] if embedded else files.find(files_, dirs, env)
+    kept = {name: env[name] for name in ("OS_GLANCE_CONFIG_DIR", "XLOUD_IMAGE_STATE", "HOST", "PORT") if name in env}
+    values = Values(paths)
+    for group, options in table().items():
+        values.register(group, [option.opt for option in options.values()])
+    if not paths:
+        _embed(values, kept)
+    stores = Stores(values)
+    settings = Settings(
+        server=service.server(values),
+        limits=service.limits(values),
+        formats=service.formats(values),
+        exposure=service.exposure(values),
+        database=_database(values, embedded=not paths),
+        auth=access.auth(values, embedded=not paths),
+        policy=access.policy(values),
+        health=access.health(values),
+        cors=access.cors(values),
+        stores=stores.settings,
+        default_store=stores.default,
+        multi_store=stores.multi,
+        **service.rest(values),
+    )
+    check.classify(values)
+    notes = sorted(values.notes, key=lambda note: ("refuse", "warning", "info").index(note.level))
+    return Loaded(
+        settings=settings,
+        notes=tuple(notes),
+        files=tuple(paths),
+        embedded=not paths,
+        resolved=check.resolve(values, settings),
+        _again=lambda: load(files_, dirs, embedded=embedded, env=kept),
+    )
+
+
+def _embed(values: Values, env: Mapping[str, str]) -> None:
+    """The defaults of a service without a file."""
+    state = Path(env.get("XLOUD_IMAGE_STATE") or EMBEDDED_STATE).absolute()
+    port = env.get("PORT") or "9292"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"PORT is '{port}', which is no port number")
+    values.default("DEFAULT", "bind_host", env.get("HOST") or "127.0.0.1")
+    values.default("DEFAULT", "bind_port", int(port))
+    values.default("DEFAULT", "workers", min(os.cpu_count() or 1, 2))
+    values.default("xloud", "state_dir", str(state))
+    values.default("xloud", "auth", "none")
+    values.default("healthcheck", "disable_by_file_path", str(state / "healthcheck_disable"))
+    values.default("file", "filesystem_store_datadir", str(state / "images"))
+
+
+def _database(values: Values, *, embedded: bool) -> DatabaseSettings:
+    get = values.get
+    connection = get("database", "connection")
+    if not connection:
+        path = Path(get("xloud", "state_dir")).absolute() / DATABASE_FILE
+        connection = f"sqlite:///{path}"
+        if not embedded:
+            values.note(
+                "warning",
+                Kind.GUESS,
+                f"is not set: the embedded SQLite database {path} is used",
+                "database",
+                "connection",
+            )
+    if not connection.partition("://")[1] or connection.partition("://")[0].partition("+")[0] not in _SQL:
+        values.note(
+            "refuse",
+            Kind.INVALID,
+            "is no URL of a database that is spoken here (sqlite, mysql, mariadb, postgresql)",
+            "database",
+            "connection",
+        )
+    if extra := get("database", "connection_parameters"):
+        connection += ("&" if "?" in connection else "?") + extra.lstrip("?&")
+    return DatabaseSettings(
+        connection=connection,
+        connection_recycle_time=get("database", "connection_recycle_time"),
+        max_pool_size=get("database", "max_pool_size"),
+        max_overflow=get("database", "max_overflow"),
+        max_retries=get("database", "max_retries"),
+        retry_interval=get("database", "retry_interval"),
+        mysql_sql_mode=get("database", "mysql_sql_mode"),
+    )

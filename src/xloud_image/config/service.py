@@ -1,0 +1,126 @@
+"""The parts of `Settings` about the server itself, its limits, formats and log. Who is let in stands in `access`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Final, TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from xloud_image.config.notes import Kind
+from xloud_image.config.settings import Exposure, Formats, Limits, Server
+
+if TYPE_CHECKING:
+    from xloud_image.config.values import Values
+
+MOST_WORKERS: Final = 8
+LOG_FILE: Final = "xloud-image.log"
+SCHEMA_FILE: Final = "schema-image.json"
+
+
+def server(values: Values) -> Server:
+    """Where the service listens, and for how long it waits."""
+    get = values.get
+    if values.files and not values.is_set("DEFAULT", "bind_host"):
+        values.note(
+            "warning",
+            Kind.GUESS,
+            f"is not set: only {get('DEFAULT', 'bind_host')} is listened on; write 0.0.0.0 for every address",
+            "DEFAULT",
+            "bind_host",
+        )
+    endpoint = get("DEFAULT", "public_endpoint") or None
+    if endpoint:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            values.note("refuse", Kind.INVALID, "is no http(s):// URL", "DEFAULT", "public_endpoint")
+        endpoint = endpoint.rstrip("/")
+    workers = get("DEFAULT", "workers")
+    return Server(
+        bind_host=get("DEFAULT", "bind_host").strip() or "127.0.0.1",
+        bind_port=get("DEFAULT", "bind_port"),
+        workers=min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else max(workers, 1),
+        backlog=get("DEFAULT", "backlog"),
+        tcp_keepidle=get("DEFAULT", "tcp_keepidle"),
+        client_socket_timeout=get("DEFAULT", "client_socket_timeout"),
+        http_keepalive=get("DEFAULT", "http_keepalive"),
+        max_header_line=get("DEFAULT", "max_header_line"),
+        public_endpoint=endpoint,
+        max_request_id_length=get("DEFAULT", "max_request_id_length"),
+        max_request_body_size=get("oslo_middleware", "max_request_body_size"),
+        enable_proxy_headers_parsing=get("oslo_middleware", "enable_proxy_headers_parsing"),
+        drain_time=get("xloud", "drain_time"),
+        metrics=get("xloud", "metrics"),
+        state_dir=get("xloud", "state_dir"),
+    )
+
+
+def limits(values: Values) -> Limits:
+    """Paging and quotas; every negative quota is -1."""
+    quotas = {
+        name: max(values.get("DEFAULT", name), -1)
+        for name in ("image_member_quota", "image_property_quota", "image_tag_quota", "image_location_quota")
+    }
+    return Limits(
+        limit_param_default=min(values.get("DEFAULT", "limit_param_default"), values.get("DEFAULT", "api_limit_max")),
+        api_limit_max=values.get("DEFAULT", "api_limit_max"),
+        image_size_cap=values.get("DEFAULT", "image_size_cap"),
+        **quotas,
+    )
+
+
+def formats(values: Values) -> Formats:
+    """Which formats there are."""
+    return Formats(
+        container_formats=tuple(values.get("image_format", "container_formats")),
+        disk_formats=tuple(values.get("image_format", "disk_formats")),
+        vmdk_allowed_types=tuple(values.get("image_format", "vmdk_allowed_types")),
+        require_image_format_match=values.get("image_format", "require_image_format_match"),
+        gpt_safety_checks_nonfatal=tuple(values.get("image_format", "gpt_safety_checks_nonfatal")),
+    )
+
+
+def exposure(values: Values) -> Exposure:
+    """What clients see of locations."""
+    names = ("show_image_direct_url", "show_multiple_locations", "do_secure_hash", "http_retries")
+    return Exposure(**{name: values.get("DEFAULT", name) for name in names})
+
+
+def rest(values: Values) -> dict[str, Any]:
+    """The fields of `Settings` itself."""
+    algorithm = values.get("DEFAULT", "hashing_algorithm").strip().lower()
+    if algorithm not in hashlib.algorithms_available or not _has_length(algorithm):
+        values.note(
+            "refuse",
+            Kind.INVALID,
+            f"'{algorithm}' is no digest that can be computed here; sha512 and sha256 are",
+            "DEFAULT",
+            "hashing_algorithm",
+        )
+    schema = values.beside(SCHEMA_FILE)
+    return {
+        "hashing_algorithm": algorithm,
+        "legacy_md5": values.get("xloud", "legacy_md5"),
+        "schema_image_file": str(schema) if schema and schema.exists() else None,
+        "debug": values.get("DEFAULT", "debug"),
+        "log_file": _log_file(values),
+        "log_json": values.get("xloud", "log_json") or values.get("DEFAULT", "use_json"),
+        "default_log_levels": tuple(values.get("DEFAULT", "default_log_levels")),
+        "reaper_interval": values.get("xloud", "reaper_interval"),
+        "lease_time": values.get("xloud", "lease_time"),
+    }
+
+
+def _has_length(algorithm: str) -> bool:
+    """Digests of any length (shake) have none of their own and cannot be stored as one value."""
+    try:
+        return hashlib.new(algorithm, usedforsecurity=False).digest_size > 0
+    except ValueError:
+        return False
+
+
+def _log_file(values: Values) -> str | None:
+    name, directory = values.get("DEFAULT", "log_file"), values.get("DEFAULT", "log_dir")
+    if not name and not directory:
+        return None
+    return os.path.join(directory or "", name or LOG_FILE)

@@ -1,0 +1,294 @@
+"""Which stores a file means, in the style of several stores or of one, and with which options. No store is opened here.
+
+Each guess is one note. Operators' files come from two generations of the service and from guides that mix them, so:
+- `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store has
+  that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]` line that
+  only repeats the default: the latter is what a deployment tool rendered, the former what a person added.
+- Without it, `default_backend`, `default_store` and `stores` name types or URI schemes; each type is one store.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os.path
+import re
+from collections import Counter
+from typing import Any, Final, TYPE_CHECKING
+
+
+from xloud_image.config import store_options
+from xloud_image.config.notes import Kind
+from xloud_image.config.options import table
+from xloud_image.config.settings import StoreSettings
+from xloud_image.config.store_options import BUILT, COMMON, OPTIONS, READ_ONLY, RESERVED, type_of
+
+if TYPE_CHECKING:
+    from xloud_image.config.values import Values
+    from oslo_config import cfg
+
+GLOBAL: Final = "glance_store"
+FALLBACK: Final = "backend_defaults"
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class Stores:
+    """The stores of one reading. `settings`, `default` ("": none) and `multi` are ready after the constructor."""
+
+    def __init__(self, values: Values) -> None:
+        """Registers the options of stores with `values` and tells it every guess."""
+        self._values = values
+        self._not_built: set[str] = set()
+        for options in OPTIONS.values():
+            values.register(GLOBAL, options)
+            values.register(FALLBACK, options)
+        values.register(FALLBACK, COMMON)
+        self.multi = values.is_set("DEFAULT", "enabled_backends")
+        chosen = self._several() if self.multi else self._single()
+        self._types = Counter(chosen.values())
+        self.settings = (*(self._store(id_, type_) for id_, type_ in chosen.items()), *self._reserved())
+        self.default = self._default_of_several() if self.multi else self._default_of_single()
+        self._warn_about_default()
+        self._directories()
+        self._left_over()
+
+    def _several(self) -> dict[str, str]:
+        chosen: dict[str, str] = {}
+        text = self._values.get("DEFAULT", "enabled_backends") or ""
+        for item in filter(None, (part.strip() for part in re.split(r"[,\n]", text))):
+            id_, colon, name = (part.strip().strip("\"'") for part in item.partition(":"))
+            if not colon or not name:
+                self._refuse(f"'{item}' is no id:type pair", "DEFAULT", "enabled_backends")
+                continue
+            if not self._good_id(id_, chosen):
+                continue
+            type_ = self._type(name, "DEFAULT", "enabled_backends")
+            if type_:
+                chosen[id_] = type_
+        if not chosen and not any(note.level == "refuse" for note in self._values.notes):
+            self._refuse("names no store", "DEFAULT", "enabled_backends")
+        return chosen
+
+    def _good_id(self, id_: str, chosen: dict[str, str]) -> bool:
+        if id_.startswith("os_glance_"):
+            problem = "begins with os_glance_, which is kept for the service's own stores"
+        elif not _ID.fullmatch(id_):
+            problem = "is not made of letters, digits, '-', '_' and '.' alone (64 at most, a letter or digit first)"
+        elif id_.lower() in {other.lower() for other in chosen}:
+            problem = "stands there twice; the case of letters does not matter in section names"
+        elif id_.lower() in {name.lower() for name in (*table(), *table()["DEFAULT"], FALLBACK)}:
+            problem = "has another meaning in this file"
+        else:
+            return True
+        self._refuse(f"the store id '{id_}' {problem}", "DEFAULT", "enabled_backends")
+        return False
+
+    def _type(self, name: str, group: str, option: str) -> str | None:
+        """The type that a name means, with a note when it is another word for it; None and a refusal otherwise."""
+        type_ = type_of(name)
+        if type_ is None:
+            near = difflib.get_close_matches(name.lower(), [*OPTIONS, *store_options.ALIASES], 1)
+            hint = f"; is '{type_of(near[0])}' meant?" if near else f"; types are {', '.join(sorted(BUILT))}"
+            self._refuse(f"'{name}' is no type of store{hint}", group, option)
+            return None
+        if type_ != name:
+            self._guess(f"'{name}' is taken as the type {type_}", group, option)
+        if type_ not in BUILT:
+            self._not_built.add(type_)
+            self._refuse(
+                f"stores of type {type_} are not built in this release (built: {', '.join(sorted(BUILT))})",
+                group,
+                option,
+            )
+            return None
+        if type_ == "memory":
+            self._values.note("warning", Kind.GUESS, "a store of type memory loses everything on stop", group, option)
+        return type_
+
+    def _single(self) -> dict[str, str]:
+        chosen: dict[str, str] = {}
+        named = [(name, "stores") for name in self._values.get(GLOBAL, "stores")]
+        for option in ("default_backend", "default_store"):
+            if self._values.is_set(GLOBAL, option):
+                named.append((self._values.get(GLOBAL, option).strip(), option))
+        for name, option in named:
+            type_ = self._type(name, GLOBAL, option)
+            if type_:
+                chosen.setdefault(type_, type_)
+        if not named:
+            chosen["file"] = "file"
+            if self._values.files:
+                self._guess("no store is named: one of type file is used")
+        elif chosen and self._values.is_set(GLOBAL, "default_backend"):
+            self._guess(
+                f"stands without enabled_backends: taken as one store a type, with the type as its id "
+                f"({', '.join(chosen)})",
+                GLOBAL,
+                "default_backend",
+            )
+        return chosen
+
+    def _default_of_several(self) -> str:
+        ids = [store.id for store in self.settings if not store.reserved]
+        writable = [s.id for s in self.settings if not s.reserved and s.type not in READ_ONLY]
+        if self._values.is_set(GLOBAL, "default_store"):
+            self._values.note(
+                "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
+            )
+        if not self._values.is_set(GLOBAL, "default_backend"):
+            if len(writable) == 1:
+                self._guess(f"no default_backend: '{writable[0]}' is the only store that takes data", GLOBAL)
+                return writable[0]
+            if writable:
+                self._refuse(f"default_backend is missing; name one of {', '.join(ids)}", GLOBAL)
+            return ""
+        name = str(self._values.get(GLOBAL, "default_backend")).strip()
+        if name in ids:
+            return name
+        of_type = [store.id for store in self.settings if not store.reserved and store.type == type_of(name)]
+        if len(of_type) == 1:
+            self._guess(f"'{name}' is no store id; taken as the store '{of_type[0]}'", GLOBAL, "default_backend")
+            return of_type[0]
+        if ids:
+            near = difflib.get_close_matches(name, ids, 1)
+            hint = f"is '{near[0]}' meant?" if near else f"the stores are {', '.join(ids)}"
+            self._refuse(f"'{name}' is no store of enabled_backends; {hint}", GLOBAL, "default_backend")
+        return ""
+
+    def _default_of_single(self) -> str:
+        for option in ("default_backend", "default_store"):
+            if self._values.is_set(GLOBAL, option):
+                type_ = type_of(self._values.get(GLOBAL, option)) or ""
+                return type_ if any(store.id == type_ for store in self.settings) else ""
+        writable = [store.id for store in self.settings if not store.reserved and store.type not in READ_ONLY]
+        if "file" in writable:
+            return "file"
+        if len(writable) > 1:
+            self._refuse(f"default_store is missing; name one of {', '.join(writable)}", GLOBAL, "stores")
+            return ""
+        return next(iter(writable or (store.id for store in self.settings if not store.reserved)), "")
+
+    def _warn_about_default(self) -> None:
+        default = next((store for store in self.settings if store.id == self.default), None)
+        if default and default.type in READ_ONLY:
+            self._values.note(
+                "warning",
+                Kind.GUESS,
+                f"the default store '{default.id}' never takes data: every upload that names no store gets 410",
+                GLOBAL,
+                "default_backend",
+            )
+
+    def _store(self, id_: str, type_: str) -> StoreSettings:
+        opts = OPTIONS[type_]
+        self._values.register(id_, (*COMMON, *opts))
+        options = {opt.dest: self._option(id_, type_, opt) for opt in opts}
+        for opt in opts:
+            if opt.required and not options[opt.dest]:
+                self._refuse("is missing; this type of store cannot do without it", id_, opt.dest)
+        common = {opt.dest: self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON}
+        return StoreSettings(
+            id=id_,
+            type=type_,
+            description=common["store_description"],
+            weight=common["weight"],
+            options=options,
+        )
+
+    def _option(self, id_: str, type_: str, opt: cfg.Opt) -> Any:
+        """The value of one option by the order at the top of this file."""
+        name = opt.dest
+        if not self._values.is_set(GLOBAL, name):
+            return self._pick(id_, opt, (id_, FALLBACK))
+        if self._types[type_] > 1:
+            self._values.note(
+                "warning",
+                Kind.IGNORED,
+                f"is not read: {self._types[type_]} stores are of type {type_}; write it in the section of one",
+                GLOBAL,
+                name,
+            )
+            return self._pick(id_, opt, (id_, FALLBACK))
+        own = self._values.get(id_, name) if self._values.is_set(id_, name) else None
+        if own is not None and _plain(own) != _plain(opt.default):
+            if _plain(own) != _plain(self._values.get(GLOBAL, name)):
+                self._values.note("warning", Kind.GUESS, f"is not read: [{id_}] has another value for it", GLOBAL, name)
+            return own
+        if self.multi:
+            self._guess(f"taken for the store '{id_}', the only one of type {type_}", GLOBAL, name)
+        return self._pick(id_, opt, (GLOBAL,))
+
+    def _pick(self, id_: str, opt: cfg.Opt, groups: tuple[str, ...]) -> Any:
+        for group in groups:
+            if self._values.is_set(group, opt.dest):
+                return self._values.get(group, opt.dest)
+        return self._values.get(id_, opt.dest)
+
+    def _reserved(self) -> list[StoreSettings]:
+        """The service's own stores, as far as the file has sections for them."""
+        found = []
+        for id_ in RESERVED:
+            self._values.register(id_, (*COMMON, *OPTIONS["file"]))
+            if not any(line.group == id_ for line in self._values.lines):
+                continue
+            options = {opt.dest: self._values.get(id_, opt.dest) for opt in OPTIONS["file"]}
+            if not self._values.is_set(id_, "filesystem_store_datadir"):
+                options["filesystem_store_datadir"] = f"/var/lib/glance/{id_}"
+            found.append(StoreSettings(id=id_, type="file", reserved=True, options=options))
+        return found
+
+    def _directories(self) -> None:
+        """File stores that share a directory would delete each other's images."""
+        seen: dict[str, str] = {}
+        for store in self.settings:
+            if store.type != "file":
+                continue
+            several = store.options["filesystem_store_datadirs"]
+            if several and self._values.is_set(store.id, "filesystem_store_datadir"):
+                self._refuse(
+                    "excludes filesystem_store_datadir; keep one of the two",
+                    store.id,
+                    "filesystem_store_datadirs",
+                )
+            for entry in several or [store.options["filesystem_store_datadir"]]:
+                path = os.path.abspath(entry.rpartition(":")[0] or entry if several else entry)
+                if path in seen:
+                    self._refuse(
+                        f"{path} belongs to the store '{seen[path]}' already; each store needs a directory of its own",
+                        store.id,
+                        "filesystem_store_datadirs" if several else "filesystem_store_datadir",
+                    )
+                seen[path] = store.id
+
+    def _left_over(self) -> None:
+        """Options for types that no store has, and sections of stores that are not enabled."""
+        ids = {store.id.lower() for store in self.settings}
+        by_name = {opt.dest: type_ for type_, opts in OPTIONS.items() for opt in opts}
+        unused = {type_ for type_ in OPTIONS if type_ not in self._types and type_ not in self._not_built}
+        asked = (self._values.get("DEFAULT", "enabled_backends") or "").replace(" ", "")
+        for group in (GLOBAL, FALLBACK):
+            lost = sorted(
+                {line.name for line in self._values.lines if line.group == group and by_name.get(line.name) in unused}
+            )
+            types = sorted({by_name[name] for name in lost})
+            if lost:
+                self._values.note(
+                    "warning",
+                    Kind.IGNORED,
+                    f"no store is of type {', '.join(types)}: not read: {', '.join(lost)}",
+                    group,
+                )
+        for group in sorted({line.group for line in self._values.lines}):
+            if group in OPTIONS and group not in ids and f"{group}:" not in asked:
+                self._values.register(group, (*COMMON, *OPTIONS[group]))
+                self._values.note("info", Kind.IGNORED, "this store is not enabled", group)
+
+    def _guess(self, text: str, group: str | None = None, name: str | None = None) -> None:
+        self._values.note("warning", Kind.GUESS, text, group, name)
+
+    def _refuse(self, text: str, group: str, name: str | None = None) -> None:
+        self._values.note("refuse", Kind.INVALID, text, group, name)
+
+
+def _plain(value: Any) -> Any:
+    """For comparing: `/images/` and `/images` are one directory."""
+    return value.rstrip("/") if isinstance(value, str) else value

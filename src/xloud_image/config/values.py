@@ -1,0 +1,136 @@
+"""Typed values of options out of the files, one instance for each reading. Never oslo.config's global object.
+
+A value that cannot be read becomes a note that refuses, and the default stands in, so that one run tells everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any, TYPE_CHECKING
+
+from oslo_config import cfg
+
+from xloud_image.config import files
+from xloud_image.config.notes import Kind, Level, Note, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Old names of options become notes of ours; the library would print them once more.
+logging.getLogger("oslo_config.cfg").setLevel(logging.ERROR)
+
+
+class Values:
+    """The assignments of some files (none: all defaults), and their meaning for the options registered so far."""
+
+    def __init__(self, paths: Sequence[Path] = ()) -> None:
+        """Read the files. ConfigError: one of them cannot be read or is no ini file."""
+        self.files = tuple(paths)
+        self.lines = files.read(paths)
+        self.notes: list[Note] = []
+        self._at: dict[tuple[str, str], files.Line] = {(line.group, line.name): line for line in self.lines}
+        self._opts: dict[tuple[str, str], cfg.Opt] = {}
+        self._defaults: dict[tuple[str, str], Any] = {}
+        self._read: dict[tuple[str, str], Any] = {}
+        self._conf = cfg.ConfigOpts()
+        # the empty lists matter: without them the library searches the home directory and /etc
+        self._conf(
+            args=[],
+            project="glance",
+            prog="xloud-image",
+            default_config_files=[str(path) for path in paths],
+            default_config_dirs=[],
+            use_env=False,
+        )
+
+    def note(self, level: Level, kind: Kind, text: str, group: str | None = None, name: str | None = None) -> None:
+        """Tell the operator; the file is found by the option."""
+        line = self._at.get((group.lower() if group != "DEFAULT" else group, name)) if group and name else None
+        note = Note(level, kind, text, label(group, name) if group else None, line.file if line else None)
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def register(self, group: str, opts: Iterable[cfg.Opt]) -> None:
+        """Make options known in a section; again is no error."""
+        opts = list(opts)
+        self._conf.register_opts(opts, group=None if group == "DEFAULT" else group)
+        for opt in opts:
+            self._opts[_key(group, opt.dest)] = opt
+
+    def registered(self) -> dict[tuple[str, str], cfg.Opt]:
+        """Every option known so far, by section (lower case but DEFAULT) and name."""
+        return dict(self._opts)
+
+    def line(self, group: str, name: str) -> files.Line | None:
+        """The assignment that counts for a registered option (also by an old name), None when it is not set."""
+        names = [_key(group, name)]
+        if opt := self._opts.get(names[0]):
+            names += [_key(old.group or group, (old.name or name).replace("-", "_")) for old in opt.deprecated_opts]
+        found = [self._at[key] for key in names if key in self._at]
+        return max(found, key=lambda line: self.files.index(line.file)) if found else None
+
+    def is_set(self, group: str, name: str) -> bool:
+        """Whether a file says something about it; an empty value says nothing."""
+        line = self.line(group, name)
+        return line is not None and line.value.strip() != ""
+
+    def default(self, group: str, name: str, value: Any) -> None:
+        """Another default for this reading alone."""
+        self._defaults[_key(group, name)] = value
+
+    def beside(self, name: str) -> Path | None:
+        """A path as written beside the first configuration file; None when it is relative and there is no file."""
+        path = Path(name)
+        if path.is_absolute():
+            return path
+        return self.files[0].parent.absolute() / path if self.files else None
+
+    def get(self, group: str, name: str) -> Any:
+        """The typed value with `$name` filled in, or the default; lists also from lines and brackets."""
+        key = _key(group, name)
+        if key not in self._read:
+            self._read[key] = self._value(group, name, self._opts[key])
+        return self._read[key]
+
+    def _value(self, group: str, name: str, opt: cfg.Opt) -> Any:
+        line = self.line(group, name)
+        default = self._defaults.get(_key(group, name), opt.default)
+        if line is None or (line.value.strip() == "" and not isinstance(opt, cfg.StrOpt)):
+            return default
+        shown = "the value" if opt.secret else f"'{line.value}'"
+        try:
+            section = self._conf if group == "DEFAULT" else self._conf[group]
+            value = section[name]
+        except cfg.TemplateSubstitutionError:
+            self.note(
+                "refuse",
+                Kind.INVALID,
+                "refers with $ to something that is no option; write $$ for a dollar sign",
+                group,
+                name,
+            )
+            return default
+        except (cfg.ConfigFileValueError, ValueError) as error:
+            reason = "" if opt.secret else ": " + str(error).rpartition("is not valid: ")[2]
+            self.note("refuse", Kind.INVALID, f"{shown} is not allowed{reason}", group, name)
+            return default
+        return _items(value) if isinstance(value, list) else value
+
+
+def _key(group: str, name: str) -> tuple[str, str]:
+    return (group if group == "DEFAULT" else group.lower(), name)
+
+
+def _items(values: list[Any]) -> list[Any]:
+    """A list as people write it: repeated, with commas, on several lines, in brackets."""
+    if not all(isinstance(value, str) for value in values):
+        return values
+    if values and values[0].startswith("[") and values[-1].endswith("]"):
+        values = [*values]
+        values[0], values[-1] = values[0][1:], values[-1][: -1 if len(values) > 1 else None]
+        if len(values) == 1:
+            values[0] = values[0][:-1]
+    parts = [part.strip().strip("\"'") for value in values for part in re.split(r"[,\n]", value)]
+    return [part for part in parts if part]
