@@ -89,10 +89,11 @@ prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 	@exec tests/install/prove
 
 # UPGRADE=--upgrade takes the newest of everything; without it a pin stays as long as it fits
-COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE = TMPDIR=$(CURDIR)/.cache .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
 lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml and requirements/*.in
+	@mkdir -p .cache
 	$(COMPILE) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(foreach name,build client keystone lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true

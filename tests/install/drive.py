@@ -94,9 +94,7 @@ class Run:
             os.killpg(self._make.pid, signal.SIGKILL)
             sys.exit(f"drive: broken: it still runs 20 s after Ctrl-C:\n{self.output()}")
         seconds = time.monotonic() - begun
-        promise(
-            "Traceback" not in self.output(), f"it ended {seconds:.1f} s after Ctrl-C, make with code {code}"
-        )
+        promise("Traceback" not in self.output(), f"it ended {seconds:.1f} s after Ctrl-C, make with code {code}")
         promise(not listens(self._port), "nothing listens any more")
 
 
@@ -122,9 +120,7 @@ def main() -> None:
     path = f"/v2/images/{image['id']}"
     call("PUT", f"{run.url}{path}/file", data, "application/octet-stream")
     shown = json.loads(call("GET", run.url + path))
-    promise(
-        shown["status"] == "active" and shown["size"] == SIZE, "an uploaded image is active and has its size"
-    )
+    promise(shown["status"] == "active" and shown["size"] == SIZE, "an uploaded image is active and has its size")
     got = hashlib.sha256(call("GET", f"{run.url}{path}/file")).hexdigest()
     promise(got == wanted, "the downloaded image has the same sha256")
     run.interrupt()
@@ -134,9 +130,7 @@ def main() -> None:
     promise(got == wanted, "after another start the image is still there")
     call("DELETE", run.url + path)
     run.interrupt()
-    status = subprocess.run(
-        ["git", "status", "--porcelain"], text=True, capture_output=True, check=True
-    ).stdout
+    status = subprocess.run(["git", "status", "--porcelain"], text=True, capture_output=True, check=True).stdout
     others = [line for line in status.splitlines() if not line.startswith("?? run-")]
     promise(not others, "git sees no file that is not its own")
     print(said)

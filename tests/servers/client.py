@@ -55,9 +55,7 @@ class OpenStack:
         path.write_text(json.dumps({"clouds": self.clouds}, indent=1))
         return path
 
-    def try_run(
-        self, *words: str | Path, cloud: str, stdin: bytes | None = None, seconds: float = 120
-    ) -> Result:
+    def try_run(self, *words: str | Path, cloud: str, stdin: bytes | None = None, seconds: float = 120) -> Result:
         """Run `openstack <words>` against a cloud, whatever comes of it."""
         surroundings = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         done = subprocess.run(
@@ -79,9 +77,7 @@ class OpenStack:
             },
             check=False,
         )
-        return Result(
-            done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        )
+        return Result(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
     def run(self, *words: str | Path, cloud: str, stdin: bytes | None = None, seconds: float = 120) -> str:
         """Run `openstack <words>` and return what it printed; raises `Failed`."""
