@@ -1,4 +1,4 @@
-"""What became of every option that stands in the files, and the configuration in force as text. Secrets are masked here.
+"""What became of every option in the files, and the configuration in force as text. Secrets are masked here.
 
 Each option in a file falls in one class (`notes.Kind`); an unknown one is told with the nearest known name.
 """

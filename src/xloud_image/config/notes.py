@@ -26,7 +26,7 @@ class Kind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Note:
-    """`level` "refuse" keeps the service from starting. `option` is "[section] name" or "[section]", if one is meant."""
+    """`level` "refuse" keeps the service from starting. `option` is "[section] name" or "[section]", if any."""
 
     level: Level
     kind: Kind

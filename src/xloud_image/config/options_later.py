@@ -1,4 +1,4 @@
-"""Sections of things that this release does not do: not built yet, or without meaning here. Data only; see `options`."""
+"""Sections of what this release does not do: not built yet, or without meaning here. Data only; see `options`."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ SECTIONS: Final[Mapping[str, Section]] = {
         _NOTIFY,
         "addressing_mode anycast_address broadcast_prefix connection_retry_backoff connection_retry_interval "
         "connection_retry_interval_max container_name default_notification_exchange default_notify_timeout "
-        "default_reply_retry default_reply_timeout default_rpc_exchange default_send_timeout default_sender_link_timeout "
-        "group_request_prefix idle_timeout link_retry_delay multicast_address notify_address_prefix "
+        "default_reply_retry default_reply_timeout default_rpc_exchange default_send_timeout "
+        "default_sender_link_timeout group_request_prefix idle_timeout link_retry_delay multicast_address notify_address_prefix "
         "notify_server_credit password pre_settled pseudo_vhost reply_link_credit rpc_address_prefix "
         "rpc_server_credit sasl_config_dir sasl_config_name sasl_default_realm sasl_mechanisms server_request_prefix "
         "ssl ssl_ca_file ssl_cert_file ssl_key_file ssl_key_password ssl_verify_vhost trace unicast_address username",

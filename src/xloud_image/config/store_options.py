@@ -40,7 +40,7 @@ _FILE = [
     cfg.MultiStrOpt(
         "filesystem_store_datadirs",
         default=[],
-        help="path:priority, several; the highest priority with room takes the image. Excludes filesystem_store_datadir.",
+        help="path:priority, several; the highest with room takes the image. Excludes the option above.",
     ),
     cfg.StrOpt("filesystem_store_metadata_file", help='JSON {"id", "mountpoint"} (or a list), added to locations.'),
     cfg.IntOpt(

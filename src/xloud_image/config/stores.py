@@ -1,9 +1,9 @@
 """Which stores a file means, in the style of several stores or of one, and with which options. No store is opened here.
 
 Each guess is one note. Operators' files come from two generations of the service and from guides that mix them, so:
-- `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store has
-  that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]` line that
-  only repeats the default: the latter is what a deployment tool rendered, the former what a person added.
+- `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store
+  has that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]`
+  line that only repeats the default: that one a deployment tool rendered, this one a person added.
 - Without it, `default_backend`, `default_store` and `stores` name types or URI schemes; each type is one store.
 """
 
@@ -107,9 +107,8 @@ class Stores:
     def _single(self) -> dict[str, str]:
         chosen: dict[str, str] = {}
         named = [(name, "stores") for name in self._values.get(GLOBAL, "stores")]
-        for option in ("default_backend", "default_store"):
-            if self._values.is_set(GLOBAL, option):
-                named.append((self._values.get(GLOBAL, option).strip(), option))
+        defaults = [name for name in ("default_backend", "default_store") if self._values.is_set(GLOBAL, name)]
+        named += [(str(self._values.get(GLOBAL, option)).strip(), option) for option in defaults]
         for name, option in named:
             type_ = self._type(name, GLOBAL, option)
             if type_:
