@@ -1,0 +1,57 @@
+"""What every way of identity promises. Which way is in force is chosen in `identity`."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+from xloud_image.errors import Unauthorized
+from xloud_image.identity.context import Context
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xloud_image.policy import Policy
+
+# The two roles for which the rules of reading ask by default; every rule that changes something refuses a
+# read-only caller before it looks at roles.
+_READING_ROLES = frozenset({"reader", "member"})
+
+
+class Identity(abc.ABC):
+    """Tells who asks. One per process, made before and started after the fork."""
+
+    def __init__(self, policy: Policy, *, anonymous: bool = False) -> None:
+        self._policy = policy
+        self._anonymous = anonymous
+
+    async def start(self) -> None:
+        """Open what is needed; never waits for another server."""
+
+    async def aclose(self) -> None:
+        """Close it; may be called without `start`, and twice."""
+
+    @abc.abstractmethod
+    async def authenticate(
+        self, headers: Mapping[str, str], *, method: str | None = None, path: str | None = None
+    ) -> Context:
+        """The caller of a request with these headers (a mapping that ignores case, or has the usual
+        spelling).
+
+        `method` and `path` are the request's, for credentials that are good for some calls only; without them
+        such credentials are refused. Raises Unauthorized (with the headers of `challenge`), Forbidden (known,
+        but tied to no project), IdentityUnavailable (nobody can tell now).
+        """
+
+    @abc.abstractmethod
+    def challenge(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The headers that a 401 answer carries."""
+
+    def _without_credentials(self) -> Context:
+        """A request without any: read-only where that is allowed, else Unauthorized."""
+        if not self._anonymous:
+            raise self._refused("The request needs authentication.")
+        return Context(roles=_READING_ROLES, read_only=True)
+
+    def _refused(self, sentence: str) -> Unauthorized:
+        return Unauthorized(sentence, headers=self.challenge())
