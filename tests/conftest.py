@@ -4,6 +4,7 @@ A server that is not installed: the tests that ask for it fail when CI=true, els
 of the output says so. The files of a session are in `.test-state` and go with it, unless a test failed.
 """
 
+import contextlib
 import os
 import signal
 import tempfile
@@ -18,6 +19,7 @@ from tests.servers.client import OpenStack
 from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
 from tests.servers.memcached import Memcached
+from tests.servers.nginx import Nginx
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.service import Service
 
@@ -122,6 +124,20 @@ def memcached(pytestconfig: pytest.Config) -> Iterator[Memcached]:
 def keystone(pytestconfig: pytest.Config) -> Iterator[Keystone]:
     """A Keystone that all tests share: a test that stops it makes its own instead."""
     yield from _running(pytestconfig, Keystone)
+
+
+@pytest.fixture
+def nginx(pytestconfig: pytest.Config) -> Iterator[Callable[..., Nginx]]:
+    """Makes servers: `nginx(upstream=url)` or `nginx(files=folder)` is one that runs. More in `Nginx`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**how: Any) -> Nginx:
+            running = _running(pytestconfig, lambda: Nginx(**how))
+            one = next(running)
+            stack.callback(one.close)
+            return one
+
+        yield make
 
 
 @pytest.fixture

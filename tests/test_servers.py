@@ -1,10 +1,15 @@
 """The servers that the other tests stand on do what their users rely on."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from tests.servers.http import request
 from tests.servers.keystone import USERS, Keystone, Refused
 from tests.servers.mariadb import MariaDB
 from tests.servers.memcached import Memcached
+from tests.servers.nginx import Nginx
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Stuck
 
@@ -31,6 +36,16 @@ def test_mariadb_utf8_holds_three_bytes_a_character(mariadb: MariaDB) -> None:
 
 def test_memcached_answers(memcached: Memcached) -> None:
     assert memcached.command("flush_all") == "OK\r\n"
+
+
+def test_nginx_serves_files_and_stands_in_front(nginx: Callable[..., Nginx], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    files = nginx(files=tmp_path)
+    front = nginx(upstream=files.url)
+    part = request("GET", f"{front.url}/file", headers={"Range": "bytes=2-4"})
+    assert (part.status, part.body) == (206, b"234")
+    files.stop()
+    assert request("GET", f"{front.url}/file").status == 502
 
 
 @pytest.mark.parametrize("name", sorted(USERS))
