@@ -20,13 +20,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from oslo_config import cfg
 
-from xloud_image.errors import Unsupported
+from xloud_image.errors import BadRange, BadRequest, Unsupported
+
+_KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 
 class Can(enum.Flag):
@@ -58,15 +61,18 @@ class Blob:
 class FileRange:
     """A part of an open file that the API may send by sendfile. `fd` stays open until `Store.open` is left.
 
-    Promise: pages of it can be tested for presence without blocking (RWF_NOWAIT works), and `warm` brings
-    `length` bytes from `offset` into memory in a thread, within the store's time limit, or raises
-    `StoreUnavailable`.
+    `offset` and `length` (bytes) are those of the range within the file. The way to send a window of it:
+    `if not resident(at, n): await warm(at, n)`, then sendfile; `at` counts from the start of the file.
+    Promises: `resident` never blocks and takes microseconds, so it may be asked in the event loop; it looks at
+    one byte of each 64 KiB, hence True is near certain, not certain. `warm` reads the window into memory in
+    the store's own threads within the store's time limit, or raises `StoreUnavailable`.
     """
 
     fd: int
     offset: int
     length: int
-    warm: Any  # Callable[[int, int], Awaitable[None]]: (offset, length)
+    resident: Callable[[int, int], bool]
+    warm: Callable[[int, int], Awaitable[None]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,6 +94,27 @@ class Health:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def span(size: int, offset: int, length: int | None) -> tuple[int, int]:
+    """The part of a blob of `size` bytes that `open(offset, length)` means, as (offset, length).
+
+    `BadRange` when it begins past the end; the first byte of an empty blob is its end and is allowed.
+    """
+    if offset < 0 or (length is not None and length < 0) or (offset and offset >= size):
+        raise BadRange(f"the range begins at byte {offset}, the data has {size} bytes")
+    left = size - offset
+    return offset, left if length is None else min(left, length)
+
+
+def plain_key(key: str) -> str:
+    """`key` when it can name a blob in any store: letters, digits, `_`, `-`, `.` (not first), at most 200.
+
+    `BadRequest` otherwise: no key can leave the place that a store was given.
+    """
+    if not _KEY.fullmatch(key):
+        raise BadRequest("a key of a store is made of letters, digits, '-', '_' and '.', and is at most 200 long")
+    return key
+
+
 class Store(abc.ABC):
     """One configured store. Made in the process that uses it, after the fork; `start` opens connections.
 
@@ -102,6 +129,7 @@ class Store(abc.ABC):
     name: str
     can: Can
     facts: Mapping[str, Any]  # not secret; `properties` of info/stores/detail
+    places: tuple[str, ...] = ()  # what no other configured store may share with this one, such as a directory
 
     async def start(self) -> None:
         """Open what is needed; a failure is told by `check` and by each call, it never stops the service."""

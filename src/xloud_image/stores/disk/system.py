@@ -1,0 +1,145 @@
+"""Directories and system calls that the drafts and open files of the file store share. Blocks; no event loop here."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from xloud_image.failpoints import reach_in_thread
+
+BATCH: Final = 1 << 20  # bytes of one write or read, at least
+
+_TMPFS: Final = frozenset({0x01021994, 0x858458F6})  # statfs types of tmpfs and ramfs: always in memory
+_SYNC_BEGIN: Final = 2  # SYNC_FILE_RANGE_WRITE
+_SYNC_WAIT: Final = 1 | 2 | 4  # … with waiting before and after
+_RENAME_NOREPLACE: Final = 1
+
+# What file systems answer that cannot do a thing at all.
+CANNOT: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMLINK, errno.ENOTTY})
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_off: Final = ctypes.c_int64
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, _off, _off)
+_libc.sync_file_range.argtypes = (ctypes.c_int, _off, _off, ctypes.c_uint)
+_libc.renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+def _checked(result: int) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def allocate(fd: int, size: int) -> None:
+    """Room for `size` bytes, ENOSPC when there is none; nothing where the file system cannot do it.
+
+    Not `os.posix_fallocate`: where the file system cannot, that writes a byte into every block instead.
+    """
+    try:
+        _checked(_libc.fallocate(fd, 0, 0, size))
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+
+
+def rename_exclusively(directory: int, old: str, new: str) -> None:
+    """Rename within a directory; FileExistsError instead of replacing."""
+    names = os.fsencode(old), os.fsencode(new)
+    _checked(_libc.renameat2(directory, names[0], directory, names[1], _RENAME_NOREPLACE))
+
+
+def begin_writeback(fd: int, offset: int, length: int) -> None:
+    """The kernel begins to write these bytes to the disk. Errors come up at the next fsync."""
+    _libc.sync_file_range(fd, offset, length, _SYNC_BEGIN)
+
+
+def await_writeback(fd: int, offset: int, length: int) -> None:
+    """Return when these bytes are not dirty any more."""
+    _libc.sync_file_range(fd, offset, length, _SYNC_WAIT)
+
+
+def in_memory(fd: int) -> bool:
+    """Whether the file system has no disk behind it."""
+    answer = (ctypes.c_long * 32)()
+    return not _libc.fstatfs(fd, answer) and answer[0] in _TMPFS
+
+
+@contextlib.contextmanager
+def directory(path: str) -> Iterator[int]:
+    """A descriptor of the directory, so that nothing between two steps can put another one under its name."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def regular(name: str, dir_fd: int) -> os.stat_result:
+    """The stat of a file in that directory; what is no plain file (a symbolic link above all) is not found."""
+    found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", name)
+    return found
+
+
+def remove(path: str, name: str) -> None:
+    """Unlink a regular file, durably."""
+    with directory(path) as handle:
+        regular(name, handle)
+        os.unlink(name, dir_fd=handle)
+        reach_in_thread("file.unlinked")
+        os.fsync(handle)
+
+
+def discard(path: str, key: str) -> None:
+    """Remove every draft of `key`, then the finished file. In this order: a writer that has not linked yet loses its
+    name and fails; one that has linked is caught by the second step."""
+    with directory(path) as handle:
+        prefix, gone = f".{key}.", False
+        for name in os.listdir(handle):
+            if name.startswith(prefix) and name.endswith(".part") and name.count(".") == key.count(".") + 3:
+                gone |= unlinked(name, handle)
+        gone |= unlinked(key, handle)
+        reach_in_thread("file.unlinked")
+        if gone:
+            os.fsync(handle)
+
+
+def unlinked(name: str, dir_fd: int) -> bool:
+    """Unlink; False when there was nothing."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def size(path: str, name: str) -> int:
+    """Bytes of a regular file."""
+    with directory(path) as handle:
+        return regular(name, handle).st_size
+
+
+def usable(path: str) -> tuple[int, int]:
+    """(file system, free bytes) of a directory that takes data; OSError says why it does not."""
+    with directory(path) as handle:
+        room = os.fstatvfs(handle)
+        if room.f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        if not room.f_bavail or (room.f_files and not room.f_favail):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return os.fstat(handle).st_dev, room.f_bavail * room.f_frsize
+
+
+def make_directory(path: str) -> None:
+    """With its parents; there already is fine."""
+    Path(path).mkdir(parents=True, exist_ok=True)

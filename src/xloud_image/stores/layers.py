@@ -1,0 +1,331 @@
+"""What all stores have in common, as stores around a store: time limits, retries, a limit of calls, measuring.
+
+A wrapped store keeps the whole contract. `wrap` is the only place where layers are put together. No backend here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
+
+from prometheus_client import Counter, Histogram
+
+from xloud_image.errors import BlobNotFound, ImageServiceError, StoreUnavailable
+from xloud_image.stores.base import Blob, Caller, Health, Reader, Store
+
+T = TypeVar("T")
+
+_SECONDS: Final = Histogram(
+    "xloud_image_store_seconds",
+    "Duration of store calls in seconds; 'open' until the store has answered, 'write' the whole transfer.",
+    ("store", "operation"),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2, 10, 60, 300, 1800),
+)
+_FAILURES: Final = Counter(
+    "xloud_image_store_failures_total",
+    "Store calls that ended in an error, by the error's name; 'cancelled' when the caller went away.",
+    ("store", "operation", "error"),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LayerSettings:
+    """Seconds and counts, per store and process.
+
+    answer_time: for check, size, delete and discard, and for open until its first byte, waiting and retries included.
+    retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a store
+    that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
+    """
+
+    answer_time: float = 60.0
+    retries: int = 2
+    retry_pause: float = 0.2
+    retry_window: float = 2.0
+    at_once: int = 512
+
+
+def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
+    """The store as the service uses it. From the inside: retries happen under one slot, the slot is waited for under
+    the time limit, and what is measured is what the caller sees."""
+    settings = settings or LayerSettings()
+    return Measured(Timed(Limited(Retrying(store, settings), settings), settings))
+
+
+class Layer(Store):
+    """A store that hands everything on. `inner` is the next one."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.name, self.can, self.places = inner.name, inner.can, inner.places
+        self.TYPE, self.SCHEMES = inner.TYPE, inner.SCHEMES  # type: ignore[misc]
+
+    @property
+    def facts(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Not copied: a store may learn facts when it starts."""
+        return self.inner.facts
+
+    async def start(self) -> None:
+        await self.inner.start()
+
+    async def check(self) -> Health:
+        return await self.inner.check()
+
+    def owns(self, url: str) -> bool:
+        return self.inner.owns(url)
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        return await self.inner.size(url, caller=caller)
+
+    def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AbstractAsyncContextManager[Reader]:
+        return self.inner.open(url, offset=offset, length=length, caller=caller)
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        return await self.inner.write(key, source, size=size, caller=caller)
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        await self.inner.discard(key, caller=caller)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        await self.inner.delete(url, caller=caller)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class Retrying(Layer):
+    """Asks again after a temporary error: check, size, delete, discard, and open before the first byte.
+
+    Never a write: a source cannot be rewound.
+    """
+
+    def __init__(self, inner: Store, settings: LayerSettings) -> None:
+        super().__init__(inner)
+        self._settings = settings
+
+    async def _again(self, call: Callable[[int], Awaitable[T]]) -> T:
+        """`call(attempt)` until it ends well, or in an error that is not temporary, or the retries are used up."""
+        end = time.monotonic() + self._settings.retry_window
+        attempt = 0
+        while True:
+            try:
+                return await call(attempt)
+            except ImageServiceError as error:
+                attempt += 1
+                pause = self._settings.retry_pause * attempt
+                if not error.temporary or attempt > self._settings.retries or time.monotonic() + pause > end:
+                    raise
+            await asyncio.sleep(pause)
+
+    async def check(self) -> Health:
+        return await self._again(lambda _: self.inner.check())
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        return await self._again(lambda _: self.inner.size(url, caller=caller))
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        await self._again(lambda _: self.inner.discard(key, caller=caller))
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        async def attempt(number: int) -> None:
+            try:
+                await self.inner.delete(url, caller=caller)
+            except BlobNotFound:
+                if not number:  # later: the attempt before may have done it although its answer was lost
+                    raise
+
+        await self._again(attempt)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def enter(_: int) -> Reader:
+                opened = self.inner.open(url, offset=offset, length=length, caller=caller)
+                return await stack.enter_async_context(opened)
+
+            reader = await self._again(enter)
+            first = reader.chunks
+
+            async def begin() -> tuple[AsyncIterator[bytes], bytes | None]:
+                async def attempt(number: int) -> tuple[AsyncIterator[bytes], bytes | None]:
+                    chunks = (await enter(number)).chunks if number else first
+                    return chunks, await anext(chunks, None)
+
+                return await self._again(attempt)
+
+            yield dataclasses.replace(reader, chunks=_Begun(begin))
+
+
+class _Begun:
+    """Chunks whose first one comes by `begin`, which also says where the others come from."""
+
+    def __init__(self, begin: Callable[[], Awaitable[tuple[AsyncIterator[bytes], bytes | None]]]) -> None:
+        self._begin = begin
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> _Begun:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks is not None:
+            return await anext(self._chunks)
+        self._chunks, first = await self._begin()
+        if first is None:
+            raise StopAsyncIteration
+        return first
+
+
+class Limited(Layer):
+    """At most `at_once` calls at a time; an open blob and a running write count until they end."""
+
+    def __init__(self, inner: Store, settings: LayerSettings) -> None:
+        super().__init__(inner)
+        self._slots = asyncio.Semaphore(settings.at_once)
+        self._patience = settings.answer_time
+
+    async def check(self) -> Health:
+        return await self.inner.check()  # never behind transfers: it tells whether the store works
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        async with self._slots:
+            return await self.inner.size(url, caller=caller)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        async with self._slots, self.inner.open(url, offset=offset, length=length, caller=caller) as reader:
+            yield reader
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        try:
+            await asyncio.wait_for(self._slots.acquire(), self._patience)
+        except TimeoutError:
+            raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
+        try:
+            return await self.inner.write(key, source, size=size, caller=caller)
+        finally:
+            self._slots.release()
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        async with self._slots:
+            await self.inner.discard(key, caller=caller)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        async with self._slots:
+            await self.inner.delete(url, caller=caller)
+
+
+class Timed(Layer):
+    """Answers within `answer_time`, whatever the store does. What a store does after the first byte of a read, and
+    during a write, it bounds itself."""
+
+    def __init__(self, inner: Store, settings: LayerSettings) -> None:
+        super().__init__(inner)
+        self._limit = settings.answer_time
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(self._limit)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StoreUnavailable(
+                f"store {self.name} does not answer: nothing within {self._limit:g} seconds"
+            ) from None
+
+    async def check(self) -> Health:
+        async with self._bounded():
+            return await self.inner.check()
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        async with self._bounded():
+            return await self.inner.size(url, caller=caller)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._bounded():
+                opened = self.inner.open(url, offset=offset, length=length, caller=caller)
+                reader = await stack.enter_async_context(opened)
+            chunks = reader.chunks
+
+            async def begin() -> tuple[AsyncIterator[bytes], bytes | None]:
+                async with self._bounded():
+                    return chunks, await anext(chunks, None)
+
+            yield dataclasses.replace(reader, chunks=_Begun(begin))
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        async with self._bounded():
+            await self.inner.discard(key, caller=caller)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        async with self._bounded():
+            await self.inner.delete(url, caller=caller)
+
+
+class Measured(Layer):
+    """Counts what callers see: durations and failures by store and operation."""
+
+    @contextlib.contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            kind = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+            _FAILURES.labels(self.name, operation, kind).inc()
+            raise
+        finally:
+            _SECONDS.labels(self.name, operation).observe(time.perf_counter() - begun)
+
+    async def check(self) -> Health:
+        with self._measured("check"):
+            return await self.inner.check()
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        with self._measured("size"):
+            return await self.inner.size(url, caller=caller)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        async with contextlib.AsyncExitStack() as stack:
+            with self._measured("open"):
+                opened = self.inner.open(url, offset=offset, length=length, caller=caller)
+                reader = await stack.enter_async_context(opened)
+            yield reader
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        with self._measured("write"):
+            return await self.inner.write(key, source, size=size, caller=caller)
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        with self._measured("discard"):
+            await self.inner.discard(key, caller=caller)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        with self._measured("delete"):
+            await self.inner.delete(url, caller=caller)

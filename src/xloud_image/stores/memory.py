@@ -1,0 +1,108 @@
+"""A store in the memory of the process, for tests: the contract in its shortest form. Nothing outlives the process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, ClassVar
+
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.errors import AlreadyExists, BadRequest, BlobNotFound, Gone, StoreFull, Unsupported
+from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
+
+_CHUNK = 1 << 20
+
+
+class MemoryStore(Store):
+    """URLs are `memory://<store>/<key>`. `capacity`: bytes; `writable` False makes a read-only store."""
+
+    TYPE: ClassVar[str] = "memory"
+    SCHEMES: ClassVar[tuple[str, ...]] = ("memory",)
+    OPTIONS = OPTIONS["memory"]
+
+    def __init__(
+        self, name: str, options: Mapping[str, Any], *, capacity: int = 1 << 30, writable: bool = True
+    ) -> None:
+        self.name = name
+        self.can = Can.WRITE if writable else Can.NOTHING
+        self.facts = {}
+        self.blobs: dict[str, bytes] = {}
+        self.running: dict[object, str] = {}  # writes under way and their keys
+        self._capacity = capacity
+
+    @property
+    def free(self) -> int:
+        """Bytes left."""
+        return self._capacity - sum(map(len, self.blobs.values()))
+
+    async def check(self) -> Health:
+        return Health(free=self.free)
+
+    def owns(self, url: str) -> bool:
+        return url.startswith(f"memory://{self.name}/")
+
+    def _key(self, url: str) -> str:
+        key = url.removeprefix(f"memory://{self.name}/")
+        if key not in self.blobs:
+            raise BlobNotFound(f"store {self.name} has no such data")
+        return key
+
+    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+        return len(self.blobs[self._key(url)])
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        data = self.blobs[self._key(url)]
+        offset, length = span(len(data), offset, length)
+        yield Reader(len(data), _chunks(memoryview(data)[offset : offset + length]))
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        self._require_write()
+        plain_key(key)
+        if key in self.blobs:
+            raise AlreadyExists(f"store {self.name} has data under this key already")
+        me = object()
+        self.running[me] = key
+        try:
+            parts: list[bytes] = []
+            total = 0
+            async for chunk in source:
+                total += len(chunk)
+                if size is not None and total > size:
+                    raise BadRequest(f"more data came than the {size} bytes announced")
+                if total > self.free:
+                    raise StoreFull(f"store {self.name} has no room for this data")
+                parts.append(chunk)
+            if size is not None and total != size:
+                raise BadRequest(f"{total} bytes came, {size} were announced")
+            if me not in self.running:
+                raise Gone(f"store {self.name}: the data was discarded while it was being written")
+            if key in self.blobs:
+                raise AlreadyExists(f"store {self.name} has data under this key already")
+            self.blobs[key] = b"".join(parts)
+        finally:
+            self.running.pop(me, None)
+        return Blob(f"memory://{self.name}/{key}", total)
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        self._require_write()
+        for writer in [writer for writer, its in self.running.items() if its == plain_key(key)]:
+            del self.running[writer]
+        self.blobs.pop(key, None)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        self._require_write()
+        del self.blobs[self._key(url)]
+
+    def _require_write(self) -> None:
+        if Can.WRITE not in self.can:
+            raise Unsupported(f"store {self.name} takes and deletes no data")
+
+
+async def _chunks(data: memoryview) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), _CHUNK):
+        yield bytes(data[start : start + _CHUNK])
