@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-
+from xloud_image.config.masking import MASK, mask
 from xloud_image.config.notes import Kind, Note, label
 from xloud_image.config.options import Option, table
 from xloud_image.config.store_options import COMMON, OPTIONS
 from xloud_image.config.stores import GLOBAL
 
 if TYPE_CHECKING:
-    from xloud_image.config.settings import Settings
-    from xloud_image.config.values import Values
     from oslo_config import cfg
 
-MASK: Final = "***"
-# greedy up to the last @ of a word: a password may hold an @ or a slash
-_URL_PASSWORD: Final = re.compile(r"(\w://[^:/?#@\s]*:)[^\s]*(@)")
-_QUERY_SECRET: Final = re.compile(r"([?&][^=&\s]*(?:passw|secret|token|key)[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+    from xloud_image.config.settings import Settings
+    from xloud_image.config.values import Values
+
 _NAMED: Final = 4  # of the options of one section and reason so many are named in one note; more are counted
 
 
@@ -87,11 +83,6 @@ def _tell(values: Values, group: str, option: Option) -> None:
 def _near(name: str, among: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(among), 1, 0.7)
     return f"unknown, not read; is '{near[0]}' meant?" if near else "unknown, not read"
-
-
-def mask(text: str) -> str:
-    """The text without passwords of URLs and secrets of queries."""
-    return _QUERY_SECRET.sub(rf"\1{MASK}", _URL_PASSWORD.sub(rf"\1{MASK}\2", text))
 
 
 def _text(value: Any, *, secret: bool) -> str:

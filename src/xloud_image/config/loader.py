@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import access, check, files, service
 from xloud_image.config.notes import Kind, Note
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_STATE: Final = "./state"
 DATABASE_FILE: Final = "xloud-image.sqlite"
-_SQL: Final = ("sqlite", "mysql", "mariadb", "postgresql")
+_SQL: Final = ("sqlite", "mysql", "mariadb", "postgresql", "postgres")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ A backend's `OPTIONS` is `OPTIONS[its type]`; names, types and defaults are thos
 
 from __future__ import annotations
 
-from typing import Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 

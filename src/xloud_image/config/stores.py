@@ -13,8 +13,7 @@ import difflib
 import os.path
 import re
 from collections import Counter
-from typing import Any, Final, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import store_options
 from xloud_image.config.notes import Kind
@@ -23,8 +22,9 @@ from xloud_image.config.settings import StoreSettings
 from xloud_image.config.store_options import BUILT, COMMON, OPTIONS, READ_ONLY, RESERVED, type_of
 
 if TYPE_CHECKING:
-    from xloud_image.config.values import Values
     from oslo_config import cfg
+
+    from xloud_image.config.values import Values
 
 GLOBAL: Final = "glance_store"
 FALLBACK: Final = "backend_defaults"
