@@ -52,7 +52,7 @@ async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
 
     Duplicate: a write of this image to this store has a claim already, or a delete of this URL.
     """
-    slot = "write" if claim.kind == "write" else hashlib.sha256((claim.url or "").encode()).hexdigest()
+    slot = "write" if claim.kind == "write" else hashlib.sha256(f"{claim.kind} {claim.url}".encode()).hexdigest()
     try:
         await conn.execute(
             claims.insert().values(
@@ -80,14 +80,26 @@ async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
 
 async def renew(conn: AsyncConnection, claim_id: str, holder: str, *, lease: float) -> bool:
     """Hold on for `lease` more seconds from now. False: it is not ours (any more), stop working on it."""
-    return await _update(
-        conn, (claims.c.id == claim_id, claims.c.holder == holder), lease_until=_after(conn, lease)
-    )
+    return await _update(conn, (claims.c.id == claim_id, claims.c.holder == holder), lease_until=_after(conn, lease))
 
 
-async def take(conn: AsyncConnection, claim_id: str, holder: str, *, lease: float) -> Claim | None:
-    """Take an expired claim, atomically; None when it is held, or was taken by another first, or is gone."""
+async def renew_all(conn: AsyncConnection, holder: str, *, lease: float) -> None:
+    """Hold on to everything that this process holds for `lease` more seconds from now."""
+    await conn.execute(claims.update().where(claims.c.holder == holder).values(lease_until=_after(conn, lease)))
+
+
+async def take(
+    conn: AsyncConnection, claim_id: str, holder: str, *, lease: float, was: str | None = None, idle: bool = False
+) -> Claim | None:
+    """Take an expired claim, or one that `was` (a holder known to be dead) holds, atomically.
+
+    `idle`: also one that waits for its next attempt. None when it is held by another, or was taken by another first, or is gone.
+    """
     free = sa.or_(claims.c.lease_until.is_(None), claims.c.lease_until < _after(conn))
+    if idle:
+        free = sa.or_(free, claims.c.holder.is_(None))
+    if was is not None:
+        free = sa.or_(free, claims.c.holder == was)
     taken = await _update(
         conn,
         (claims.c.id == claim_id, free),
@@ -103,6 +115,7 @@ async def postpone(conn: AsyncConnection, claim_id: str, holder: str, *, seconds
     return await _update(
         conn,
         (claims.c.id == claim_id, claims.c.holder == holder),
+        holder=None,
         lease_until=_after(conn, seconds),
         error=error[:1000],
     )

@@ -50,9 +50,7 @@ def url(settings: DatabaseSettings) -> sa.URL:
     match given.get_backend_name():
         case "sqlite":
             if given.database in (None, "", ":memory:"):
-                raise ConfigError(
-                    "[database] connection: SQLite needs a file here; every worker opens it by itself"
-                )
+                raise ConfigError("[database] connection: SQLite needs a file here; every worker opens it by itself")
             return given.set(drivername="sqlite+aiosqlite", query={})
         case "postgresql" | "postgres":
             return _known(given, _PG_ARGUMENTS).set(drivername="postgresql+asyncpg")
@@ -62,9 +60,7 @@ def url(settings: DatabaseSettings) -> sa.URL:
                 {} if "charset" in found.query else {"charset": "utf8mb4"}
             )
         case other:
-            raise ConfigError(
-                f"[database] connection: {other} is not supported; use sqlite, postgresql or mysql"
-            )
+            raise ConfigError(f"[database] connection: {other} is not supported; use sqlite, postgresql or mysql")
 
 
 def _known(given: sa.URL, names: frozenset[str]) -> sa.URL:
@@ -102,11 +98,16 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
         target = target.difference_update_query(["application_name"])
     else:
         arguments = {"connect_timeout": CONNECT_TIME}
-    pool: dict[str, Any] = {
-        "pool_size": max(0, settings.max_pool_size),
-        "max_overflow": settings.max_overflow,
-        "pool_recycle": settings.connection_recycle_time,
-        "pool_timeout": 10,
+    pool: dict[str, Any] = (
+        {}
+        if "poolclass" in options
+        else {
+            "pool_size": max(0, settings.max_pool_size),
+            "max_overflow": settings.max_overflow,
+            "pool_recycle": settings.connection_recycle_time,
+            "pool_timeout": 10,
+        }
+    ) | {
         "pool_reset_on_return": None,  # nothing is ever left open; see engine.Database
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
@@ -117,11 +118,7 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
         "mysql": [
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_TIME}",
-            *(
-                [f"SET SESSION sql_mode = {_quoted(settings.mysql_sql_mode)}"]
-                if settings.mysql_sql_mode
-                else []
-            ),
+            *([f"SET SESSION sql_mode = {_quoted(settings.mysql_sql_mode)}"] if settings.mysql_sql_mode else []),
         ],
     }.get(backend, [])
 
@@ -168,11 +165,7 @@ def _postgresql_tls(given: sa.URL) -> tuple[sa.URL, ssl.SSLContext | str | bool]
     try:
         context = ssl.create_default_context(cafile=query.get("sslrootcert"))
         context.check_hostname = mode == "verify-full"
-        if (
-            mode not in ("verify-ca", "verify-full", "require")
-            or "sslrootcert" not in query
-            and mode == "require"
-        ):
+        if mode not in ("verify-ca", "verify-full", "require") or "sslrootcert" not in query and mode == "require":
             context.verify_mode = ssl.CERT_NONE
         if "sslcert" in query:
             context.load_cert_chain(query["sslcert"], query.get("sslkey"))

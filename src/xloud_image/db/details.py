@@ -77,18 +77,16 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
     text = sql.Text(sql.engine_of(conn))
     parts = [
         f"SELECT {kind}, image_id, {key}, {value}, {extra}, {number} FROM {table}"  # noqa: S608 - constants
-        f" WHERE {text.any_of('image_id', ids)} AND deleted = false"
+        f" WHERE {text.any_of('image_id', ids)} AND NOT deleted"
         for kind, table, key, value, extra, number in SOURCES
     ]
     if project is not None:
         parts.append(
             f"SELECT {MEMBER}, image_id, status, NULL, NULL, id FROM image_members"  # noqa: S608 - constants
-            f" WHERE {text.any_of('image_id', ids)} AND member = {text.bind(project)} AND deleted = false"
+            f" WHERE {text.any_of('image_id', ids)} AND member = {text.bind(project)} AND NOT deleted"
         )
     found: dict[str, Details] = {image_id: Details() for image_id in ids}
-    for kind, image_id, key, value, extra, number in await sql.fetch(
-        conn, " UNION ALL ".join(parts), text.values
-    ):
+    for kind, image_id, key, value, extra, number in await sql.fetch(conn, " UNION ALL ".join(parts), text.values):
         found[image_id].add(kind, key, value, extra, number)
     for one in found.values():
         one.arrange()
@@ -114,11 +112,7 @@ async def _write_properties(
     conn: AsyncConnection, image_id: str, old: Details, new: Mapping[str, str | None], now: dt.datetime
 ) -> bool:
     gone = [number for name, number in old.property_rows.items() if name not in new]
-    put = {
-        name: value
-        for name, value in new.items()
-        if name not in old.properties or old.properties[name] != value
-    }
+    put = {name: value for name, value in new.items() if name not in old.properties or old.properties[name] != value}
     # first the removals: on MySQL a name that differs only in case takes the removed one's row
     if gone:
         await _remove(conn, image_properties, image_properties.c.id.in_(gone), now)
@@ -139,14 +133,11 @@ async def _write_properties(
             text = sql.Text("mysql")
             found = await sql.fetch(
                 conn,
-                "SELECT count(*) FROM image_properties"
-                f" WHERE image_id = {text.bind(image_id)} AND deleted = false",  # noqa: S608
+                f"SELECT count(*) FROM image_properties WHERE image_id = {text.bind(image_id)} AND NOT deleted",  # noqa: S608
                 text.values,
             )
             if found[0][0] != len(new):
-                raise Conflict(
-                    "The database in use does not tell apart property names that differ only in case."
-                )
+                raise Conflict("The database in use does not tell apart property names that differ only in case.")
     return bool(gone or put)
 
 
@@ -173,9 +164,7 @@ def _put_properties(engine: sql.Engine, rows: list[dict[str, Any]]) -> sa.Insert
     )
 
 
-async def _write_tags(
-    conn: AsyncConnection, image_id: str, old: Details, new: set[str], now: dt.datetime
-) -> bool:
+async def _write_tags(conn: AsyncConnection, image_id: str, old: Details, new: set[str], now: dt.datetime) -> bool:
     gone = [number for tag, number in old.tag_rows if tag not in new]
     put = sorted(new.difference(old.tags))
     if gone:
@@ -243,9 +232,7 @@ def _metadata_text(location: Location) -> str:
     return orjson.dumps(dict(location.metadata)).decode()
 
 
-async def _remove(
-    conn: AsyncConnection, table: sa.Table, which: sa.ColumnElement[bool], now: dt.datetime
-) -> None:
+async def _remove(conn: AsyncConnection, table: sa.Table, which: sa.ColumnElement[bool], now: dt.datetime) -> None:
     await conn.execute(table.update().where(which).values(deleted=True, deleted_at=now, updated_at=now))
 
 

@@ -57,11 +57,11 @@ async def _load(
     # one row of the image, and rows of its details in the same columns: `name` is the key, `size` the row's number
     query = (
         f"SELECT 0, {', '.join(ROW)}, NULL, NULL FROM images"  # noqa: S608 - constants
-        f" WHERE id = {text.bind(image_id)}{'' if hidden else ' AND deleted = false'}"
+        f" WHERE id = {text.bind(image_id)}{'' if hidden else ' AND NOT deleted'}"
         + "".join(
             f" UNION ALL SELECT {kind}, image_id, NULL, {key}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {number},"
             f" NULL, NULL, NULL, NULL, NULL, NULL, {value}, {extra} FROM {table}"
-            f" WHERE image_id = {text.bind(image_id)} AND deleted = false"
+            f" WHERE image_id = {text.bind(image_id)} AND NOT deleted"
             for kind, table, key, value, extra, number in details.SOURCES
         )
     )
@@ -69,7 +69,7 @@ async def _load(
         query += (
             f" UNION ALL SELECT {details.MEMBER}, image_id, NULL, status, {'NULL, ' * 8}id, {'NULL, ' * 6}NULL, NULL"
             f" FROM image_members WHERE image_id = {text.bind(image_id)} AND member = {text.bind(project)}"
-            " AND deleted = false"
+            " AND NOT deleted"
         )
     rows = await sql.fetch(conn, query, text.values)
     found = Details()
@@ -163,9 +163,7 @@ async def finish_delete(conn: AsyncConnection, image_id: str) -> None:
 async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> tuple[Image, Details]:
     if conn.dialect.name != "sqlite":  # there the transaction holds the lock of the whole database
         text = sql.Text(sql.engine_of(conn))
-        await sql.fetch(
-            conn, f"SELECT 1 FROM images WHERE id = {text.bind(image_id)} FOR UPDATE", text.values
-        )  # noqa: S608
+        await sql.fetch(conn, f"SELECT 1 FROM images WHERE id = {text.bind(image_id)} FOR UPDATE", text.values)  # noqa: S608
     found = await _load(conn, image_id, project, hidden=False)
     if found is None:
         raise NotFound(f"No image found with ID {image_id}")

@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import details, sql
 from xloud_image.db.images import ROW, image_of
+from xloud_image.db.indexes import VALUE_PREFIX
 from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.model import VISIBILITIES, Image
 
@@ -45,7 +46,6 @@ COMPARE: Final[Mapping[str, str]] = {"gt": ">", "gte": ">=", "lt": "<", "lte": "
 _NULLABLE: Final = frozenset({"name", "container_format", "disk_format", "size", "updated_at"})
 # columns whose equality leaves few images
 _NARROW: Final = frozenset({"id", "name", "checksum", "os_hash_value"})
-_PREFIX: Final = 80  # characters of a property's value in our index
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,9 +113,7 @@ def _check(query: Query) -> None:
         raise BadRequest(f"visibility must be one of all, {', '.join(VISIBILITIES)}.")
 
 
-async def _marker(
-    conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]]
-) -> tuple[Any, ...]:
+async def _marker(conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]]) -> tuple[Any, ...]:
     text = sql.Text(sql.engine_of(conn))
     assert query.marker is not None
     member = (
@@ -144,9 +142,7 @@ async def _marker(
     return tuple(values)
 
 
-def page(
-    text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], after: tuple[Any, ...] | None
-) -> str:
+def page(text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], after: tuple[Any, ...] | None) -> str:
     """The text of the page's rows, values bound in `text`. Public for tests that look at the engines' plans."""
     parts = [_seen] if _narrows(query) else _parts(query)
     if not parts:
@@ -170,9 +166,7 @@ def page(
 
 def _order(engine: sql.Engine, order: Sequence[tuple[str, Direction]]) -> str:
     # unknown values come first going up and last going down, on every engine
-    nulls = (
-        {"asc": " NULLS FIRST", "desc": " NULLS LAST"} if engine == "postgresql" else {"asc": "", "desc": ""}
-    )
+    nulls = {"asc": " NULLS FIRST", "desc": " NULLS LAST"} if engine == "postgresql" else {"asc": "", "desc": ""}
     return ", ".join(
         f"{key} {direction.upper()}{nulls[direction] if key in _NULLABLE else ''}" for key, direction in order
     )
@@ -181,8 +175,7 @@ def _order(engine: sql.Engine, order: Sequence[tuple[str, Direction]]) -> str:
 def _beyond(text: sql.Text, order: Sequence[tuple[str, Direction]], after: tuple[Any, ...]) -> str:
     """The condition that a row comes after the marker's."""
     if (
-        text.engine
-        != "mysql"  # it does not use an index for a comparison of rows, but does for the words below
+        text.engine != "mysql"  # it does not use an index for a comparison of rows, but does for the words below
         and len({direction for _, direction in order}) == 1
         and not any(key in _NULLABLE for key, _ in order)
     ):
@@ -251,9 +244,7 @@ class _Own:
     visibility: str
 
     def __call__(self, text: sql.Text, query: Query) -> str:
-        return (
-            f"i.owner = {text.bind(query.project)} AND i.visibility = '{self.visibility}' AND {_base(query)}"
-        )
+        return f"i.owner = {text.bind(query.project)} AND i.visibility = '{self.visibility}' AND {_base(query)}"
 
 
 def _with_me(text: sql.Text, query: Query) -> str:
@@ -266,9 +257,7 @@ def _with_me(text: sql.Text, query: Query) -> str:
 
 def _memberships(text: sql.Text, query: Query) -> str:
     words = f"SELECT m.image_id FROM image_members m WHERE m.member = {text.bind(query.project)} AND m.deleted = false"  # noqa: S608 - constants
-    return (
-        words if query.member_status == "all" else f"{words} AND m.status = {text.bind(query.member_status)}"
-    )
+    return words if query.member_status == "all" else f"{words} AND m.status = {text.bind(query.member_status)}"
 
 
 def _seen(text: sql.Text, query: Query) -> str:
@@ -280,9 +269,7 @@ def _seen(text: sql.Text, query: Query) -> str:
         if isinstance(part, _Whole):
             ways.append(f"{plus}i.visibility = '{part.visibility}'")
         elif isinstance(part, _Own):
-            ways.append(
-                f"({plus}i.visibility = '{part.visibility}' AND {plus}i.owner = {text.bind(query.project)})"
-            )
+            ways.append(f"({plus}i.visibility = '{part.visibility}' AND {plus}i.owner = {text.bind(query.project)})")
         else:
             ways.append(
                 f"({plus}i.visibility = 'shared' AND EXISTS ({_memberships(text, query)} AND m.image_id = i.id))"
@@ -320,7 +307,7 @@ def _property(text: sql.Text, name: str, value: str) -> str:
     elif text.engine == "mysql":  # it uses the prefix in the index by itself
         same = f"q.value = {text.bind(value)}"
     else:
-        same = f"substr(q.value, 1, {_PREFIX}) = {text.bind(value[:_PREFIX])}"
-        if len(value) >= _PREFIX:
+        same = f"substr(q.value, 1, {VALUE_PREFIX}) = {text.bind(value[:VALUE_PREFIX])}"
+        if len(value) >= VALUE_PREFIX:
             same += f" AND q.value = {text.bind(value)}"
-    return f"i.id IN ({words} AND {same} AND q.deleted = false)"
+    return f"i.id IN ({words} AND {same} AND NOT q.deleted)"

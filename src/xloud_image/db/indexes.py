@@ -1,0 +1,89 @@
+"""Our own indexes on Glance's tables: for lists and filters. Glance works with or without them; removal is safe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Final
+
+import sqlalchemy as sa
+
+# characters of a property's value in the index; the query names the same number. PostgreSQL refuses longer keys
+# altogether, MySQL wants a prefix
+VALUE_PREFIX: Final = 80
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Index:
+    """One index: its columns as SQL; on MySQL other words if the prefix needs them."""
+
+    name: str
+    table: str
+    columns: str
+    mysql: str | None = None
+
+
+FIRST: Final = (
+    # who sees what, each part in the order of the default list
+    Index("xloud_ix_images_seen", "images", "visibility, deleted, os_hidden, created_at, id"),
+    Index("xloud_ix_images_owned", "images", "owner, visibility, deleted, os_hidden, created_at, id"),
+    Index("xloud_ix_members_member", "image_members", "member, deleted, status, image_id"),
+    # filters
+    Index("xloud_ix_images_name", "images", "name"),
+    Index("xloud_ix_tags_value", "image_tags", "value, deleted, image_id"),
+    Index(
+        "xloud_ix_properties_value",
+        "image_properties",
+        f"name, substr(value, 1, {VALUE_PREFIX})",
+        f"name, value({VALUE_PREFIX})",
+    ),
+)
+ALL: Final = FIRST
+
+
+def create(bind: sa.Connection, wanted: Iterable[Index]) -> None:
+    """Create what is missing, without stopping the writers of a running Glance where the engine can."""
+    there = existing(bind)
+    postgresql = bind.dialect.name == "postgresql"
+    for index in wanted:
+        if postgresql and index.name in _broken(bind):  # left by a creation that was cut off
+            bind.exec_driver_sql(f"DROP INDEX {index.name}")
+        elif index.name in there:
+            continue
+        columns = index.mysql if index.mysql and bind.dialect.name in ("mysql", "mariadb") else index.columns
+        how = "CONCURRENTLY " if postgresql else ""  # MySQL does so by itself
+        bind.exec_driver_sql(f"CREATE INDEX {how}{index.name} ON {index.table} ({columns})")
+        if bind.dialect.name == "sqlite":
+            continue
+        analyze = "ANALYZE" if postgresql else "ANALYZE TABLE"
+        bind.exec_driver_sql(f"{analyze} {index.table}")
+
+
+def drop(bind: sa.Connection, unwanted: Iterable[Index]) -> None:
+    """Drop what is there."""
+    there = existing(bind)
+    for index in unwanted:
+        if index.name in there:
+            on = f" ON {index.table}" if bind.dialect.name in ("mysql", "mariadb") else ""
+            bind.exec_driver_sql(f"DROP INDEX {index.name}{on}")
+
+
+def existing(bind: sa.Connection) -> set[str]:
+    """The names of our indexes that the database has."""
+    statement = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index'",
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()",
+    }.get(
+        bind.dialect.name,
+        "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = database()",
+    )
+    return {name for (name,) in bind.exec_driver_sql(statement) if name.startswith("xloud_ix_")}
+
+
+def _broken(bind: sa.Connection) -> set[str]:
+    return set(
+        bind.exec_driver_sql(
+            "SELECT c.relname FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid"
+            " WHERE NOT x.indisvalid AND c.relnamespace = current_schema()::regnamespace"
+        ).scalars()
+    )

@@ -1,0 +1,202 @@
+"""The state of the database: upgrade it, say its version, check it, take out what is ours. No image is read here.
+
+Any number of nodes may start `upgrade` at once: one works, the others wait and find nothing left to do. The lock is
+the database's own (an advisory lock, GET_LOCK, or SQLite's write lock), so it ends with its holder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.config.settings import DatabaseSettings
+from xloud_image.db import connect, indexes, tables
+from xloud_image.db.failures import Meaning, meaning, translate
+from xloud_image.errors import ConfigError, DatabaseUnavailable
+
+T = TypeVar("T")
+
+LOCK_PATIENCE: Final = 600.0  # seconds; indexes on a large database take their time
+_LOCK: Final = "xloud_image_schema"
+_LOCK_NUMBER: Final = 0x786C6F7564  # the same for PostgreSQL, which takes a number
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Version:
+    """Migration heads: what the database has of ours and of Glance's (None: nothing), and what this release wants."""
+
+    ours: str | None
+    glance: str | None
+    wanted: str
+    glance_wanted: str = tables.GLANCE_HEAD
+
+    @property
+    def current(self) -> bool:
+        """Whether this release can serve."""
+        return self.ours == self.wanted and self.glance is not None
+
+
+async def upgrade(settings: DatabaseSettings) -> Version:
+    """Bring the database to this release's state; on an empty one, make Glance's tables as well. May be repeated.
+
+    ConfigError: its Glance is older than 2024.1, or our part is newer than this release. DatabaseUnavailable.
+    """
+    async with _connection(settings) as conn, _alone(conn):
+        await conn.run_sync(_upgrade)
+        return await conn.run_sync(_version)
+
+
+async def downgrade(settings: DatabaseSettings) -> None:
+    """Drop our tables and indexes. What Glance needs stays, also where we made it."""
+    async with _connection(settings) as conn, _alone(conn):
+        await conn.run_sync(_downgrade)
+
+
+async def version(settings: DatabaseSettings) -> Version:
+    """What the database has and what is wanted."""
+    async with _connection(settings) as conn:
+        return await conn.run_sync(_version)
+
+
+async def check(settings: DatabaseSettings) -> list[str]:
+    """What is missing or differs from what this release needs, one sentence each; empty: nothing."""
+    async with _connection(settings) as conn:
+        return await conn.run_sync(_check)
+
+
+@contextlib.asynccontextmanager
+async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
+    engine = connect.engine(settings, poolclass=sa.NullPool)
+    try:
+        async with engine.connect() as conn:
+            if conn.dialect.name == "postgresql":
+                await conn.exec_driver_sql("SET lock_timeout = 0")  # building an index beside writers waits for them
+            yield conn
+    except Exception as error:
+        told = translate(error)
+        if told is error:
+            raise
+        raise told from error
+    finally:
+        await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _alone(conn: AsyncConnection) -> AsyncIterator[None]:
+    take, give = {
+        # trying again, not waiting in the server: a session that waits there would hold up CREATE INDEX CONCURRENTLY
+        "postgresql": (f"SELECT pg_try_advisory_lock({_LOCK_NUMBER})", f"SELECT pg_advisory_unlock({_LOCK_NUMBER})"),
+        "sqlite": ("BEGIN IMMEDIATE", "COMMIT"),
+    }.get(
+        conn.dialect.name,
+        (
+            f"SELECT get_lock(concat('{_LOCK}.', md5(database())), 5)",
+            f"SELECT release_lock(concat('{_LOCK}.', md5(database())))",
+        ),
+    )
+    until = time.monotonic() + LOCK_PATIENCE
+    while not await _try(conn, take):
+        if time.monotonic() > until:
+            raise DatabaseUnavailable("Another node has been upgrading the database for too long.")
+        await asyncio.sleep(0.2)
+    try:
+        yield
+    except BaseException:
+        if conn.dialect.name == "sqlite":
+            give = "ROLLBACK"
+        with contextlib.suppress(sa.exc.DBAPIError):
+            await conn.exec_driver_sql(give)
+        raise
+    await conn.exec_driver_sql(give)
+
+
+async def _try(conn: AsyncConnection, take: str) -> bool:
+    try:
+        result = await conn.exec_driver_sql(take)
+    except sa.exc.DBAPIError as error:
+        if meaning(error) is Meaning.AGAIN:  # SQLite: another holds the write lock for longer than the busy time
+            return False
+        raise
+    return not result.returns_rows or bool(result.scalar())
+
+
+def _config(bind: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = bind
+    return config
+
+
+def _wanted() -> str:
+    head = ScriptDirectory(str(Path(__file__).parent / "migrations")).get_current_head()
+    assert head is not None
+    return head
+
+
+def _version(bind: sa.Connection) -> Version:
+    ours = MigrationContext.configure(bind, opts={"version_table": tables.VERSION_TABLE}).get_current_revision()
+    return Version(ours=ours, glance=tables.glance_version(bind), wanted=_wanted())
+
+
+def _upgrade(bind: sa.Connection) -> None:
+    found = _version(bind)
+    if found.glance is not None and not sa.inspect(bind).has_table("node_reference"):
+        raise ConfigError(
+            f"The database is of a Glance older than 2024.1 (its version is {found.glance}); "
+            "upgrade it first with that release's own: glance-manage db sync"
+        )
+    _known(found)
+    command.upgrade(_config(bind), "head")
+
+
+def _downgrade(bind: sa.Connection) -> None:
+    if _version(bind).ours is not None:
+        _known(_version(bind))
+        command.downgrade(_config(bind), "base")
+    sa.Table(tables.VERSION_TABLE, sa.MetaData()).drop(bind, checkfirst=True)
+
+
+def _known(found: Version) -> None:
+    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+    if found.ours is not None and found.ours not in {script.revision for script in scripts.walk_revisions()}:
+        raise ConfigError(
+            f"The database was upgraded by a newer release (to {found.ours}); this one knows up to {found.wanted}"
+        )
+
+
+def _check(bind: sa.Connection) -> list[str]:
+    found = _version(bind)
+    said = []
+    if found.glance is None:
+        said.append("There are no image tables; run: xloud-image db upgrade")
+    elif found.glance != tables.GLANCE_HEAD:
+        said.append(f"Glance's tables are at {found.glance}; this release was tried with {tables.GLANCE_HEAD}")
+    if found.ours != found.wanted:
+        said.append(f"Our part is at {found.ours or 'nothing'}, wanted is {found.wanted}; run: xloud-image db upgrade")
+    inspector = sa.inspect(bind)
+    names = set(inspector.get_table_names())
+    for table in (*tables.glance.sorted_tables, *tables.own.sorted_tables):
+        if table.name not in names:
+            said.append(f"Table {table.name} is missing")
+            continue
+        there = {column["name"]: column for column in inspector.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                said.append(f"Column {table.name}.{column.name} is missing")
+            elif there[column.name]["nullable"] and not column.nullable:
+                said.append(f"Column {table.name}.{column.name} allows NULL and should not")
+    missing = {index.name for index in indexes.ALL} - indexes.existing(bind)
+    said += [f"Index {name} is missing; lists will be slow" for name in sorted(missing)]
+    return said
