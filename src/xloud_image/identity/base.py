@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from xloud_image.policy import Policy
 
-# The two roles for which the rules of reading ask by default; every rule that changes something refuses a
-# read-only caller before it looks at roles.
-_READING_ROLES = frozenset({"reader", "member"})
+# Without credentials, where that is allowed. The two roles are those for which the rules of reading ask by default;
+# every rule that changes something refuses a read-only caller before it looks at roles.
+ANONYMOUS = Context(roles=frozenset({"reader", "member"}), read_only=True)
 
 
 class Identity(abc.ABC):
@@ -51,7 +51,7 @@ class Identity(abc.ABC):
         """A request without any: read-only where that is allowed, else Unauthorized."""
         if not self._anonymous:
             raise self._refused("The request needs authentication.")
-        return Context(roles=_READING_ROLES, read_only=True)
+        return ANONYMOUS
 
     def _refused(self, sentence: str) -> Unauthorized:
         return Unauthorized(sentence, headers=self.challenge())

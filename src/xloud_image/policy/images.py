@@ -117,11 +117,15 @@ def no_such_image(image_id: str) -> NotFound:
 def require(policy: Policy, ctx: Caller, rule: str, image: Image, *, message: str | None = None) -> None:
     """The caller sees the image (else NotFound) and the rule allows it (else Forbidden).
 
+    As upstream, the rule is asked before `get_image`: a service that may read locations need not be a reader too.
     With `enforce_new_defaults = false`, rules that change the image also want its owner or an administrator,
     because the older default rules left that to the code.
     """
-    require_see(policy, ctx, image)
-    policy.require(ctx, rule, image_target(image, ctx), message=message)
+    if not may_see(ctx, image):
+        raise no_such_image(image.id)
+    if not policy.allows(ctx, rule, image_target(image, ctx)):
+        require_see(policy, ctx, image)
+        raise Forbidden(message or policy.refusal(ctx, rule))
     if not policy.new_defaults and rule in _OWNERS and not (ctx.is_admin or owns(ctx, image)):
         raise Forbidden(message or "This image belongs to another project.")
 
@@ -202,9 +206,7 @@ def require_members(policy: Policy, ctx: Caller, rule: str, image: Image) -> Non
 
     For `get_members`, `add_member`, `delete_member`; which rows he sees tells `may_see_member`.
     """
-    require_see(policy, ctx, image)
-    if image.visibility != "shared":
-        raise Forbidden("Only shared images have members.")
+    _require_shared(policy, ctx, image)
     require(policy, ctx, rule, image)
 
 
@@ -213,13 +215,22 @@ def may_see_member(policy: Policy, ctx: Caller, image: Image, member: Member) ->
     return policy.allows(ctx, "get_member", ImageTarget(image, member.member))
 
 
-def require_answer(policy: Policy, ctx: Caller, image: Image, member: Member) -> None:
-    """Setting the status of a membership: the member project or an administrator, never the owner."""
+def require_member_seen(policy: Policy, ctx: Caller, image: Image, member: Member) -> None:
+    """One row by name: as `require_members`, and a row of somebody else is NotFound."""
+    _require_shared(policy, ctx, image)
+    if not may_see_member(policy, ctx, image, member):
+        raise no_such_member(image.id, member.member)
+
+
+def _require_shared(policy: Policy, ctx: Caller, image: Image) -> None:
     require_see(policy, ctx, image)
     if image.visibility != "shared":
         raise Forbidden("Only shared images have members.")
-    if not may_see_member(policy, ctx, image, member):
-        raise no_such_member(image.id, member.member)
+
+
+def require_answer(policy: Policy, ctx: Caller, image: Image, member: Member) -> None:
+    """Setting the status of a membership: the member project or an administrator, never the owner."""
+    require_member_seen(policy, ctx, image, member)
     policy.require(
         ctx,
         "modify_member",
