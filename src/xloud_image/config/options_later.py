@@ -92,7 +92,8 @@ SECTIONS: Final[Mapping[str, Section]] = {
         "default_sender_link_timeout group_request_prefix idle_timeout link_retry_delay multicast_address "
         "notify_address_prefix notify_server_credit password pre_settled pseudo_vhost reply_link_credit "
         "rpc_address_prefix rpc_server_credit sasl_config_dir sasl_config_name sasl_default_realm sasl_mechanisms "
-        "server_request_prefix ssl ssl_ca_file ssl_cert_file ssl_key_file ssl_key_password ssl_verify_vhost trace unicast_address username",
+        "server_request_prefix ssl ssl_ca_file ssl_cert_file ssl_key_file ssl_key_password "
+        "ssl_verify_vhost trace unicast_address username",
     ),
     "oslo_concurrency": ignored("no lock files are used", "lock_path disable_process_locking"),
     "oslo_reports": ignored(

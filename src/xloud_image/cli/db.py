@@ -1,0 +1,83 @@
+"""`xloud-image db …`: the state of the database."""
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
+
+if TYPE_CHECKING:
+    from xloud_image.config.settings import DatabaseSettings
+
+app = typer.Typer(no_args_is_help=True, help="The database: bring it to this release, ask its version, check it.")
+
+
+def _database(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "DatabaseSettings":
+    """The settings; other sections of the file may be wrong here. `make`: the directories of the embedded default."""
+    from xloud_image.cli import ready
+    from xloud_image.errors import ConfigError
+
+    loaded = load(files, dirs)
+    wrong = [str(note) for note in loaded.refusals if (note.option or "").startswith("[database]")]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    if make and loaded.embedded:
+        ready.make_embedded_state(loaded.settings)
+    ready.sqlite_place(loaded.settings)
+    return loaded.settings.database
+
+
+@app.command()
+def upgrade(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Bring the database to the state that this release needs; an empty one is filled.
+
+    The tables of a running Glance stay as they are: tables and indexes of our own are added beside them. It may be
+    run again, and on several nodes at once.
+
+        xloud-image db upgrade --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image.db import schema
+
+    settings = _database(config_file, config_dir, make=True)
+    before = asyncio.run(schema.version(settings))
+    after = asyncio.run(schema.upgrade(settings))
+    if before == after:
+        typer.echo(f"The database is at {after.ours} already.")
+    else:
+        typer.echo(f"The database went from {before.ours or 'nothing'} to {after.ours}.")
+
+
+@app.command()
+def version(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+    """Print the version that the database has, of our tables and of Glance's, and the one that is wanted.
+
+    Exit code 1 when this release cannot serve with it.
+    """
+    from xloud_image.db import schema
+
+    found = asyncio.run(schema.version(_database(config_file, config_dir)))
+    if as_json:
+        facts = {"version": found.ours, "wanted": found.wanted, "glance": found.glance, "current": found.current}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(f"version {found.ours or 'none'}, wanted {found.wanted}; Glance's tables: {found.glance or 'none'}")
+    raise typer.Exit(0 if found.current else 1)
+
+
+@app.command()
+def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+    """Compare the tables, columns and indexes of the database with what this release needs; nothing is changed.
+
+    Exit code 1 when something is missing or different.
+    """
+    from xloud_image.db import schema
+
+    settings = _database(config_file, config_dir)
+    found = asyncio.run(schema.check(settings))
+    if as_json:
+        typer.echo(json.dumps({"ok": not found, "found": found}, indent=2))
+    else:
+        typer.echo("\n".join(found) if found else "The database is as this release needs it.")
+    raise typer.Exit(1 if found else 0)

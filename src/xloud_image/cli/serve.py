@@ -1,0 +1,86 @@
+"""`xloud-image serve`: everything that can be wrong is said before the port opens; then `server` takes over."""
+
+import asyncio
+import logging
+import shlex
+from typing import TYPE_CHECKING
+
+import typer
+
+from xloud_image.cli.options import ConfigDirs, ConfigFiles, load, refuse
+
+if TYPE_CHECKING:
+    from xloud_image.config.loader import Loaded
+    from xloud_image.config.settings import Settings
+
+_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "refuse": logging.ERROR}
+
+
+def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Serve the Image API until SIGTERM or Ctrl-C; SIGHUP reads the configuration again.
+
+    Without a configuration file: SQLite and one file store in ./state, no login, only on 127.0.0.1:9292. The variables
+    XLOUD_IMAGE_STATE, HOST and PORT change these. With a file nothing is taken from the environment, and the database
+    must have been prepared by `xloud-image db upgrade`.
+
+        xloud-image serve
+
+        XLOUD_IMAGE_STATE=/srv/images PORT=9393 xloud-image serve
+
+        xloud-image serve --config-file /etc/glance/glance-api.conf --config-dir /etc/glance/glance-api.conf.d
+    """
+    loaded = prepare(load(config_file, config_dir))
+    from xloud_image import server
+
+    if loaded.embedded:
+        typer.echo(first_steps(loaded.settings))
+    raise typer.Exit(server.run(loaded))
+
+
+def prepare(loaded: "Loaded") -> "Loaded":
+    """Log, notes, and every check before the port opens. ConfigError or DatabaseUnavailable when it must stay shut."""
+    from xloud_image import logs
+    from xloud_image.cli import ready
+    from xloud_image.db import schema
+
+    logs.setup(loaded.settings)
+    if loaded.embedded:
+        refuse(loaded)
+        ready.make_embedded_state(loaded.settings)
+    loaded = ready.complete(loaded)
+    log = logging.getLogger("xloud_image.config")
+    for note in loaded.notes:
+        if note.level != "refuse" or loaded.settings.log_file:
+            log.log(_LEVELS[note.level], "%s: %s", note.kind, note)
+    refuse(loaded)
+    ready.sqlite_place(loaded.settings)
+    if loaded.embedded:
+        asyncio.run(schema.upgrade(loaded.settings.database))
+    asyncio.run(ready.database_is_current(loaded.settings))
+    return loaded
+
+
+def first_steps(settings: "Settings") -> str:
+    """What a person can type in another terminal."""
+    host = settings.server.bind_host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.server.bind_port}"
+    openstack = f"openstack --os-auth-type none --os-endpoint {url} image"
+    return f"""\
+Image service on {url}, without login. State: {shlex.quote(settings.server.state_dir)}. Ctrl-C stops it.
+In another terminal, with python-openstackclient:
+
+  {openstack} create --disk-format qcow2 --file ubuntu.qcow2 ubuntu
+  {openstack} list
+  {openstack} show ubuntu
+  {openstack} save --file copy.qcow2 ubuntu
+  {openstack} set --property os_distro=ubuntu ubuntu
+  {openstack} delete ubuntu
+
+or with curl:
+
+  curl {url}/v2/images
+  curl -X POST {url}/v2/images -H 'Content-Type: application/json' \\
+       -d '{{"name": "ubuntu", "disk_format": "qcow2", "container_format": "bare"}}'
+  curl -T ubuntu.qcow2 -H 'Content-Type: application/octet-stream' {url}/v2/images/ID/file
+  curl -o copy.qcow2 {url}/v2/images/ID/file
+"""

@@ -1,0 +1,114 @@
+"""`xloud-image stores …`: which stores there are, and whether they can be used from here."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load, refuse
+
+if TYPE_CHECKING:
+    from xloud_image.config.loader import Loaded
+    from xloud_image.services.store_check import Result
+
+app = typer.Typer(no_args_is_help=True, help="The stores: list them, and try each one.")
+
+
+def _loaded(files: ConfigFiles, dirs: ConfigDirs) -> "Loaded":
+    """A configuration whose stores are understood; other sections may be refused by `serve`."""
+    from xloud_image.errors import ConfigError
+
+    loaded = load(files, dirs)
+    if not loaded.settings.default_store:
+        refuse(loaded)
+        raise ConfigError("no store is configured")
+    return loaded
+
+
+@app.command("list")
+def list_(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+    """Print the stores of the configuration as they were understood; none is opened.
+
+    xloud-image stores list --config-file /etc/glance/glance-api.conf
+    """
+    loaded = _loaded(config_file, config_dir)
+    settings = loaded.settings
+    if as_json:
+        found = [
+            {
+                "store": store.id,
+                "type": store.type,
+                "default": store.id == settings.default_store,
+                "reserved": store.reserved,
+                "weight": store.weight,
+                "description": store.description,
+            }
+            for store in settings.stores
+        ]
+        typer.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        (
+            store.id,
+            store.type,
+            "default" if store.id == settings.default_store else "reserved" if store.reserved else "",
+            str(store.weight),
+            store.description,
+        )
+        for store in settings.stores
+    ]
+    _table(("store", "type", "", "weight", "description"), rows)
+
+
+@app.command()
+def check(
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+    as_json: AsJson = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also write a small object, read it back with a range, and delete it.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
+) -> None:
+    """Try every store at once: reachable, authorised, writable, free space.
+
+    This is the test of a new backend, instead of uploading something to see where it ends up. Exit code 1 when a store
+    cannot be used. --json prints a list of objects with store, type, ok, detail, free (bytes) and timings (seconds).
+
+        xloud-image stores check --deep
+
+        xloud-image stores check --json --timeout 5 | jq '.[] | select(.ok | not)'
+    """
+    from xloud_image.services import store_check
+
+    loaded = _loaded(config_file, config_dir)
+    results = asyncio.run(store_check.check_all(loaded.settings, deep=deep, timeout=timeout))
+    if as_json:
+        typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
+    else:
+        _table(("store", "type", "usable", "free", "seconds", "detail"), [_row(result) for result in results])
+    raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+def _row(result: "Result") -> tuple[str, ...]:
+    free = "" if result.free is None else f"{result.free / 2**30:.1f} GiB"
+    seconds = ", ".join(f"{name} {value:.3f}" for name, value in result.timings.items())
+    return (result.store, result.type, "yes" if result.ok else "NO", free, seconds, result.detail)
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=1000)  # a line stays a line for grep
+    console.print(table)
