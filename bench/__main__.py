@@ -76,6 +76,8 @@ def main() -> int:
     console.print(report.table())
     for name, why in failed.items():
         console.print(f"{name} was not measured: {why}", markup=False, highlight=False)
+    if interrupted:
+        return 130
     report.write(
         options.output,
         revision=revision(),
@@ -85,8 +87,6 @@ def main() -> int:
         failed=failed,
     )
     console.print(f"written: {options.output}", highlight=False)
-    if interrupted:
-        return 130
     if failed:
         return 2
     return int(options.fail_missed and any(line.met is False for line in report.lines))

@@ -157,9 +157,7 @@ def load(spec: Spec) -> Spec:
         fixed = []
         for method, path, headers, body in spec["steps"]:
             words = [
-                None
-                if word is None
-                else word.replace("@NEW@", NEW).replace("@MINE@", mine[number % len(mine)])
+                None if word is None else word.replace("@NEW@", NEW).replace("@MINE@", mine[number % len(mine)])
                 for word in (path, body)
             ]
             content = None if words[1] is None else words[1].encode()
@@ -185,7 +183,7 @@ def load(spec: Spec) -> Spec:
                     what = "" if status in expect else f"status {status}"
                     if "size" in spec and size != spec["size"]:
                         what = f"{size} bytes"
-                except BlockingIOError:
+                except (BlockingIOError, TimeoutError):
                     what = "timeout"
                     connection.close()
                 except (Closed, OSError) as error:

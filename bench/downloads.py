@@ -42,9 +42,7 @@ def _lines(run: Run, count: int, size: int, best: dict[str, Seen]) -> None:
     work = f"{count} client{'s' if count > 1 else ''}"
     rate = {name: count * size / MIB / seen.wall for name, seen in best.items()}
     cpu = {name: seen.cpu * GIB / (count * size) for name, seen in best.items()}
-    run.report.add(
-        "download", work, "MiB/s", HIGHER, peer=rate["glance"], ours=rate.get("ours"), note=f"CPU: {cpu}"
-    )
+    run.report.add("download", work, "MiB/s", HIGHER, peer=rate["glance"], ours=rate.get("ours"), note=f"CPU: {cpu}")
     run.report.add(
         "download",
         work,
@@ -65,9 +63,7 @@ def _lines(run: Run, count: int, size: int, best: dict[str, Seen]) -> None:
         times=0.8,
         target="≥ 80 % of nginx",
     )
-    run.report.add(
-        "download", f"{work}, peer: nginx", "CPU-s/GiB", LOWER, peer=cpu["nginx"], ours=cpu.get("ours")
-    )
+    run.report.add("download", f"{work}, peer: nginx", "CPU-s/GiB", LOWER, peer=cpu["nginx"], ours=cpu.get("ours"))
 
 
 def ranged(run: Run) -> None:

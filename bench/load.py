@@ -21,19 +21,14 @@ BATCH = 100_000
 # Image n is made from md5(n): rows of a batch are inserted in the order of their ids, so that indexes grow
 # in order. Three images share each second. Of ten images one belongs to the given owner, the others to 997
 # projects; of twenty one is public, one community, two private, the rest shared.
-_ID = (
-    "concat_ws('-', substr(h, 1, 8), substr(h, 9, 4), substr(h, 13, 4), substr(h, 17, 4), substr(h, 21, 12))"
-)
+_ID = "concat_ws('-', substr(h, 1, 8), substr(h, 9, 4), substr(h, 13, 4), substr(h, 17, 4), substr(h, 21, 12))"
 _OWNER = "if(seq % 10 = 0, '{owner}', md5(concat('project', seq % 997)))"
 _VISIBILITY = (
     "case seq % 20 when 1 then 'public' when 2 then 'community' when 3 then 'private' "
     "when 10 then 'private' else 'shared' end"
 )
 _TIME = "timestamp('2024-01-01') + interval (seq div 3) * 40 second"
-_ROWS = (
-    f"(select seq, {_ID} as id, {_TIME} as t "
-    "from (select seq, md5(seq) as h from seq_{first}_to_{last}) n) s"
-)
+_ROWS = f"(select seq, {_ID} as id, {_TIME} as t from (select seq, md5(seq) as h from seq_{{first}}_to_{{last}}) n) s"
 
 # {rows} is _ROWS of the batch
 _STATEMENTS = (

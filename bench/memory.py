@@ -39,9 +39,7 @@ def resident(run: Run) -> None:
 def _server(run: Run, server: Server) -> tuple[float, float, float, float]:
     server.restart()
     for _ in range(3):
-        run.client(
-            server, "load", steps=[["GET", "/v2/images", {}, None]], connections=8, count=10, seconds=10
-        )
+        run.client(server, "load", steps=[["GET", "/v2/images", {}, None]], connections=8, count=10, seconds=10)
     idle = _now(server)
     images = [run.create(server) for _ in range(16)]
     with Watch(server.pid) as watch:

@@ -106,9 +106,7 @@ def filters(run: Run) -> None:
         _row(run, "filter", f"by {what}", ("none",), lambda _, steps=steps: steps, images=count)  # type: ignore[misc]
 
 
-def _row(
-    run: Run, row: str, work: str, auths: tuple[str, ...], steps: Callable[[Server], Steps], **more: Any
-) -> None:
+def _row(run: Run, row: str, work: str, auths: tuple[str, ...], steps: Callable[[Server], Steps], **more: Any) -> None:
     """All figures of one work that is to be eight times better."""
     for auth in auths:
         name = row if auth == "none" else f"{row}, Keystone"

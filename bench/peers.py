@@ -56,10 +56,7 @@ paste.composite_factory = glance.api:root_app_factory
 [filter:fixedadmin]
 paste.filter_factory = fixedadmin:factory
 """
-_PIPELINE = (
-    "fixedadmin = cors http_proxy_to_wsgi versionnegotiation osprofiler fixedadmin context rootapp\n"
-    "keystone ="
-)
+_PIPELINE = "fixedadmin = cors http_proxy_to_wsgi versionnegotiation osprofiler fixedadmin context rootapp\nkeystone ="
 
 # the file that Glance ships (httpd/glance-api-uwsgi.ini), with 2 processes and its own http socket
 _UWSGI = """\
@@ -167,9 +164,7 @@ class Server:
             if method == "PATCH":
                 content = "application/openstack-images-v2.1-json-patch"
             text = None if body is None else json.dumps(body)
-            connection.request(
-                method, path, text, {**({"Content-Type": content} if text else {}), **(headers or {})}
-            )
+            connection.request(method, path, text, {**({"Content-Type": content} if text else {}), **(headers or {})})
             answer = connection.getresponse()
             data = answer.read()
         finally:

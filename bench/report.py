@@ -79,7 +79,7 @@ class Report:
         line = Line(row, work, unit, better, peer, ours, ratio, target, met, note)
         self.lines.append(line)
         self._console.print(
-            f"  {work}: peer {figure(peer)}, ours {figure(ours)} {unit}"
+            f"  {row}: {work}: peer {figure(peer)}, ours {figure(ours)} {unit}"
             + (f", ×{ratio:.2f}" if ratio else "")
             + (f", aim {target}: {verdict(met)}" if target else "")
             + (f" [dim]({note})[/]" if note else ""),

@@ -180,9 +180,7 @@ class Run:
         key = (server.database, size)
         if key not in self._uploaded:
             image = self.create(server, name=f"data-{size}")
-            seen = self.client(
-                server, "upload", paths=[f"/v2/images/{image}/file"], size=size, file=str(self.source)
-            )
+            seen = self.client(server, "upload", paths=[f"/v2/images/{image}/file"], size=size, file=str(self.source))
             if seen["failures"]:
                 raise Broken(f"{server.name}: upload: {seen['failures']}")
             os.sync()

@@ -10,6 +10,7 @@ import selectors
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.client import head
@@ -75,7 +76,8 @@ class Transfer:
 def slow(spec: Spec) -> Spec:
     """Uploads to `uploads` and downloads from `downloads` (paths) at `rate` bytes per second each.
 
-    Writes one line when all are started. The share is of what the rate allows from the start to the end.
+    Writes one line when all are started. The share is of what the rate allows from the start to the end;
+    what the server has not read yet does not count.
     """
     transfers = [Transfer(spec, "upload", path) for path in spec["uploads"]]
     transfers += [Transfer(spec, "download", path) for path in spec["downloads"]]
@@ -103,6 +105,10 @@ def slow(spec: Spec) -> Spec:
             if transfer.state == "open":
                 transfer.beat(now)
     wall = time.perf_counter() - began
+    unread = _unread(spec["port"])
+    for transfer in transfers:
+        if transfer.kind == "upload" and transfer.state == "open":
+            transfer.moved -= unread.get(transfer.sock.getsockname()[1], 0)
     states: dict[str, int] = {}
     for transfer in transfers:
         states[transfer.state] = states.get(transfer.state, 0) + 1
@@ -111,6 +117,20 @@ def slow(spec: Spec) -> Spec:
     for kind in ("upload", "download"):
         moved = [t.moved for t in transfers if t.kind == kind]
         if moved:
-            share[kind] = sum(moved) / (len(moved) * wall * spec["rate"])
-            share[f"{kind}, the slowest"] = min(moved) / (wall * spec["rate"])
+            share[kind] = max(0, sum(moved)) / (len(moved) * wall * spec["rate"])
+            share[f"{kind}, the slowest"] = max(0, min(moved)) / (wall * spec["rate"])
     return {"wall": wall, "share": share, "states": states}
+
+
+def _unread(port: int) -> dict[int, int]:
+    """Bytes that wait in the kernel, on either side, for the server on `port`, by the port of the client."""
+    waiting: dict[int, int] = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        local, remote = (int(field.rpartition(":")[2], 16) for field in fields[1:3])
+        sending, _, received = fields[4].partition(":")
+        if local == port:
+            waiting[remote] = waiting.get(remote, 0) + int(received, 16)
+        elif remote == port:
+            waiting[local] = waiting.get(local, 0) + int(sending, 16)
+    return waiting
