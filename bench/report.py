@@ -41,7 +41,6 @@ class Report:
 
     def __init__(self, console: Console) -> None:
         self.lines: list[Line] = []
-        self.profiles: dict[str, Any] = {}
         self._console = console
 
     def add(
@@ -128,7 +127,6 @@ class Report:
                     "met": sum(known),
                     "missed": len(known) - sum(known),
                     "lines": [dataclasses.asdict(line) for line in self.lines],
-                    "profiles": self.profiles,
                 },
                 indent=1,
                 ensure_ascii=False,
