@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from bench.peers import Glance, Ours
 from bench.report import Report, revision
@@ -67,7 +68,7 @@ def main() -> int:
                 ROWS[name](run)
             except (Broken, Missing, Stuck, OSError) as error:
                 failed[name] = str(error)
-                console.print(f"  [red]not measured:[/] {error}", markup=True, highlight=False)
+                console.print(f"  [red]not measured:[/] {escape(str(error))}", highlight=False)
             except KeyboardInterrupt:
                 interrupted = True
                 console.print("interrupted: stopping what was started")

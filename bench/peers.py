@@ -271,8 +271,10 @@ class Ours(Server):
 
     def _prepare(self) -> None:
         sections = self._common()
-        sections["paste_deploy"] = {"flavor": "keystone"}
-        sections["xloud"] = {"auth": self.auth}
+        if self.auth == "keystone":
+            sections["paste_deploy"] = {"flavor": "keystone"}
+        else:
+            sections["xloud"] = {"auth": self.auth}
         self._configuration = self._write("glance-api.conf", sections)
         run([COMMAND, "db", "upgrade", "--config-file", self._configuration], seconds=600)
 

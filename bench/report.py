@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Report:
             f"  {row}: {work}: peer {figure(peer)}, ours {figure(ours)} {unit}"
             + (f", ×{ratio:.2f}" if ratio else "")
             + (f", aim {target}: {verdict(met)}" if target else "")
-            + (f" [dim]({note})[/]" if note else ""),
+            + (f" [dim]({escape(note)})[/]" if note else ""),
             highlight=False,
         )
         return line
