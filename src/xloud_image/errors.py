@@ -14,7 +14,6 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── WrongMediaType               415   └── FormatRefused
     ├── BadRange                     416
     ├── HeaderTooLarge               431
-    ├── NotBuilt                     501
     ├── Unavailable                  503   ├── StoreUnavailable  ├── WriteDenied  ├── IdentityUnavailable  ├── DatabaseUnavailable
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported
     └── ConfigError                  exit 1, never an answer
@@ -134,12 +133,6 @@ class HeaderTooLarge(ImageServiceError):
     """A header is longer than allowed."""
 
     status = 431
-
-
-class NotBuilt(ImageServiceError):
-    """A call of the Image API that this release does not offer."""
-
-    status = 501
 
 
 class Unavailable(ImageServiceError):

@@ -1,0 +1,239 @@
+"""The route table, the one way every request goes, and the one place where errors become answers.
+
+Each request: an id → the version prefix taken off → CORS and OPTIONS → who asks → the handler → errors as answers →
+the rest of an unread body. Handlers of /v2 run only with a context.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+
+from xloud_image.api import cors, data, images, info, locations, openapi, receiving
+from xloud_image.api.receiving import ClientGone
+from xloud_image.api.state import CONTEXT, IDENTITY, REQUEST_ID, SERVICE, require_no_body
+from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
+from xloud_image.identity import Identity
+from xloud_image.services.service import Service
+
+log = structlog.get_logger(__name__)
+
+Route = tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
+_IMAGE: Final = "/v2/images/{image_id}"
+
+# method, path, handler. Calls with a body: PUT and POST of JSON, PATCH, data.
+ROUTES: Final[tuple[Route, ...]] = (
+    ("GET", "/", info.versions),
+    ("GET", "/versions", info.versions),
+    ("GET", "/openapi.json", openapi.show),
+    ("GET", "/v2/images", images.find),
+    ("POST", "/v2/images", images.create),
+    ("GET", _IMAGE, images.show),
+    ("PATCH", _IMAGE, images.change),
+    ("DELETE", _IMAGE, images.delete),
+    ("GET", f"{_IMAGE}/file", data.download),
+    ("PUT", f"{_IMAGE}/file", data.upload),
+    ("PUT", f"{_IMAGE}/stage", data.stage),
+    ("POST", f"{_IMAGE}/import", data.begin_import),
+    ("POST", f"{_IMAGE}/actions/deactivate", images.deactivate),
+    ("POST", f"{_IMAGE}/actions/reactivate", images.reactivate),
+    ("PUT", f"{_IMAGE}/tags/{{tag}}", images.add_tag),
+    ("DELETE", f"{_IMAGE}/tags/{{tag}}", images.remove_tag),
+    ("GET", f"{_IMAGE}/members", images.find_members),
+    ("POST", f"{_IMAGE}/members", images.add_member),
+    ("GET", f"{_IMAGE}/members/{{member}}", images.show_member),
+    ("PUT", f"{_IMAGE}/members/{{member}}", images.answer_member),
+    ("DELETE", f"{_IMAGE}/members/{{member}}", images.remove_member),
+    ("GET", f"{_IMAGE}/locations", locations.find),
+    ("POST", f"{_IMAGE}/locations", locations.add),
+    ("GET", f"{_IMAGE}/tasks", info.not_offered),
+    ("DELETE", "/v2/stores/{store}/{image_id}", locations.delete_from_store),
+    ("GET", "/v2/schemas/{name}", info.schema),
+    ("GET", "/v2/info/stores", info.stores),
+    ("GET", "/v2/info/stores/detail", info.stores_detail),
+    ("GET", "/v2/info/import", info.import_methods),
+    ("GET", "/v2/info/usage", info.usage),
+)
+_TAKE_BODY: Final = frozenset(
+    {
+        images.create, images.change, images.add_member, images.answer_member, locations.add, data.upload, data.stage,
+        data.begin_import,
+    }
+)  # fmt: skip
+_OPEN: Final = frozenset({info.versions, info.health, openapi.show})
+_NOT_OFFERED: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
+_PREFIX: Final = re.compile(r"/v2\.[0-9]{1,3}(?=/|$)")
+_ACCEPT: Final = re.compile(r"application/vnd\.openstack\.images-v2\.[0-9]{1,3}")
+_VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
+
+
+def build(service: Service, identity: Identity) -> web.Application:
+    """The application of one process; `service` and `identity` are started and closed by the caller."""
+    app = web.Application(
+        middlewares=[_way], client_max_size=service.settings.server.max_request_body_size, logger=_Quiet()
+    )
+    app[SERVICE] = service
+    app[IDENTITY] = identity
+    app.on_response_prepare.append(_sign)
+    for method, path, handler in ROUTES:
+        resource = app.router.add_resource(path)
+        waits = handler is data.upload
+        resource.add_route(method, handler, expect_handler=receiving.no_continue if waits else None)
+        if method == "GET":
+            resource.add_route("HEAD", handler)
+    app.router.add_get(service.settings.health.path, info.health)
+    return app
+
+
+class _Quiet:
+    """aiohttp's own application log: our one error handler has said it already."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
+@web.middleware
+async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[REQUEST_ID] = request_id = f"req-{uuid.uuid4()}"
+    response: web.StreamResponse
+    try:
+        request, handler = await _without_prefix(request, handler)
+        response = await _handle(request, handler)
+    except ClientGone as error:
+        log.info("a client left", request=request_id, path=request.path, reason=error.message)
+        response = _error(request, error.status, error.message, {})
+        response.force_close()
+    except ImageServiceError as error:
+        if error.status >= 500:
+            log.warning("not possible now", request=request_id, path=request.path, reason=error.message)
+        response = _error(request, error.status, error.message, error.headers)
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.app[SERVICE].settings.server.max_request_body_size
+        response = _error(request, 413, f"The body is larger than {limit} bytes.", {})
+    except web.HTTPException as error:
+        response = _error(request, error.status, error.text or error.reason, {})
+    except ConnectionError:
+        raise
+    except Exception:
+        log.exception("a request failed", request=request_id, method=request.method, path=request.path)
+        message = f"The service failed; the log says more under {request_id}."
+        response = _error(request, 500, message, {})
+    return await _finish(request, response)
+
+
+async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
+    settings = request.app[SERVICE].settings
+    given = request.headers.get("x-openstack-request-id", "")
+    if len(given) > settings.server.max_request_id_length:
+        raise HeaderTooLarge(f"x-openstack-request-id has more than {settings.server.max_request_id_length} characters")
+    if request.method == "OPTIONS":
+        return _options(request)
+    known = request.match_info.http_exception
+    if known is None and request.match_info.handler in _OPEN:
+        require_no_body(request)
+        return await handler(request)
+    if known is not None and not request.path.startswith("/v2/"):
+        return await _elsewhere(request, known)
+    request[CONTEXT] = await request.app[IDENTITY].authenticate(
+        request.headers, method=request.method, path=request.path
+    )
+    if known is not None:
+        _refuse(request, known)
+    if request.match_info.handler not in _TAKE_BODY:
+        require_no_body(request)
+    return await handler(request)
+
+
+async def _without_prefix(request: web.Request, handler: Handler) -> tuple[web.Request, Handler]:
+    """`/v2.N/…`, and paths without version under `Accept: …images-v2.N`, are `/v2/…`: the minor only announces."""
+    if request.match_info.http_exception is None:
+        return request, handler
+    path = request.rel_url.raw_path
+    plain = _PREFIX.sub("/v2", path, count=1)
+    if plain == path and _ACCEPT.search(request.headers.get(hdrs.ACCEPT, "")) and not _VERSION.fullmatch(path):
+        plain = f"/v2{path}"
+    if plain == path and len(path) > 1 and path.endswith("/"):
+        plain = path.rstrip("/") or "/"
+    if plain == path:
+        return request, handler
+    query = request.rel_url.raw_query_string
+    target = request.rel_url.join(type(request.rel_url)(plain + (f"?{query}" if query else ""), encoded=True))
+    again = request.clone(rel_url=target)
+    again[REQUEST_ID] = request[REQUEST_ID]
+    match = await request.app.router.resolve(again)
+    match.add_app(request.app)
+    match.freeze()
+    again._match_info = match  # the only way to hand a request to another route within the application
+    return again, match.handler
+
+
+async def _elsewhere(request: web.Request, known: web.HTTPException) -> web.StreamResponse:
+    """Unknown versions get the list of those that exist (300); other paths outside of /v2 are not found."""
+    if isinstance(known, web.HTTPMethodNotAllowed):
+        _refuse(request, known)
+    if _VERSION.fullmatch(request.path):
+        return await info.versions(request)
+    raise NotFound("There is nothing here; the API begins at /v2/, and GET /versions tells what it can do.")
+
+
+def _refuse(request: web.Request, known: web.HTTPException) -> None:
+    if isinstance(known, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(known.allowed_methods | {"OPTIONS"}))
+        raise MethodNotAllowed(f"{request.method} is not possible here, only {allowed}.", headers={"Allow": allowed})
+    parts = request.path.split("/")
+    if len(parts) > 2 and parts[2] in _NOT_OFFERED:
+        what = parts[2].replace("_", " ")
+        raise NotFound(f"The {what} calls of the Image API are not offered by this release (see GET /versions).")
+    raise NotFound("There is nothing under this path.")
+
+
+def _options(request: web.Request) -> web.Response:
+    known = request.match_info.http_exception
+    if known is not None and not isinstance(known, web.HTTPMethodNotAllowed):
+        raise NotFound("There is nothing under this path.")
+    allowed = known.allowed_methods if isinstance(known, web.HTTPMethodNotAllowed) else {request.method}
+    response = web.Response(status=204, headers={"Allow": ", ".join(sorted(set(allowed) | {"OPTIONS"}))})
+    cors.preflight(request, response, request.app[SERVICE].settings.cors)
+    return response
+
+
+def _error(request: web.Request, status: int, message: str, headers: dict[str, str]) -> web.Response:
+    """As JSON when the client asked for it by name or asked for nothing, else as text; clients show the sentence."""
+    title = HTTPStatus(status).phrase
+    accept = request.headers.get(hdrs.ACCEPT, "*/*")
+    if "json" in accept or not accept:
+        content = {"message": message, "code": f"{status} {title}", "title": title}
+        return web.Response(
+            body=orjson.dumps(content), status=status, headers={hdrs.CONTENT_TYPE: "application/json", **headers}
+        )
+    return web.Response(text=f"{status} {title}: {message}\n", status=status, headers=headers)
+
+
+async def _finish(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    if not response.prepared and request.body_exists and not request.content.is_eof():
+        await _answer_early(request, response)
+    return response
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer carries, also one that is streamed."""
+    response.headers["x-openstack-request-id"] = request.get(REQUEST_ID, "")
+    response.headers[hdrs.SERVER] = "xloud-image"
+    cors.expose(request, response, request.app[SERVICE].settings.cors)
+
+
+async def _answer_early(request: web.Request, response: web.StreamResponse) -> None:
+    """The answer is ready before the body is: send it, close after it."""
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    await receiving.linger(request)
+

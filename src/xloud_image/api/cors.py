@@ -1,0 +1,41 @@
+"""Cross-origin requests of browsers ([cors]); off without an allowed origin."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from xloud_image.config.settings import CorsSettings
+
+_EXPOSED = (
+    "Content-MD5", "X-Image-Meta-Checksum", "X-Auth-Token", "X-Subject-Token", "X-Service-Token",
+    "X-Openstack-Request-Id",
+)  # fmt: skip
+_ALLOWED = ("Content-MD5", "Content-Type", "X-Image-Meta-Checksum", "X-Image-Meta-Store", "X-Storage-Token",
+            "X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-Openstack-Request-Id", "Range")  # fmt: skip
+
+
+def expose(request: web.Request, response: web.StreamResponse, settings: CorsSettings) -> bool:
+    """Let an allowed origin read the answer; whether it is allowed."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is None or not settings.allowed_origin:
+        return False
+    anyone = "*" in settings.allowed_origin
+    if not anyone and origin not in settings.allowed_origin:
+        return False
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+    response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+    # A browser must not send credentials of its own accord to a service that allows every origin.
+    if settings.allow_credentials and not anyone:
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+    response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(settings.expose_headers or _EXPOSED)
+    return True
+
+
+def preflight(request: web.Request, response: web.StreamResponse, settings: CorsSettings) -> None:
+    """Answer a browser that asks before it sends."""
+    method = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
+    if method is None or method not in settings.allow_methods or not settings.allowed_origin:
+        return
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(settings.allow_methods)
+    response.headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(settings.allow_headers or _ALLOWED)
+    response.headers[hdrs.ACCESS_CONTROL_MAX_AGE] = str(settings.max_age)

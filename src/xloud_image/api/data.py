@@ -1,0 +1,112 @@
+"""Handlers of image data. Source: Image API reference, section "Data"."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from xloud_image.api import receiving, sending
+from xloud_image.api.state import context, image_id, service
+from xloud_image.errors import BadRequest, NotFound, WrongMediaType
+from xloud_image.model import Image
+from xloud_image.services import data, lookup
+
+OCTETS = "application/octet-stream"
+
+
+async def upload(request: web.Request) -> web.Response:
+    """PUT /v2/images/{id}/file → 204."""
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind != OCTETS:
+        raise WrongMediaType(f"Image data has the media type {OCTETS}.")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise WrongMediaType("Image data is sent as it is, without a Content-Encoding.")
+    image = await data.upload(
+        service(request),
+        context(request),
+        image_id(request),
+        receiving.chunks(request, service(request).settings.server.client_socket_timeout),
+        declared=receiving.declared_size(request),
+        store_id=request.headers.get("X-Image-Meta-Store"),
+    )
+    return web.Response(status=204, headers=_store_headers(image))
+
+
+def _store_headers(image: Image) -> dict[str, str]:
+    store = image.locations[-1].store if image.locations else None
+    return {"X-Image-Meta-Store": store} if store else {}
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304."""
+    prefer = _preferred(request)
+    image = await data.downloadable(service(request), context(request), image_id(request), prefer=prefer)
+    if image.status in ("queued", "saving", "uploading", "importing", "killed") or not image.locations:
+        return web.Response(status=204)
+    headers = _headers(image)
+    tag = headers.get(hdrs.ETAG)
+    if tag and _knows(request.headers.get("If-None-Match", ""), tag):
+        return web.Response(status=304, headers={hdrs.ETAG: tag})
+    span = sending.requested(request)
+    if span is not None and tag and request.headers.get("If-Range", tag) != tag:
+        span = None
+    if request.method == "HEAD" and image.size is not None:
+        return _head(image, image.size, span, headers)
+    async with data.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
+        response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
+        response.content_length = opened.length
+        if span is not None:
+            response.headers["Content-Range"] = f"bytes {opened.start}-{opened.start + opened.length - 1}/{opened.size}"
+            response.headers.pop("Content-MD5", None)
+        if request.method == "HEAD":
+            return response
+        await sending.send(request, response, opened, service(request).settings.server.client_socket_timeout)
+    return response
+
+
+def _head(image: Image, size: int, span: data.Span | None, headers: dict[str, str]) -> web.Response:
+    response = web.Response(headers=headers)
+    response.content_length = size
+    if span is not None:
+        start, length = span.resolve(size)
+        response.set_status(206)
+        response.content_length = length
+        response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
+    return response
+
+
+def _headers(image: Image) -> dict[str, str]:
+    headers = {hdrs.CONTENT_TYPE: OCTETS, hdrs.ACCEPT_RANGES: "bytes"}
+    if image.checksum:
+        headers["Content-MD5"] = image.checksum
+    digest = image.os_hash_value or image.checksum
+    if digest:
+        headers[hdrs.ETAG] = f'"{digest}"'
+    return headers
+
+
+def _knows(condition: str, tag: str) -> bool:
+    return any(item.strip().removeprefix("W/") in (tag, "*") for item in condition.split(","))
+
+
+def _preferred(request: web.Request) -> list[str]:
+    text = request.query.get("prefer")
+    if text is None:
+        return []
+    if not service(request).settings.multi_store:
+        raise BadRequest("'prefer' needs several stores (enabled_backends).")
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise BadRequest("'prefer' is a list of store ids, separated by commas.")
+    return names
+
+
+async def stage(request: web.Request) -> web.Response:
+    """PUT /v2/images/{id}/stage: glance-direct is not among the import methods of this release."""
+    await lookup.get(service(request), context(request), image_id(request))
+    raise NotFound("Staging is not offered here: glance-direct is not among the import methods of info/import.")
+
+
+async def begin_import(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/import: info/import lists no method."""
+    await lookup.get(service(request), context(request), image_id(request))
+    raise BadRequest("No import method is enabled here; upload the data with PUT /v2/images/ID/file.")

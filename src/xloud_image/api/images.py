@@ -1,0 +1,120 @@
+"""Handlers of images, tags, members and actions. Each reads the request, asks one service function, writes the answer."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from xloud_image import patch
+from xloud_image.api import listing, wire
+from xloud_image.api.state import context, image_id, service
+from xloud_image.errors import BadRequest, WrongMediaType
+from xloud_image.services import images, lookup, members, tags
+
+
+async def create(request: web.Request) -> web.Response:
+    """POST /v2/images → 201."""
+    image = await images.create(service(request), context(request), await wire.body_object(request))
+    headers = {"Location": f"{base(request)}/v2/images/{image.id}"}
+    settings = service(request).settings
+    headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
+    if settings.multi_store:
+        names = [store.name for store in service(request).stores.public]
+        headers["OpenStack-image-store-ids"] = ",".join(names)
+    return wire.answer(wire.image(service(request), context(request), image), 201, headers)
+
+
+def base(request: web.Request) -> str:
+    """The address under which clients reach the service."""
+    configured = service(request).settings.server.public_endpoint
+    return configured.rstrip("/") if configured else f"{request.scheme}://{request.host}"
+
+
+async def find(request: web.Request) -> web.Response:
+    """GET /v2/images → 200."""
+    query = listing.parse(request.query, context(request), service(request).settings.limits)
+    found = await images.find(service(request), context(request), query)
+    return wire.answer(wire.page(service(request), context(request), found, request.query, query.limit))
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET /v2/images/{id} → 200."""
+    image = await lookup.get(service(request), context(request), image_id(request))
+    return wire.answer(wire.image(service(request), context(request), image))
+
+
+async def change(request: web.Request) -> web.Response:
+    """PATCH /v2/images/{id} → 200."""
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in patch.MEDIA_TYPES:
+        raise WrongMediaType(
+            f"A PATCH has the media type {patch.V21}.", headers={"Accept-Patch": ", ".join(patch.MEDIA_TYPES)}
+        )
+    changes = patch.parse(await wire.body(request), kind)
+    image = await images.change(service(request), context(request), image_id(request), changes)
+    return wire.answer(wire.image(service(request), context(request), image))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """DELETE /v2/images/{id} → 204."""
+    await images.delete(service(request), context(request), image_id(request))
+    return web.Response(status=204)
+
+
+async def deactivate(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/actions/deactivate → 204."""
+    await images.deactivate(service(request), context(request), image_id(request))
+    return web.Response(status=204)
+
+
+async def reactivate(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/actions/reactivate → 204."""
+    await images.reactivate(service(request), context(request), image_id(request))
+    return web.Response(status=204)
+
+
+async def add_tag(request: web.Request) -> web.Response:
+    """PUT /v2/images/{id}/tags/{tag} → 204."""
+    await tags.add(service(request), context(request), image_id(request), request.match_info["tag"])
+    return web.Response(status=204)
+
+
+async def remove_tag(request: web.Request) -> web.Response:
+    """DELETE /v2/images/{id}/tags/{tag} → 204."""
+    await tags.remove(service(request), context(request), image_id(request), request.match_info["tag"])
+    return web.Response(status=204)
+
+
+async def find_members(request: web.Request) -> web.Response:
+    """GET /v2/images/{id}/members → 200."""
+    found = await members.find(service(request), context(request), image_id(request))
+    return wire.answer({"members": [wire.member(item) for item in found], "schema": "/v2/schemas/members"})
+
+
+async def show_member(request: web.Request) -> web.Response:
+    """GET /v2/images/{id}/members/{member} → 200."""
+    found = await members.get(service(request), context(request), image_id(request), request.match_info["member"])
+    return wire.answer(wire.member(found))
+
+
+async def add_member(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/members → 200."""
+    project = (await wire.body_object(request)).get("member")
+    if not isinstance(project, str) or not 0 < len(project) <= 255:
+        raise BadRequest("'member' names the project to share with, in 1 to 255 characters.")
+    return wire.answer(wire.member(await members.add(service(request), context(request), image_id(request), project)))
+
+
+async def answer_member(request: web.Request) -> web.Response:
+    """PUT /v2/images/{id}/members/{member} → 200."""
+    status = (await wire.body_object(request)).get("status")
+    if not isinstance(status, str):
+        raise BadRequest("'status' must be given as text.")
+    project = request.match_info["member"]
+    found = await members.answer(service(request), context(request), image_id(request), project, status)
+    return wire.answer(wire.member(found))
+
+
+async def remove_member(request: web.Request) -> web.Response:
+    """DELETE /v2/images/{id}/members/{member} → 204."""
+    await members.remove(service(request), context(request), image_id(request), request.match_info["member"])
+    return web.Response(status=204)

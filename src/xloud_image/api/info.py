@@ -1,0 +1,94 @@
+"""Handlers that tell about the service: versions, schemas, stores, import methods, usage, health."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from aiohttp import web
+
+from xloud_image import schemas
+from xloud_image.api import wire
+from xloud_image.api.images import base
+from xloud_image.api.state import context, service
+from xloud_image.config.settings import Settings
+from xloud_image.errors import NotFound
+
+# Clients look for exact ids: a minor stands here when all that it announced works (API reference, "Discovery").
+# Holes: 2.2 (metadata definitions, tasks), 2.6 (import), 2.10 and 2.11 (copy-image), 2.12 (tasks), 2.14, 2.16, 2.18
+# (cache).
+_ALWAYS: Final = ("2.17", "2.13", "2.7", "2.5", "2.4", "2.3", "2.1", "2.0")
+_SEVERAL_STORES: Final = ("2.15", "2.9", "2.8")
+
+
+def minors(settings: Settings) -> list[str]:
+    """The announced minors, newest first."""
+    ids = _ALWAYS + (_SEVERAL_STORES if settings.multi_store else ())
+    return sorted(ids, key=lambda text: int(text.partition(".")[2]), reverse=True)
+
+
+async def versions(request: web.Request) -> web.Response:
+    """GET /versions → 200; GET / → 300."""
+    link = {"rel": "self", "href": f"{base(request)}/v2/"}
+    found = [
+        {"id": f"v{minor}", "status": "SUPPORTED" if number else "CURRENT", "links": [link]}
+        for number, minor in enumerate(minors(service(request).settings))
+    ]
+    status = 200 if request.path.rstrip("/") == "/versions" else 300
+    return wire.answer({"versions": found}, status, {"Vary": "X-Auth-Token"})
+
+
+async def schema(request: web.Request) -> web.Response:
+    """GET /v2/schemas/{name} → 200."""
+    name = request.match_info["name"]
+    own = service(request).schema
+    known = {"image": lambda: own.image, "images": lambda: own.images, "member": schemas.member, "members": schemas.members}
+    if name not in known:
+        raise NotFound(f"There is no schema '{name[:80]}' here.")
+    return wire.answer(known[name]())
+
+
+async def stores(request: web.Request) -> web.Response:
+    """GET /v2/info/stores → 200; 404 with a single store."""
+    _require_several(request)
+    return wire.answer({"stores": service(request).stores.describe()})
+
+
+async def stores_detail(request: web.Request) -> web.Response:
+    """GET /v2/info/stores/detail → 200, for administrators and services."""
+    service(request).policy.require(context(request), "stores_info_detail")
+    _require_several(request)
+    return wire.answer({"stores": service(request).stores.describe(detail=True)})
+
+
+def _require_several(request: web.Request) -> None:
+    if not service(request).settings.multi_store:
+        raise NotFound("This service has a single store (enabled_backends is not set).")
+
+
+async def import_methods(request: web.Request) -> web.Response:
+    """GET /v2/info/import → 200."""
+    methods = list(service(request).settings.enabled_import_methods)
+    return wire.answer(
+        {"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}}
+    )
+
+
+async def usage(request: web.Request) -> web.Response:
+    """GET /v2/info/usage → 200; no limits are in force in this release, so there is nothing to count."""
+    return wire.answer({"usage": {}})
+
+
+async def health(request: web.Request) -> web.Response:
+    """GET of the health path → 200 `OK`, or 503 while the operator's disable file exists. No token needed."""
+    file = service(request).settings.health.disable_by_file_path
+    if file and await asyncio.to_thread(os.path.exists, file):
+        return web.Response(status=503, text="DISABLED BY FILE")
+    return web.Response(text="OK")
+
+
+async def not_offered(request: web.Request) -> web.Response:
+    """Calls of the Image API that this release has not: said plainly, with the code that clients know."""
+    what = request.path.split("/")[2].replace("_", " ")
+    raise NotFound(f"The {what} calls of the Image API are not offered by this release (see GET /versions).")

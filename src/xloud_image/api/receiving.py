@@ -1,0 +1,88 @@
+"""The body of an upload as a stream of chunks, and what happens to the rest of it when the answer comes early."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+
+from xloud_image.errors import BadRequest, ImageServiceError
+
+_LINGER_SECONDS: Final = 0.5
+_LINGER_BYTES: Final = 256 * 1024
+
+
+class ClientGone(ImageServiceError):
+    """The client closed the connection, or sent nothing for too long; no answer will reach it."""
+
+    status = 400
+
+
+async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
+    """The body as it comes, uncopied. `ClientGone` when nothing comes for `timeout` seconds (0: wait for ever)."""
+    await _invite(request)
+    content = request.content
+    taken = 0
+    while True:
+        try:
+            if content.total_bytes > taken or content.is_eof() or not timeout:
+                chunk, _ = await content.readchunk()  # does not wait
+            else:
+                async with asyncio.timeout(timeout):
+                    chunk, _ = await content.readchunk()
+        except TimeoutError:
+            raise ClientGone(f"No data came for {timeout:g} seconds; the upload was given up.") from None
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            raise ClientGone(f"The connection broke during the upload ({type(error).__name__}).") from error
+        if chunk:
+            taken += len(chunk)
+            yield chunk
+        elif content.at_eof():
+            return
+
+
+async def no_continue(request: web.Request) -> None:
+    """Do not invite the body before the request has been looked at; `chunks` does."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text=f"Unknown Expect: {request.headers.get('Expect', '')[:80]}")
+
+
+async def _invite(request: web.Request) -> None:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        writer = request.writer
+        await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # type: ignore[attr-defined]
+        writer.output_size = 0  # the answer itself has not begun
+
+
+async def linger(request: web.Request) -> None:
+    """After an answer that came before the body's end: read a little more, then let the connection close.
+
+    A client that still sends must get the time to read the answer; one that never ends must not be read for ever.
+    """
+    content = request.content
+    left = _LINGER_BYTES
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while left > 0 and not content.is_eof():
+                left -= len(await content.readany())
+            if not content.is_eof():
+                await asyncio.sleep(_LINGER_SECONDS)
+
+
+def declared_size(request: web.Request) -> int | None:
+    """Announced bytes: `x-openstack-image-size`, else Content-Length; 0 in the former means unknown."""
+    text = request.headers.get("x-openstack-image-size")
+    length = request.content_length
+    if text is None:
+        return length
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise BadRequest("'x-openstack-image-size' is a number of bytes.")
+    size = int(text) or None
+    if size is not None and length is not None and size != length:
+        raise BadRequest(f"'x-openstack-image-size' announces {size} bytes, Content-Length {length}.")
+    return size if size is not None else (length or None)

@@ -1,0 +1,94 @@
+"""Image data on its way to a client: by sendfile where a store has a file, else chunk by chunk.
+
+Memory: nothing by sendfile, else the store's chunk and what the socket holds. A window is sent by the kernel from the
+event loop only when it is in memory; otherwise the store's threads bring it there first, so that a cold disk or a hung
+mount holds up this client alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import Final
+
+from aiohttp import web
+
+from xloud_image.errors import BadRange, BadRequest
+from xloud_image.services.data import Download, Span
+from xloud_image.stores.base import FileRange
+
+WINDOW: Final = 4 * 1024 * 1024  # bytes per sendfile call: what is asked for at once from a cold disk
+
+_RANGE: Final = re.compile(r"bytes=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII)
+_OLD_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\*|\d{1,19})", re.ASCII)
+
+
+def requested(request: web.Request) -> Span | None:
+    """The range asked for: `Range`, or the old form, a `Content-Range` in the request. None: everything.
+
+    `BadRequest` for several ranges, `BadRange` for text that is no range.
+    """
+    text = request.headers.get("Range")
+    if text is None:
+        old = request.headers.get("Content-Range")
+        if old is None:
+            return None
+        match = _OLD_RANGE.fullmatch(old.strip())
+        if match is None or int(match[1]) > int(match[2]):
+            raise BadRange("A range in Content-Range is written 'bytes A-B/*'.")
+        return Span(int(match[1]), int(match[2]))
+    if "," in text:
+        raise BadRequest("One range at a time.")
+    match = _RANGE.fullmatch(text.strip())
+    if match is None or not (match[1] or match[2]):
+        raise BadRange("A range is written 'bytes=A-B', 'bytes=A-' or 'bytes=-N'.")
+    if not match[1]:
+        return Span(suffix=int(match[2]))
+    if match[2] and int(match[2]) < int(match[1]):
+        raise BadRange("The range ends before it begins.")
+    return Span(int(match[1]), int(match[2]) if match[2] else None)
+
+
+async def send(request: web.Request, response: web.StreamResponse, opened: Download, timeout: float) -> None:
+    """Headers and bytes. A client that takes nothing for `timeout` seconds (0: never) is cut."""
+    await response.prepare(request)
+    transport = request.transport
+    file = opened.reader.file
+    if file is not None and transport is not None and transport.get_extra_info("sslcontext") is None:
+        await _send_file(transport, file, timeout)
+    else:
+        async for chunk in opened.reader.chunks:
+            async with asyncio.timeout(timeout or None):
+                await response.write(chunk)
+    await response.write_eof()
+
+
+class _Descriptor:
+    """As much of a file as sendfile asks for."""
+
+    mode = "rb"
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def seek(self, offset: int) -> int:
+        return os.lseek(self._fd, offset, os.SEEK_SET)
+
+
+async def _send_file(transport: asyncio.Transport, file: FileRange, timeout: float) -> None:
+    loop = asyncio.get_running_loop()
+    source = _Descriptor(file.fd)
+    at, end = file.offset, file.offset + file.length
+    while at < end:
+        count = min(WINDOW, end - at)
+        if not file.resident(at, count):
+            await file.warm(at, count)
+        async with asyncio.timeout(timeout or None):
+            sent = await loop.sendfile(transport, source, at, count, fallback=False)  # type: ignore[arg-type]
+        if sent <= 0:
+            raise ConnectionResetError("the file ended before the image did")
+        at += sent

@@ -1,0 +1,45 @@
+"""What handlers find on a request: the service, the caller, checked path parts."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from aiohttp import web
+
+from xloud_image.errors import BadRequest
+from xloud_image.identity import Identity
+from xloud_image.identity.context import Context
+from xloud_image.policy.images import no_such_image
+from xloud_image.services.service import Service
+
+SERVICE: Final = web.AppKey("service", Service)
+IDENTITY: Final = web.AppKey("identity", Identity)
+CONTEXT: Final = web.RequestKey("context", Context)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def service(request: web.Request) -> Service:
+    """The one of this process."""
+    return request.app[SERVICE]
+
+
+def context(request: web.Request) -> Context:
+    """Who asks; set before any handler of /v2 runs."""
+    return request[CONTEXT]
+
+
+def image_id(request: web.Request) -> str:
+    """The image's id from the path; what cannot be an id is not found."""
+    text = request.match_info["image_id"]
+    if not _UUID.fullmatch(text):
+        raise no_such_image(text[:80])
+    return text.lower()
+
+
+def require_no_body(request: web.Request) -> None:
+    """`BadRequest` when a call that takes no body has one."""
+    if request.body_exists and not request.content.is_eof() and request.content_length != 0:
+        raise BadRequest("A body is not expected with this request.")

@@ -1,0 +1,153 @@
+"""Images, members and lists as JSON, and JSON bodies as Python values. No rights but «may locations be shown».
+
+Source: Image API reference, sections "Common rules", "Image entity", "Images".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import hdrs, web
+from multidict import MultiMapping
+from yarl import URL
+
+from xloud_image.errors import BadRequest
+from xloud_image.identity.context import Context
+from xloud_image.model import Image, Location, Member
+from xloud_image.policy import images as rights
+from xloud_image.services import data
+from xloud_image.services.service import Service
+
+JSON: Final = "application/json"
+# Written by a Glance that shares the database, for itself.
+_INTERNAL: Final = frozenset({"os_glance_stage_host", "os_glance_hash_op_host"})
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(
+        body=orjson.dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON, **(headers or {})}
+    )
+
+
+async def body(request: web.Request) -> Any:
+    """The JSON value of the body. `BadRequest` when there is none, or it is malformed, too deep or not UTF-8."""
+    raw = await request.read()
+    if not raw:
+        raise BadRequest("Body expected in request.")
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is no JSON: {error}") from None
+
+
+async def body_object(request: web.Request) -> dict[str, Any]:
+    """The same where only an object makes sense."""
+    value = await body(request)
+    if not isinstance(value, dict):
+        raise BadRequest("The body must be a JSON object.")
+    return value
+
+
+def moment(value: dt.datetime) -> str:
+    """UTC time as the API writes it."""
+    return value.isoformat(timespec="seconds")[:19] + "Z"
+
+
+def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
+    """One image as the caller may see it."""
+    path = f"/v2/images/{value.id}"
+    shown: dict[str, Any] = {
+        name: text if text is not None else ""
+        for name, text in value.properties.items()
+        if name not in _INTERNAL
+    }
+    shown |= {
+        "id": value.id,
+        "name": value.name,
+        "status": value.status,
+        "visibility": value.visibility,
+        "owner": value.owner,
+        "protected": value.protected,
+        "os_hidden": value.os_hidden,
+        "container_format": value.container_format,
+        "disk_format": value.disk_format,
+        "min_disk": value.min_disk,
+        "min_ram": value.min_ram,
+        "size": value.size,
+        "virtual_size": value.virtual_size,
+        "checksum": value.checksum,
+        "os_hash_algo": value.os_hash_algo,
+        "os_hash_value": value.os_hash_value,
+        "created_at": moment(value.created_at),
+        "updated_at": moment(value.updated_at),
+        "tags": list(value.tags),
+        "self": path,
+        "file": f"{path}/file",
+        "schema": "/v2/schemas/image",
+    }
+    settings = service.settings
+    if settings.multi_store and value.locations:
+        shown["stores"] = ",".join(_stores(service, value))
+    exposure = settings.exposure
+    if exposure.show_multiple_locations or exposure.show_image_direct_url:
+        if rights.may_see_locations(service.policy, ctx, value):
+            _expose(service, value, shown)
+    return shown
+
+
+def _stores(service: Service, value: Image) -> dict[str, None]:
+    found: dict[str, None] = {}
+    for place in value.locations:
+        name = place.store
+        if name is None or service.stores.get(name) is None:
+            store = service.stores.of(place)
+            name = store.name if store is not None else name
+        if name is not None:
+            found[name] = None
+    return found
+
+
+def _expose(service: Service, value: Image, shown: dict[str, Any]) -> None:
+    ordered = [place for _, place in data.in_order(service, value)] if value.locations else []
+    if service.settings.exposure.show_multiple_locations:
+        shown["locations"] = [location(place) for place in ordered]
+    if service.settings.exposure.show_image_direct_url and ordered:
+        shown["direct_url"] = ordered[0].url
+
+
+def location(value: Location) -> dict[str, Any]:
+    """One location."""
+    return {"url": value.url, "metadata": dict(value.metadata)}
+
+
+def member(value: Member) -> dict[str, Any]:
+    """One membership."""
+    return {
+        "member_id": value.member,
+        "image_id": value.image_id,
+        "status": value.status,
+        "created_at": moment(value.created_at),
+        "updated_at": moment(value.updated_at),
+        "schema": "/v2/schemas/member",
+    }
+
+
+def page(service: Service, ctx: Context, found: list[Image], query: MultiMapping[str], limit: int) -> dict[str, Any]:
+    """A page of images with the links to the first and the next one; `next` only after a full page."""
+    kept = [(name, text) for name, text in query.items() if name != "marker"]
+    result: dict[str, Any] = {
+        "images": [image(service, ctx, value) for value in found],
+        "first": _link(kept),
+        "schema": "/v2/schemas/images",
+    }
+    if found and len(found) == limit:
+        result["next"] = _link([*kept, ("marker", found[-1].id)])
+    return result
+
+
+def _link(query: list[tuple[str, str]]) -> str:
+    return str(URL("/v2/images").with_query(query)) if query else "/v2/images"

@@ -1,0 +1,240 @@
+"""JSON schemas: the dict that the API publishes is the dict that it enforces. No I/O but the one declared file.
+
+Source: Image API reference, sections "Image entity" and "Schemas".
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError, ValidationError, best_match
+
+from xloud_image.config.settings import Formats
+from xloud_image.errors import BadRequest, ConfigError
+from xloud_image.model import MEMBER_STATUSES, STATUSES, VISIBILITIES
+
+Json = dict[str, Any]
+
+UUID_PATTERN: Final = (
+    "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"  # fmt: skip
+)
+MAX_NAME: Final = 255
+MAX_INT: Final = 2**31 - 1
+
+# Fields that only the service writes; a client that names them gets 403.
+READ_ONLY: Final = frozenset(
+    "status checksum os_hash_algo os_hash_value size virtual_size created_at updated_at".split()
+)
+# Names that can never be properties.
+RESERVED: Final = frozenset("location deleted deleted_at direct_url self file schema stores".split())
+RESERVED_PREFIX: Final = "os_glance"
+# Fields of the image row itself: they can be changed but not removed.
+BASE: Final = frozenset(
+    "id name owner visibility protected os_hidden container_format disk_format min_disk min_ram tags locations".split()
+)
+
+
+def _text(description: str, *, null: bool = True, **more: Any) -> Json:
+    return {"type": ["null", "string"] if null else "string", "description": description, **more}
+
+
+def _read_only(description: str, kind: Any = "string", **more: Any) -> Json:
+    return {"type": kind, "readOnly": True, "description": description, **more}
+
+
+def location() -> Json:
+    """One location as clients give and see it."""
+    return {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "maxLength": 65535, "description": "Where the data lies."},
+            "metadata": {"type": "object", "description": "Facts about the place; `store` names the store."},
+            "validation_data": validation_data(),
+        },
+        "required": ["url", "metadata"],
+        "additionalProperties": False,
+    }
+
+
+def validation_data() -> Json:
+    """Digests that the data behind a new location must have."""
+    return {
+        "type": "object",
+        "writeOnly": True,
+        "description": "Digests to be taken over with the location.",
+        "properties": {
+            "checksum": {"type": "string", "minLength": 32, "maxLength": 32, "pattern": "^[0-9a-fA-F]{32}$"},
+            "os_hash_algo": {"type": "string", "maxLength": 64},
+            "os_hash_value": {"type": "string", "maxLength": 128, "pattern": "^[0-9a-fA-F]+$"},
+        },
+        "required": ["os_hash_algo", "os_hash_value"],
+        "additionalProperties": False,
+    }
+
+
+def image_properties(formats: Formats) -> Json:
+    """Every field of an image by name."""
+    digest = "of the data; empty until there is data."
+    return {
+        "id": _text("The image's UUID; chosen by the service unless given.", null=False, pattern=UUID_PATTERN),
+        "name": _text("A name for people; need not be unique.", maxLength=MAX_NAME),
+        "status": _read_only("Where the image is in its life.", enum=[s for s in STATUSES]),
+        "visibility": _text("Who can see the image.", null=False, enum=list(VISIBILITIES)),
+        "protected": {"type": "boolean", "description": "A protected image cannot be deleted."},
+        "os_hidden": {"type": "boolean", "description": "A hidden image is left out of lists unless asked for."},
+        "owner": _text("The project that owns the image.", maxLength=MAX_NAME),
+        "container_format": _text(
+            "What is wrapped around the disk image.", enum=[None, *formats.container_formats]
+        ),
+        "disk_format": _text("The format of the disk image.", enum=[None, *formats.disk_formats]),
+        "min_disk": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_INT,
+            "description": "GB of disk that a server needs to boot the image.",
+        },
+        "min_ram": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_INT,
+            "description": "MB of memory that a server needs to boot the image.",
+        },
+        "tags": {
+            "type": "array",
+            "items": {"type": "string", "maxLength": MAX_NAME},
+            "description": "Words to find the image by.",
+        },
+        "checksum": _read_only(f"md5 {digest}", ["null", "string"], maxLength=32),
+        "os_hash_algo": _read_only("The algorithm of os_hash_value.", ["null", "string"], maxLength=64),
+        "os_hash_value": _read_only(f"Secure digest {digest}", ["null", "string"], maxLength=128),
+        "size": _read_only("Bytes of data.", ["null", "integer"]),
+        "virtual_size": _read_only("Bytes of the disk that a server sees.", ["null", "integer"]),
+        "created_at": _read_only("When the image was made, UTC."),
+        "updated_at": _read_only("When it was last changed, UTC."),
+        "self": _read_only("The path of the image."),
+        "file": _read_only("The path of its data."),
+        "schema": _read_only("The path of its schema."),
+        "direct_url": _read_only("The URL of the data in its first store."),
+        "stores": _read_only("The stores that hold the data, separated by commas."),
+        "locations": {"type": "array", "items": location(), "description": "Where the data lies."},
+    }
+
+
+MEMBER_PROPERTIES: Final[Json] = {
+    "member_id": {"type": "string", "description": "The project with which the image is shared."},
+    "image_id": {"type": "string", "pattern": UUID_PATTERN, "description": "The image."},
+    "status": {"type": "string", "enum": list(MEMBER_STATUSES), "description": "The answer of that project."},
+    "created_at": {"type": "string", "description": "When it was shared, UTC."},
+    "updated_at": {"type": "string", "description": "When the membership last changed, UTC."},
+    "schema": {"type": "string", "readOnly": True, "description": "The path of the member schema."},
+}
+
+_LIST_LINKS: Final = [
+    {"href": "{first}", "rel": "first"},
+    {"href": "{next}", "rel": "next"},
+    {"href": "{schema}", "rel": "describedby"},
+]
+
+
+def member() -> Json:
+    """The schema of one member."""
+    return {"name": "member", "properties": MEMBER_PROPERTIES}
+
+
+def members() -> Json:
+    """The schema of a list of members."""
+    return {
+        "name": "members",
+        "properties": {
+            "members": {"type": "array", "items": member()},
+            "schema": {"type": "string"},
+        },
+        "links": [{"href": "{schema}", "rel": "describedby"}],
+    }
+
+
+class ImageSchema:
+    """The schema of an image in this deployment, and the check against it.
+
+    `declared` are the operator's own properties (schema-image.json): name → schema.
+    """
+
+    def __init__(self, formats: Formats, declared: Mapping[str, Any] | None = None) -> None:
+        base = image_properties(formats)
+        self.declared: Json = {k: {**v, "is_base": False} for k, v in (declared or {}).items() if k not in base}
+        self.properties: Json = {**base, **self.declared}
+        self._validators = {
+            name: Draft202012Validator(schema, format_checker=FormatChecker())
+            for name, schema in self.properties.items()
+        }
+        self._extra = Draft202012Validator({"type": "string", "maxLength": 65535})
+
+    @classmethod
+    def load(cls, formats: Formats, file: str | None) -> ImageSchema:
+        """With the declared properties of a schema-image.json; ConfigError names what is wrong with the file."""
+        if file is None:
+            return cls(formats)
+        try:
+            declared = json.loads(Path(file).read_text("utf-8"))
+            if not isinstance(declared, dict):
+                raise ValueError("it must be an object: property name → schema")
+            for schema in declared.values():
+                Draft202012Validator.check_schema(schema)
+        except (OSError, ValueError, SchemaError) as error:
+            raise ConfigError(f"{file} cannot be used as image schema: {error}") from None
+        return cls(formats, declared)
+
+    @functools.cached_property
+    def image(self) -> Json:
+        """As published at /v2/schemas/image."""
+        return {
+            "name": "image",
+            "properties": self.properties,
+            "additionalProperties": {"type": "string"},
+            "links": [
+                {"href": "{self}", "rel": "self"},
+                {"href": "{file}", "rel": "enclosure"},
+                {"href": "{schema}", "rel": "describedby"},
+            ],
+        }
+
+    @functools.cached_property
+    def images(self) -> Json:
+        """As published at /v2/schemas/images."""
+        return {
+            "name": "images",
+            "properties": {
+                "images": {"type": "array", "items": self.image},
+                "first": {"type": "string"},
+                "next": {"type": "string"},
+                "schema": {"type": "string"},
+            },
+            "links": _LIST_LINKS,
+        }
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise `BadRequest` with a sentence when `value` cannot be field or property `name`."""
+        validator = self._validators.get(name)
+        if validator is None:
+            if len(name) > MAX_NAME:
+                raise BadRequest(f"the property name '{name[:40]}…' has more than {MAX_NAME} characters")
+            if not name:
+                raise BadRequest("a property needs a name")
+            validator = self._extra
+        if not validator.is_valid(value):
+            raise BadRequest(f"'{name}': {explain(validator, value)}")
+
+
+def explain(validator: Draft202012Validator, value: Any) -> str:
+    """One short sentence: why `value` does not fit."""
+    error: ValidationError | None = best_match(validator.iter_errors(value))
+    if error is None:  # pragma: no cover - callers ask only about values that do not fit
+        return "it does not fit"
+    where = "/".join(str(part) for part in error.absolute_path)
+    message = error.message if len(error.message) <= 300 else error.message[:300] + "…"
+    return f"{message} (at {where})" if where else message

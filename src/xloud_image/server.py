@@ -1,0 +1,205 @@
+"""Processes: gunicorn's arbiter keeps worker processes, each an event loop that serves the application.
+
+The arbiter binds the port and forks; every connection (database, stores, identity) is opened after the fork. SIGTERM
+and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers, old ones drain first. A worker
+whose event loop stands still for `_HEARTBEAT` seconds is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
+
+from xloud_image import __version__, logs
+from xloud_image.api import app as api
+from xloud_image.config.loader import Loaded
+from xloud_image.config.settings import Server, Settings
+from xloud_image.errors import ConfigError
+from xloud_image.identity import build
+from xloud_image.policy import Policy
+from xloud_image.services import reaper
+from xloud_image.services.service import Service
+
+log = structlog.get_logger(__name__)
+
+_HEARTBEAT: Final = 60  # seconds
+_READ_BUFFER: Final = 256 * 1024  # bytes that a connection reads ahead; twice that is held at most
+
+
+def run(loaded: Loaded) -> int:
+    """Serve until stopped; the exit code. The configuration has been checked."""
+    if loaded.settings.log_file is None:
+        sys.stderr.flush()
+    try:
+        Arbiter(_Application(loaded)).run()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except OSError as error:
+        server = loaded.settings.server
+        raise ConfigError(f"cannot listen on {server.bind_host} port {server.bind_port}: {error.strerror}") from None
+    return 0
+
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """The arbiter's words go where all others go."""
+
+    def setup(self, cfg: Any) -> None:
+        self.loglevel = logging.INFO
+        self.error_log = logging.getLogger("xloud_image.processes")
+        self.access_log = logging.getLogger("xloud_image.processes.access")
+
+    def reopen_files(self) -> None:
+        """`logs.setup` has reopened them."""
+
+    def close_on_exec(self) -> None:
+        """Nothing is executed."""
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    """What gunicorn asks for: its settings, made from ours, and a fresh reading on SIGHUP."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self.loaded.settings
+        server = settings.server
+        host = f"[{server.bind_host}]" if ":" in server.bind_host else server.bind_host
+        for name, value in {
+            "bind": [f"{host}:{server.bind_port}"],
+            "workers": server.workers,
+            "backlog": server.backlog,
+            "worker_class": _Worker,
+            "logger_class": _Log,
+            "timeout": _HEARTBEAT,
+            "graceful_timeout": server.drain_time,
+            "proc_name": "xloud-image",
+            "default_proc_name": "xloud-image",
+            "control_socket_disable": True,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> web.Application:
+        raise AssertionError("the worker builds its application itself")
+
+    def wsgi(self) -> None:
+        """No WSGI here."""
+
+    def reload(self) -> None:
+        """SIGHUP: a configuration that cannot be served leaves the one in force."""
+        try:
+            fresh = self.loaded.again()
+            settings = fresh.require()
+            Policy(settings.policy)
+        except ConfigError as error:
+            log.error("the new configuration is not taken", reason=error.message)
+            return
+        old, new = self.loaded.settings.server, settings.server
+        if (old.bind_host, old.bind_port) != (new.bind_host, new.bind_port):
+            log.warning("another address takes a restart", now=f"{old.bind_host}:{old.bind_port}")
+        self.loaded = fresh
+        logs.setup(settings)
+        log.info("the configuration was read again")
+        self.load_config()
+
+
+class _Worker(Worker):  # type: ignore[misc]
+    """One process: an event loop on the shared port."""
+
+    def init_signals(self) -> None:
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the arbiter tells us what to do
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+
+    def run(self) -> None:
+        loaded: Loaded = self.app.loaded
+        try:
+            asyncio.run(self._serve(loaded.settings))
+        except ConfigError as error:
+            log.error("a worker cannot start", reason=error.message)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+    async def _serve(self, settings: Settings) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            loop.add_signal_handler(number, stop.set)
+        listeners = [one.sock for one in self.sockets]
+        await serve(settings, listeners, stop, self._alive)
+
+    def _alive(self) -> bool:
+        """Tell the arbiter that the loop turns; False when the arbiter is gone."""
+        self.notify()
+        return bool(os.getppid() == self.ppid)
+
+
+async def serve(settings: Settings, listeners: list[socket.socket], stop: asyncio.Event, alive: Any) -> None:
+    """Serve until `stop`, then drain for at most `drain_time` seconds. `alive()` is called every second."""
+    policy = Policy(settings.policy)
+    service = Service(settings, policy)
+    identity = build(settings.auth, policy)
+    await service.start()
+    await identity.start()
+    cleaning = asyncio.create_task(reaper.run(service))
+    runner = web.AppRunner(api.build(service, identity), **_protocol(settings.server))
+    await runner.setup()
+    try:
+        for listener in listeners:
+            # A backlog of one makes a worker take one connection at a time and leave the others to its idle
+            # siblings; the kernel's queue keeps the length that the operator chose.
+            await web.SockSite(runner, listener, backlog=1).start()
+            listener.listen(settings.server.backlog)
+        log.info("ready", pid=os.getpid(), version=__version__)
+        while not stop.is_set() and alive():
+            try:
+                await asyncio.wait_for(stop.wait(), 1)
+            except TimeoutError:
+                continue
+        await _drain(runner, settings.server.drain_time, alive)
+    finally:
+        cleaning.cancel()
+        await runner.cleanup()
+        await identity.aclose()
+        await service.aclose()
+
+
+async def _drain(runner: web.AppRunner, seconds: float, alive: Any) -> None:
+    """No new connections; those without a request close at once, transfers get their time."""
+    for site in list(runner.sites):
+        await site.stop()
+    server = runner.server
+    assert server is not None
+    server.pre_shutdown()
+    end = asyncio.get_running_loop().time() + max(0.0, seconds - 2)
+    while server.connections and asyncio.get_running_loop().time() < end:
+        alive()
+        await asyncio.sleep(0.1)
+
+
+def _protocol(server: Server) -> dict[str, Any]:
+    return {
+        "handle_signals": False,
+        "access_log": None,
+        "keepalive_timeout": (server.client_socket_timeout or 3600) if server.http_keepalive else 0,
+        "tcp_keepalive": True,
+        "max_line_size": server.max_header_line,
+        "max_field_size": server.max_header_line,
+        "read_bufsize": _READ_BUFFER,
+        "lingering_time": 0,  # the application reads what a client still sends, as much as is sensible
+        "auto_decompress": False,
+        "shutdown_timeout": 1,
+    }

@@ -1,0 +1,117 @@
+"""The changes of a PATCH, or the fields of a new image, applied to an image value. Pure: no database, no store.
+
+Source: Image API reference, sections "Image entity", "Create" and "PATCH".
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from xloud_image.config.settings import Limits
+from xloud_image.errors import BadRequest, Conflict, Forbidden, QuotaExceeded, ReadOnlyField
+from xloud_image.model import Image
+from xloud_image.patch import Change
+from xloud_image.schemas import BASE, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
+
+_FORMATS: Final = ("container_format", "disk_format")
+
+
+def guard_name(name: str) -> None:
+    """Raise `ReadOnlyField` for names that no client may set, change or remove."""
+    if name in READ_ONLY:
+        raise ReadOnlyField(f"'{name}' is read-only.")
+    if name in RESERVED or name.startswith(RESERVED_PREFIX):
+        raise ReadOnlyField(f"'{name[:80]}' is a reserved name.")
+
+
+def new_image(fields: Mapping[str, Any], *, owner: str | None, schema: ImageSchema, limits: Limits) -> Image:
+    """The image of a create request; `owner` is the caller's project.
+
+    `BadRequest`, `ReadOnlyField`, `QuotaExceeded`. Locations are not taken on create (`Forbidden`).
+    """
+    for name in fields:
+        guard_name(name)
+    if "locations" in fields:
+        raise Forbidden("Locations are added to an image that exists already.")
+    values: dict[str, Any] = {"owner": owner}
+    properties: dict[str, str | None] = {}
+    for name, value in fields.items():
+        schema.check(name, value)
+        if name in BASE:
+            values[name] = value
+        else:
+            properties[name] = value
+    values["id"] = fields["id"].lower() if "id" in fields else str(uuid.uuid4())
+    values["tags"] = unique(fields.get("tags", ()))
+    image = Image(properties=properties, **values)
+    require_counts(image, limits, len(properties), len(image.tags))
+    return image
+
+
+def unique(tags: Sequence[str]) -> tuple[str, ...]:
+    """Each tag once, in the order given."""
+    return tuple(dict.fromkeys(tags))
+
+
+def require_counts(image: Image, limits: Limits, properties: int | None = None, tags: int | None = None) -> None:
+    """`QuotaExceeded` when there are more properties or tags than the operator allows; None: not asked."""
+    if properties is not None and 0 <= limits.image_property_quota < properties:
+        raise QuotaExceeded(f"{properties} properties; an image may have {limits.image_property_quota} here")
+    if tags is not None and 0 <= limits.image_tag_quota < tags:
+        raise QuotaExceeded(f"{tags} tags; an image may have {limits.image_tag_quota} here")
+
+
+def apply(image: Image, changes: Sequence[Change], *, schema: ImageSchema, limits: Limits) -> Image:
+    """The image after all `changes` in order; the first that is not possible raises, and nothing was changed.
+
+    Changes of `/locations` are not for this function. `BadRequest`, `Forbidden`, `Conflict`, `QuotaExceeded`.
+    """
+    result = image
+    for change in changes:
+        result = _apply_one(result, change, schema)
+    if len(result.properties) > len(image.properties):
+        require_counts(result, limits, properties=len(result.properties))
+    if result.tags != image.tags:
+        require_counts(result, limits, tags=len(result.tags))
+    return result
+
+
+def _apply_one(image: Image, change: Change, schema: ImageSchema) -> Image:
+    name = change.path[0]
+    guard_name(name)
+    if name == "id":
+        raise ReadOnlyField("'id' is read-only.")
+    if name in BASE:
+        return _apply_base(image, name, change, schema)
+    if change.op == "remove":
+        if name not in image.properties:
+            raise Conflict(f"The image has no property '{name[:80]}'.")
+        return image.replace(properties={k: v for k, v in image.properties.items() if k != name})
+    schema.check(name, change.value)
+    exists = name in image.properties
+    if change.op == "replace" and not exists:
+        raise Conflict(f"The image has no property '{name[:80]}'.")
+    if change.op == "add" and exists and not change.overwrite:
+        raise Conflict(f"The image has the property '{name[:80]}' already.")
+    return image.replace(properties={**image.properties, name: change.value})
+
+
+def _apply_base(image: Image, name: str, change: Change, schema: ImageSchema) -> Image:
+    if change.op == "remove":
+        raise Forbidden(f"'{name}' belongs to every image and cannot be removed.")
+    if change.op == "add" and not change.overwrite:
+        raise Conflict(f"Every image has '{name}'; replace it.")
+    schema.check(name, change.value)
+    value = unique(change.value) if name == "tags" else change.value
+    if name in _FORMATS and value != getattr(image, name) and image.status not in ("queued", "importing"):
+        raise Forbidden(f"'{name}' cannot be changed once the image has data.")
+    return image.replace(**{name: value})
+
+
+def require_formats(image: Image) -> None:
+    """`BadRequest` when a format is missing that must be known before there is data."""
+    missing = [name for name in _FORMATS if getattr(image, name) is None]
+    if missing:
+        raise BadRequest(f"Set {' and '.join(missing)} before giving the image its data.")

@@ -1,0 +1,338 @@
+"""Image data: upload and download. The way of the bytes is `streams`; where they end is a store.
+
+Upload: claim the key → image saving → bytes into the store → location, digests and status in one transaction, which
+also ends the claim. Dying anywhere leaves either the queued image (the claim tells the reaper what to remove) or the
+active one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import claims, images
+from xloud_image.errors import (
+    BadRange,
+    BadRequest,
+    BlobNotFound,
+    Conflict,
+    Gone,
+    ImageServiceError,
+    NotFound,
+    StoreUnavailable,
+    WriteDisabled,
+)
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.inspection import Inspection
+from xloud_image.model import Claim, Image, Location
+from xloud_image.policy import images as rights
+from xloud_image.services import owed
+from xloud_image.services.changes import require_formats
+from xloud_image.services.lookup import get
+from xloud_image.services.service import Service
+from xloud_image.stores.base import Blob, Can, Reader, Store
+from xloud_image.streams import Flow, Summary
+
+log = structlog.get_logger(__name__)
+
+
+async def upload(
+    service: Service,
+    ctx: Context,
+    image_id: str,
+    source: AsyncIterator[bytes],
+    *,
+    declared: int | None,
+    store_id: str | None = None,
+) -> Image:
+    """Give a queued image its data; returns when the data is durable and the image active.
+
+    declared: announced bytes, None unknown. `BadRequest` (formats, store, size), `Conflict` (not queued), `Gone`
+    (deleted meanwhile), `TooLarge`, `FormatRefused`, and what the store raises. After a failure the image is queued
+    again and nothing of it is left in the store.
+    """
+    image = await get(service, ctx, image_id)
+    rights.require_upload(service.policy, ctx, image, chosen_store=store_id is not None)
+    _require_queued(image)
+    require_formats(image)
+    store = _writable(service, store_id)
+    await reach("upload.begin")
+    claim = await _claim(service, ctx, image_id, store)
+    await reach("upload.claimed")
+    try:
+        flow = _flow(service, image, _watched(source, declared), declared)
+        blob = await store.write(image_id, flow, size=declared, caller=owed.caller(ctx))
+        await reach("upload.written")
+        return await _activate(service, claim, blob, await flow.result())
+    except BaseException as error:
+        # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
+        if await asyncio.shield(service.spawn(_put_back(service, ctx, claim, store), "put back an upload")):
+            log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
+            return await get(service, ctx, image_id)
+        raise _as_upload_error(error) from error
+
+
+def _require_queued(image: Image) -> None:
+    if image.status != "queued":
+        raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
+
+
+def _writable(service: Service, store_id: str | None) -> Store:
+    name = store_id if store_id is not None else service.stores.default.name
+    store = service.stores.get(name)
+    if store is None:
+        raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
+    if Can.WRITE not in store.can:
+        raise WriteDisabled(f"The store '{name}' is read-only; choose another with the header X-Image-Meta-Store.")
+    return store
+
+
+def _as_upload_error(error: BaseException) -> BaseException:
+    if isinstance(error, BlobNotFound):
+        return Gone(error.message)
+    return error
+
+
+def _flow(service: Service, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
+    settings = service.settings
+    algorithms = ("md5",) if settings.legacy_md5 else ()
+    inspection = None
+    if image.container_format == "bare" and image.disk_format is not None:
+        inspection = Inspection(
+            image.disk_format,
+            vmdk_types=settings.formats.vmdk_allowed_types,
+            match=settings.formats.require_image_format_match,
+            nonfatal=settings.formats.gpt_safety_checks_nonfatal,
+        )
+    return Flow(
+        source,
+        declared=declared,
+        cap=settings.limits.image_size_cap,
+        digests=tuple(dict.fromkeys((*algorithms, settings.hashing_algorithm))),
+        inspection=inspection,
+        pool=service.digest_pool,
+    )
+
+
+async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncIterator[bytes]:
+    """The source itself, with its failpoints."""
+    received, half = 0, (declared or 0) // 2
+    async for chunk in source:
+        if received == 0:
+            await reach("upload.first_byte")
+        if received <= half < received + len(chunk):
+            await reach("upload.half")
+        received += len(chunk)
+        yield chunk
+    await reach("upload.received")
+
+
+async def _claim(service: Service, ctx: Context, image_id: str, store: Store) -> Claim:
+    """One transaction: the image is saving, and the bytes to come are claimed. What an earlier write left goes first."""
+    lease = service.settings.lease_time
+    old = await service.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
+    if old is not None:
+        left = old.id
+        # A claim without holder is only waiting for its next attempt: this is it.
+        mine = await service.db.write(lambda conn: claims.take(conn, left, service.holder, lease=lease, idle=True))
+        if mine is None:
+            raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
+        await store.discard(image_id, caller=owed.caller(ctx))
+        await service.db.write(lambda conn: claims.end(conn, left))
+    claim = owed.new_claim(service, "write", image_id, store.name)
+
+    def saving(current: Image) -> Image:
+        _require_queued(current)
+        require_formats(current)
+        return current.replace(status="saving")
+
+    async def begin(conn: AsyncConnection) -> None:
+        await images.change(conn, image_id, saving)
+        await claims.begin(conn, claim, lease=lease)
+
+    await service.db.write(begin)
+    return claim
+
+
+async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary) -> Image:
+    algorithm = service.settings.hashing_algorithm
+    location = Location(blob.url, {**blob.metadata, "store": claim.store})
+
+    def active(current: Image) -> Image:
+        if current.status != "saving":
+            raise Conflict(f"The image became {current.status} during the upload.")
+        return current.replace(
+            status="active",
+            size=summary.size,
+            virtual_size=summary.virtual_size,
+            checksum=summary.digests.get("md5"),
+            os_hash_algo=algorithm,
+            os_hash_value=summary.digests[algorithm],
+            locations=(*current.locations, location),
+        )
+
+    async def finish(conn: AsyncConnection) -> Image:
+        if not await claims.end(conn, claim.id, holder=service.holder):
+            raise Conflict("This upload took too long to come back from a stop; another process has cleaned it up.")
+        return await images.change(conn, claim.image_id, active)
+
+    try:
+        image = await service.db.write(finish)
+    except NotFound:
+        raise Gone(f"The image {claim.image_id} was deleted during the upload.") from None
+    await reach("upload.activated")
+    return image
+
+
+async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store) -> bool:
+    """After a failed upload: bytes away, image queued, claim ended. True when the upload had succeeded after all.
+
+    What cannot be done now stays with the claim, and so with the reaper.
+    """
+    try:
+        if not await service.db.write(
+            lambda conn: claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time)
+        ):
+            found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
+            return found is not None and found.status == "active"
+        await store.discard(claim.image_id, caller=owed.caller(ctx))
+        await release(service, claim)
+    except Exception as error:
+        await requeue(service, claim)
+        await owed.postpone(service, claim, error)
+    return False
+
+
+async def release(service: Service, claim: Claim) -> None:
+    """The bytes of a write claim are gone: the image is queued again (unless deleted meanwhile), the claim ends."""
+
+    async def undo(conn: AsyncConnection) -> None:
+        await claims.end(conn, claim.id)
+        try:
+            await images.change(conn, claim.image_id, _queued)
+        except NotFound:
+            pass
+
+    await service.db.write(undo)
+
+
+async def requeue(service: Service, claim: Claim) -> None:
+    """The image is queued again although its bytes are still owed."""
+    try:
+        await service.db.write(lambda conn: images.change(conn, claim.image_id, _queued))
+    except ImageServiceError as error:
+        log.warning("the image could not be queued again yet", image=claim.image_id, error=error.message)
+
+
+def _queued(current: Image) -> Image:
+    if current.status != "saving":
+        return current
+    return current.replace(status="queued", size=None, virtual_size=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Download:
+    """An open download: `start` and `length` in bytes of the range asked for, `size` of the whole."""
+
+    image: Image
+    reader: Reader
+    start: int
+    length: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Span:
+    """A byte range as asked: `first` to `last` inclusive (None: to the end), or the `suffix` last bytes."""
+
+    first: int = 0
+    last: int | None = None
+    suffix: int | None = None
+
+    def fits(self, size: int) -> bool:
+        """Whether the range lies within `size` bytes."""
+        try:
+            return self.resolve(size)[1] > 0
+        except BadRange:
+            return False
+
+    def resolve(self, size: int) -> tuple[int, int]:
+        """(start, length) within `size` bytes. `BadRange` when it lies outside."""
+        if self.suffix is not None:
+            start, end = max(0, size - self.suffix), size
+        else:
+            start = self.first
+            end = size if self.last is None else min(self.last + 1, size)
+        if start >= size or end <= start:
+            raise BadRange(
+                f"The range lies outside the {size} bytes of the image.", headers={"Content-Range": f"bytes */{size}"}
+            )
+        return start, end - start
+
+
+async def downloadable(service: Service, ctx: Context, image_id: str, *, prefer: Sequence[str] = ()) -> Image:
+    """The image, when the caller may have its data; `prefer` names stores, each of which must exist."""
+    for name in prefer:
+        if service.stores.get(name) is None:
+            raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
+    image = await get(service, ctx, image_id)
+    rights.require_download(service.policy, ctx, image, chosen_store=bool(prefer))
+    return image
+
+
+def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list[tuple[Store, Location]]:
+    """The readable locations: preferred stores first, then by weight, heaviest first."""
+    found = []
+    for location in image.locations:
+        store = service.stores.of(location)
+        if store is None:
+            log.warning("a location belongs to no configured store", image=image.id, store=location.store)
+        else:
+            found.append((store, location))
+
+    def rank(item: tuple[Store, Location]) -> tuple[int, int]:
+        name = item[0].name
+        return (prefer.index(name) if name in prefer else len(prefer), -service.stores.weight(name))
+
+    return sorted(found, key=rank)
+
+
+@asynccontextmanager
+async def download(
+    service: Service, ctx: Context, image: Image, *, span: Span | None = None, prefer: Sequence[str] = ()
+) -> AsyncIterator[Download]:
+    """Open the data in the first store that gives it. `BadRange`; `NotFound` when no store has the data any more;
+    `StoreUnavailable` when one that should have it does not answer."""
+    failures: list[ImageServiceError] = []
+    for store, location in in_order(service, image, prefer):
+        size = image.size or 0
+        async with AsyncExitStack() as stack:
+            try:
+                if image.size is None:
+                    size = await store.size(location.url, caller=owed.caller(ctx))
+                start, length = span.resolve(size) if span is not None else (0, size)
+                reader = await stack.enter_async_context(
+                    store.open(location.url, offset=start, length=length, caller=owed.caller(ctx))
+                )
+                if reader.size not in (None, size):
+                    raise BlobNotFound(f"the store has {reader.size} bytes where the image has {size}")
+            except BadRange as error:
+                if span is not None and span.fits(size):
+                    failures.append(BlobNotFound(error.message))  # the store has less than the image
+                    continue
+                raise
+            except ImageServiceError as error:
+                failures.append(error)
+                log.warning("a store could not give the data", image=image.id, store=store.name, error=error.message)
+                continue
+            yield Download(image, reader, start, length, size)
+            return
+    if not failures or all(isinstance(error, BlobNotFound) for error in failures):
+        raise NotFound(f"The data of the image {image.id} is in none of its stores; ask the operator.")
+    raise StoreUnavailable(f"No store can give the data of the image {image.id} now; try again later.")

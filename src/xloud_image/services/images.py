@@ -1,0 +1,122 @@
+"""Images: create, show, list, change, delete, deactivate, reactivate. Data moves in `services.data`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import images as rows
+from xloud_image.db.query import Query
+from xloud_image.db.query import find as find_rows
+from xloud_image.errors import BadRequest, Forbidden, Protected
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.model import Image
+from xloud_image.patch import Change
+from xloud_image.policy import images as rights
+from xloud_image.services import changes as apply
+from xloud_image.services import locations, owed
+from xloud_image.services.lookup import get
+from xloud_image.services.service import Service
+
+
+async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> Image:
+    """A new image in status queued. `Duplicate` when the id is or was in use."""
+    image = apply.new_image(
+        fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits
+    )
+    rights.require_create(service.policy, ctx, image)
+    await reach("create.begin")
+    await service.db.write(lambda conn: rows.create(conn, image))
+    await reach("create.stored")
+    return image
+
+
+async def find(service: Service, ctx: Context, query: Query) -> list[Image]:
+    """One page of the images that the caller may list (API reference, section "List")."""
+    service.policy.require(ctx, "get_images", {"project_id": ctx.project} if ctx.project else {})
+    return await service.db.read(lambda conn: find_rows(conn, query))
+
+
+async def change(service: Service, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
+    """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other."""
+    image = await get(service, ctx, image_id)
+    at_places = [item for item in changes if item.path[0] == "locations"]
+    if at_places and len(at_places) != len(changes):
+        raise BadRequest("Change locations and other fields in separate requests.")
+    if at_places:
+        return await locations.patch(service, ctx, image, at_places)
+    rights.require(service.policy, ctx, "modify_image", image)
+
+    def applied(current: Image) -> Image:
+        rights.require(service.policy, ctx, "modify_image", current)
+        result = apply.apply(current, changes, schema=service.schema, limits=service.settings.limits)
+        if result.visibility != current.visibility:
+            rights.require_visibility(service.policy, ctx, current, result.visibility)
+        if result.owner != current.owner:
+            rights.require_owner_change(service.policy, ctx, current)
+            if result.owner is None:
+                raise Forbidden("An image needs an owner.")
+        return result
+
+    await reach("change.begin")
+    changed = await service.db.write(lambda conn: rows.change(conn, image_id, applied, project=ctx.project))
+    await reach("change.stored")
+    return changed
+
+
+async def delete(service: Service, ctx: Context, image_id: str) -> None:
+    """The image is gone when this returns; bytes that a sick store would not give up are owed, and paid later.
+
+    `Protected`, `InUse` (the image stays as it was), `BadRequest` when its status does not allow it.
+    """
+    image = await get(service, ctx, image_id)
+    rights.require(service.policy, ctx, "delete_image", image)
+
+    def checked(current: Image) -> None:
+        if current.protected:
+            raise Protected(f"Image {image_id} is protected and cannot be deleted.")
+        if not current.may_become("deleted"):
+            raise BadRequest(f"An image in status {current.status} cannot be deleted.")
+
+    checked(image)
+    await reach("delete.begin")
+
+    async def hide(conn: AsyncConnection) -> tuple[Image, list[owed.Claim]]:
+        current = await rows.hide(conn, image_id, checked)
+        claims = await owed.begin_deletes(service, conn, current, current.locations, scope="image")
+        if not claims:
+            await rows.finish_delete(conn, image_id)
+        return current, claims
+
+    hidden, claims = await service.db.write(hide)
+    await reach("delete.marked")
+    if claims:
+        await owed.pay_image(service, ctx, hidden, claims)
+    await reach("delete.done")
+
+
+async def deactivate(service: Service, ctx: Context, image_id: str) -> None:
+    """Its data is no longer given out, but to administrators. Repeating it is fine."""
+    await _switch(service, ctx, image_id, "deactivate", "active", "deactivated")
+
+
+async def reactivate(service: Service, ctx: Context, image_id: str) -> None:
+    """Undo `deactivate`. Repeating it is fine."""
+    await _switch(service, ctx, image_id, "reactivate", "deactivated", "active")
+
+
+async def _switch(service: Service, ctx: Context, image_id: str, rule: str, before: str, after: str) -> None:
+    image = await get(service, ctx, image_id)
+    rights.require(service.policy, ctx, rule, image)
+
+    def switched(current: Image) -> Image:
+        if current.status == after:
+            return current
+        if current.status != before:
+            raise Forbidden(f"Only an image in status {before} can be {rule}d; this one is {current.status}.")
+        return current.replace(status=after)
+
+    await service.db.write(lambda conn: rows.change(conn, image_id, switched, project=ctx.project))

@@ -1,0 +1,146 @@
+"""Bytes that must go from a store: marked in the transaction that hides them, removed after it, owed until they are gone.
+
+The rule for every store alike: what a client deleted is gone for clients at once. A store that is down keeps its
+bytes for the moment; a durable claim says so, the reaper asks again, `xloud-image stores owed` shows it. Only a store
+that answers «in use» (`InUse`) undoes the deletion.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import claims as rows
+from xloud_image.db import images
+from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StoreUnavailable
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.model import Claim, Image, Location
+from xloud_image.services.service import Service
+from xloud_image.stores.base import Caller, Can
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY = 30  # seconds; doubled with each attempt
+_LAST_RETRY = 3600
+
+
+def caller(ctx: Context) -> Caller:
+    """The caller as stores know it."""
+    return Caller(user=ctx.user, project=ctx.project, token=ctx.token)
+
+
+def new_claim(
+    service: Service, kind: str, image_id: str, store: str, *, url: str | None = None, scope: str = "image"
+) -> Claim:
+    """A claim of this process."""
+    return Claim(
+        id=str(uuid.uuid4()), kind=kind, image_id=image_id, store=store, url=url, scope=scope, holder=service.holder
+    )
+
+
+async def begin_deletes(
+    service: Service, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
+) -> list[Claim]:
+    """Write a claim for each location whose bytes are ours to remove; read-only stores have none.
+
+    A location whose store is not configured now is owed as well: the store may come back.
+    """
+    claims = []
+    for location in locations:
+        store = service.stores.of(location)
+        if store is not None and Can.WRITE not in store.can:
+            continue
+        name = store.name if store is not None else (location.store or "")
+        claim = new_claim(service, "delete", image.id, name, url=location.url, scope=scope)
+        await rows.begin(conn, claim, lease=service.settings.lease_time)
+        claims.append(claim)
+    return claims
+
+
+async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None:
+    """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises."""
+    assert claim.url is not None
+    store = service.stores.of(Location(claim.url, {"store": claim.store}))
+    if store is None:
+        raise StoreUnavailable(f"no configured store holds the data; it was in store '{claim.store}'")
+    try:
+        await store.delete(claim.url, caller=who)
+    except BlobNotFound:
+        log.info("the data was gone already", image=claim.image_id, store=claim.store)
+
+
+async def postpone(service: Service, claim: Claim, error: BaseException) -> None:
+    """Leave a claim to a later attempt."""
+    wait = min(_FIRST_RETRY * 2**claim.attempts, _LAST_RETRY)
+    reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
+    log.warning("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
+    await service.db.write(
+        lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason)
+    )
+
+
+async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
+    """Remove the bytes of a hidden image. `InUse`: the image is back as it was, less locations already removed."""
+    paid: list[Claim] = []
+    for claim in claims:
+        try:
+            await pay(service, claim, caller(ctx))
+        except InUse:
+            await _revive(service, image, claims, {other.url for other in paid})
+            raise
+        except Exception as error:
+            await postpone(service, claim, error)
+        else:
+            paid.append(claim)
+    await reach("delete.bytes_gone")
+
+    async def finish(conn: AsyncConnection) -> None:
+        await images.finish_delete(conn, image.id)
+        for claim in paid:
+            await rows.end(conn, claim.id)
+
+    await service.db.write(finish)
+
+
+async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:
+    async def undo(conn: AsyncConnection) -> None:
+        await images.revive(conn, image.id, image.status)
+        if gone:
+            await images.change(
+                conn,
+                image.id,
+                lambda now: now.replace(locations=tuple(loc for loc in now.locations if loc.url not in gone)),
+            )
+        for claim in claims:
+            await rows.end(conn, claim.id)
+
+    await service.db.write(undo)
+
+
+async def pay_location(service: Service, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]) -> None:
+    """Remove the bytes of a location that was taken from its image. `InUse`: the location is back."""
+    for claim in claims:
+        try:
+            await pay(service, claim, caller(ctx))
+        except InUse:
+            await _put_back(service, image, location, claim)
+            raise
+        except Exception as error:
+            await postpone(service, claim, error)
+        else:
+            await reach("delete.bytes_gone")
+            await service.db.write(lambda conn, claim=claim: rows.end(conn, claim.id))  # type: ignore[misc]
+
+
+async def _put_back(service: Service, image: Image, location: Location, claim: Claim) -> None:
+    back = Location(location.url, location.metadata)
+
+    async def undo(conn: AsyncConnection) -> None:
+        await images.change(conn, image.id, lambda now: now.replace(locations=(*now.locations, back)))
+        await rows.end(conn, claim.id)
+
+    await service.db.write(undo)

@@ -1,0 +1,99 @@
+"""What one process holds to serve requests: settings, database, stores, rights, threads. Opened after the fork.
+
+State and where it lives: claims, images and rights of members are shared (the database); the operator's rules, the
+token cache, health of stores, thread pools and limits are per process, because each process must be able to answer
+alone; nothing is per node but the files of a file store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+
+from xloud_image.config.settings import Settings
+from xloud_image.db.engine import Database
+from xloud_image.policy import Policy
+from xloud_image.schemas import ImageSchema
+from xloud_image.stores import Stores
+
+log = structlog.get_logger(__name__)
+
+
+def new_holder() -> str:
+    """A name for this process that tells a successor on the same node whether the process still lives.
+
+    Shape: host/pid namespace/pid/start time/random. Process numbers mean something only within one namespace.
+    """
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = "?"
+    return f"{socket.gethostname()[:80]}/{namespace}/{os.getpid()}/{_started(os.getpid())}/{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(holder: str) -> bool:
+    """Whether the process that called itself `holder` certainly runs no more; only answerable on its own node."""
+    here = new_holder().split("/")
+    parts = holder.split("/")
+    if len(parts) != 5 or parts[:2] != here[:2] or not parts[2].isdigit():
+        return False
+    return _started(int(parts[2])) != parts[3]
+
+
+def _started(pid: int) -> str:
+    """Start time in clock ticks since boot, '' when there is no such process or it is only waited for."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+class Service:
+    """The open parts, and the tasks that run beside requests."""
+
+    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+        self.settings = settings
+        self.policy = policy or Policy(settings.policy)
+        self.schema = ImageSchema.load(settings.formats, settings.schema_image_file)
+        self.db = Database(settings.database)
+        self.stores = Stores(settings.stores, settings.default_store)
+        self.holder = new_holder()
+        # Two digests for each of a few uploads at once: more threads than cores only switch.
+        self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Open database and stores. A sick store does not stop the service."""
+        await self.db.start()
+        await self.stores.start()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run beside requests until done or the service closes; its failure is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task beside requests failed", task=task.get_name(), error=str(task.exception()))
+
+    async def aclose(self) -> None:
+        """Stop the tasks and close everything; claims that are still open are left to the reaper."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.stores.aclose()
+        await self.db.aclose()
+        self.digest_pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,39 @@
+"""Tags of an image, one at a time (whole lists change by PATCH)."""
+
+from __future__ import annotations
+
+from xloud_image.db import images as rows
+from xloud_image.errors import NotFound
+from xloud_image.identity.context import Context
+from xloud_image.model import Image
+from xloud_image.policy import images as rights
+from xloud_image.services import changes
+from xloud_image.services.lookup import get
+from xloud_image.services.service import Service
+
+
+async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
+    """Adding a tag that is there already is fine. `BadRequest` over 255 characters, `QuotaExceeded`."""
+    service.schema.check("tags", [tag])
+    rights.require(service.policy, ctx, "modify_image", await get(service, ctx, image_id))
+
+    def added(current: Image) -> Image:
+        if tag in current.tags:
+            return current
+        changed = current.replace(tags=(*current.tags, tag))
+        changes.require_counts(changed, service.settings.limits, tags=len(changed.tags))
+        return changed
+
+    await service.db.write(lambda conn: rows.change(conn, image_id, added, project=ctx.project))
+
+
+async def remove(service: Service, ctx: Context, image_id: str, tag: str) -> None:
+    """`NotFound` when the image does not have the tag."""
+    rights.require(service.policy, ctx, "modify_image", await get(service, ctx, image_id))
+
+    def removed(current: Image) -> Image:
+        if tag not in current.tags:
+            raise NotFound(f"The image has no tag '{tag[:80]}'.")
+        return current.replace(tags=tuple(other for other in current.tags if other != tag))
+
+    await service.db.write(lambda conn: rows.change(conn, image_id, removed, project=ctx.project))
