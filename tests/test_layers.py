@@ -24,6 +24,7 @@ FLOORS = (
     ("streams", "policy", "schemas", "patch"),
     ("inspection",),
     ("model",),
+    ("logs",),
     ("config",),
     ("failpoints",),
     ("errors",),
@@ -41,11 +42,11 @@ BESIDE = {
 }
 
 # of stores/, what is not a backend
-STORES_ITSELF = {"__init__", "base", "testing", "threads"}
+STORES_ITSELF = {"__init__", "base", "layers", "testing", "threads"}
 # what a backend may import, so that one from outside can be written with no more
 FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.threads", "config.store_options"}
 # the backends that are several files
-PARTS = {"disk": "file", "disk_errors": "file", "file_options": "file"}
+PARTS = {"disk": "file", "file_options": "file"}
 
 LONG = 400
 
