@@ -171,42 +171,41 @@ class FileStore(Store):
         plain_key(key)
         if self._metadata_error:
             raise WriteDenied(f"store {self.name} takes no data: its metadata file is wrong; see the service's log")
-        steps = _Steps(self._threads, await self._begin(key, size), self._writing)
-        draft = steps.draft
-        try:
+        steps = await self._begin(key, size)
+        async with self._all_or_nothing(steps):
             await self._receive(steps, source, size)
-            await steps.begin(draft.sync)
-            await steps.begin(draft.publish)
+            await steps.begin(steps.draft.sync)
+            await steps.begin(steps.draft.publish)
             await steps.end()
-        except BaseException:
-            await _finish(self._abandon(steps))
-            raise
-        return Blob(f"file://{draft.path}/{key}", draft.written, self._metadata.get(draft.path, {}))
+        path = steps.draft.path
+        return Blob(f"file://{path}/{key}", steps.draft.written, self._metadata.get(path, {}))
 
-    async def _begin(self, key: str, size: int | None) -> Draft:
+    async def _begin(self, key: str, size: int | None) -> _Steps:
         """A draft in the directory of the highest priority that has room; one that is broken is passed over."""
         failure: ImageServiceError | None = None
-        for wanted in (_ROOMY, 1) if size is None and len(self.paths) > 1 else (1 if size is None else size,):
+        for room in (_ROOMY, 1) if size is None and len(self.paths) > 1 else (1 if size is None else size,):
             for path in self.paths:
                 others = [other for other in self.paths if other != path]
-                draft = functools.partial(
-                    Draft,
-                    path,
-                    key,
-                    size=size,
-                    room=wanted,
-                    mode=self._mode,
-                    thin=self._thin,
-                    others=others,
-                )
+                draft = Draft(path, key, mode=self._mode, thin=self._thin, others=others)
+                steps = _Steps(self._threads, draft, self._writing)
                 try:
-                    with self._writing(path):
-                        return await self._threads.run(draft, lost=Draft.remove)
+                    async with self._all_or_nothing(steps):
+                        await steps.begin(functools.partial(draft.create, size, room))
+                        await steps.end()
+                        return steps
                 except (StoreFull, WriteDenied, StoreUnavailable) as error:
                     if failure is None or isinstance(error, StoreFull):
                         failure = error
         assert failure is not None
         raise failure
+
+    @contextlib.asynccontextmanager
+    async def _all_or_nothing(self, steps: _Steps) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            await _finish(self._abandon(steps))
+            raise
 
     async def _receive(self, steps: _Steps, source: AsyncIterator[bytes], size: int | None) -> None:
         """While one batch is being written the next is being received. The source's errors pass through."""

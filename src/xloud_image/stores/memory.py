@@ -90,7 +90,8 @@ class MemoryStore(Store):
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         self._require_write()
-        for writer in [writer for writer, its in self.running.items() if its == plain_key(key)]:
+        plain_key(key)
+        for writer in [writer for writer, its in self.running.items() if its == key]:
             del self.running[writer]
         self.blobs.pop(key, None)
 

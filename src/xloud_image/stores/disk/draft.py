@@ -38,45 +38,37 @@ class Draft:
     so a draft leaves nothing also when its writer has long given up on a hung file system.
     """
 
-    def __init__(
-        self,
-        path: str,
-        key: str,
-        *,
-        size: int | None,
-        room: int,
-        mode: int,
-        thin: bool,
-        others: Sequence[str],
-    ) -> None:
-        """`room`: bytes that must be free, else ENOSPC before the first byte comes (thin: one, it may shrink)."""
+    def __init__(self, path: str, key: str, *, mode: int, thin: bool, others: Sequence[str]) -> None:
+        """Does nothing yet. `others`: the further directories of the store; `thin`: leave holes for zeros."""
         self.path, self.key = path, key
-        self._thin, self._others = thin, others
+        self._mode, self._thin, self._others = mode, thin, others
         self._name = f".{key}.{secrets.token_hex(8)}.part"
         self._lock = threading.Lock()
         self._busy = False
         self._gone = False
         self._removing = False
-        self.removed = False  # nothing of it is left
+        self.removed = True  # nothing of it is there
+        self._fd = -1
         self._final: int | None = None  # inode of the final name once it is ours
         self._flushed = 0
         self.written = 0
-        with directory(path) as handle:
+
+    def create(self, size: int | None, room: int) -> None:
+        """Make the temporary file. FileExistsError when the key is taken; ENOSPC, before the first byte comes, when
+        fewer than `room` bytes are free (thin: than one, for it may shrink)."""
+        with self._working(), directory(self.path) as handle:
             self._absent(handle)
             free = os.fstatvfs(handle)
-            if free.f_bavail * free.f_frsize < (min(room, 1) if thin else room):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            if free.f_bavail * free.f_frsize < (min(room, 1) if self._thin else room):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self._name, flags, 0o666, dir_fd=handle)
-        try:
+            self.removed = False
             reach_in_thread("file.created")
-            if mode:
-                os.fchmod(self._fd, mode)
-            if size and not thin:
+            if self._mode:
+                os.fchmod(self._fd, self._mode)
+            if size and not self._thin:
                 allocate(self._fd, size)
-        except BaseException:
-            self.remove()
-            raise
 
     def _absent(self, handle: int) -> None:
         """FileExistsError when a finished blob of the key is here or in another directory of the store."""
@@ -213,7 +205,7 @@ class Draft:
     def remove(self) -> None:
         """Take away both names and close. Twice is once."""
         with self._lock:
-            if self._removing:
+            if self._removing or self.removed:
                 return
             self._removing = True
         try:

@@ -1,0 +1,101 @@
+"""The stores of this package behind the hooks of the suite; the test modules give them a place and layers."""
+
+import contextlib
+import secrets
+from pathlib import Path
+from typing import Any, ClassVar
+
+from xloud_image.stores.base import Can, Store
+from xloud_image.stores.file import FileStore
+from xloud_image.stores.layers import Layer, wrap
+from xloud_image.stores.memory import MemoryStore
+from xloud_image.stores.testing import StoreSuite, Suite
+
+
+def file_options(directory: Path | str, **given: Any) -> dict[str, Any]:
+    """Every option of the file store: the defaults, and what is given by its name without `filesystem_`."""
+    options = {option.name: option.default for option in FileStore.OPTIONS}
+    options["filesystem_store_datadir"] = str(directory)
+    for name, value in given.items():
+        assert f"filesystem_{name}" in options
+        options[f"filesystem_{name}"] = value
+    return options
+
+
+class FileHooks(StoreSuite):
+    """A file store in `self.directories()`; WRAPPED: with all layers."""
+
+    WRAPPED: ClassVar[bool] = False
+    OPTIONS: ClassVar[dict[str, Any]] = {}
+
+    def directories(self) -> list[Path]:
+        return [self.tmp / "images"]
+
+    def options(self) -> dict[str, Any]:
+        paths = self.directories()
+        options = file_options(paths[0], **self.OPTIONS)
+        if len(paths) > 1:
+            several = [f"{path}:{number}" for number, path in enumerate(reversed(paths))]
+            options["filesystem_store_datadirs"] = several
+        return options
+
+    async def make(self) -> Store:
+        store = FileStore("fast", self.options())
+        return wrap(store) if self.WRAPPED else store
+
+    async def peek(self, key: str) -> bytes | None:
+        found = [path / key for path in self.directories() if (path / key).exists()]
+        assert len(found) <= 1
+        return found[0].read_bytes() if found else None
+
+    async def put_behind(self, key: str, data: bytes) -> str:
+        file = self.directories()[-1] / key
+        file.write_bytes(data)
+        return f"file://{file}"
+
+    async def leftovers(self) -> list[str]:
+        return [file.name for path in self.directories() for file in path.iterdir() if file.name.startswith(".")]
+
+    async def leave_behind(self, key: str) -> bool:
+        for path in self.directories():
+            (path / f".{key}.{secrets.token_hex(8)}.part").write_bytes(b"half")
+        # killed after the final name was given and before the other one was taken away
+        draft = self.directories()[0] / f".{key}.0123456789abcdef.part"
+        draft.write_bytes(b"whole")
+        with contextlib.suppress(OSError):  # no hard links there
+            (self.directories()[0] / key).hardlink_to(draft)
+        return True
+
+
+class MemoryHooks(Suite):
+    """A memory store; what lies behind its back is its dictionary."""
+
+    SHARED = False
+    WRAPPED: ClassVar[bool] = False
+    WRITABLE: ClassVar[bool] = True
+
+    @property
+    def memory(self) -> MemoryStore:
+        store = self.store
+        while isinstance(store, Layer):
+            store = store.inner
+        assert isinstance(store, MemoryStore)
+        return store
+
+    async def make(self) -> Store:
+        store = MemoryStore("ram", {}, writable=self.WRITABLE)
+        assert (Can.WRITE in store.can) == self.WRITABLE
+        return wrap(store) if self.WRAPPED else store
+
+    async def peek(self, key: str) -> bytes | None:
+        return self.memory.blobs.get(key)
+
+    async def put_behind(self, key: str, data: bytes) -> str:
+        self.memory.blobs[key] = data
+        return f"memory://ram/{key}"
+
+    async def leftovers(self) -> list[str]:
+        return list(self.memory.running.values())
+
+    async def leave_behind(self, key: str) -> bool:
+        return False
