@@ -14,7 +14,8 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── WrongMediaType               415   └── FormatRefused
     ├── BadRange                     416
     ├── HeaderTooLarge               431
-    ├── Unavailable                  503   ├── StoreUnavailable  ├── WriteDenied  ├── IdentityUnavailable  ├── DatabaseUnavailable
+    ├── Unavailable                  503   ├── StoreUnavailable  ├── WriteDenied
+    │                                      ├── IdentityUnavailable  └── DatabaseUnavailable
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported
     └── ConfigError                  exit 1, never an answer
 """

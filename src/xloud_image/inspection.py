@@ -54,7 +54,7 @@ class Inspection:
         for inspector in list(self._undecided):
             try:
                 inspector.eat_chunk(chunk)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - see below
                 # Parsers of hostile data may fail in any way; a failure means «not this format».
                 self._undecided.remove(inspector)
                 self._refuse_if_claimed(inspector, str(error))
@@ -80,7 +80,7 @@ class Inspection:
     def virtual_size(self, received: int) -> int | None:
         """Bytes that a guest sees, from the header found; for raw data the number of bytes received. After `end`."""
         for inspector in self._found:
-            if inspector.NAME == self._claimed:
+            if self._claimed == inspector.NAME:
                 return int(inspector.virtual_size) or None
         return received if self._claimed in ("raw", "iso", "gpt") and not self._alien() else None
 
@@ -114,7 +114,7 @@ class Inspection:
             )
 
     def _refuse_if_claimed(self, inspector: formats.FileInspector, why: str) -> None:
-        if self._match and inspector.NAME == self._claimed and self._claimed != "gpt":
+        if self._match and self._claimed == inspector.NAME and self._claimed != "gpt":
             raise FormatRefused(f"the data is not {self._claimed}: {why}; {_HINT}")
 
     def _compare(self, names: set[str], *, early: bool = False) -> None:
@@ -135,5 +135,5 @@ class Inspection:
 def _matches(inspector: formats.FileInspector) -> bool:
     try:
         return bool(inspector.format_match)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the parser of hostile data may fail in any way
         return False

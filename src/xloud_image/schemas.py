@@ -20,9 +20,7 @@ from xloud_image.model import MEMBER_STATUSES, STATUSES, VISIBILITIES
 
 Json = dict[str, Any]
 
-UUID_PATTERN: Final = (
-    "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"  # fmt: skip
-)
+UUID_PATTERN: Final = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 MAX_NAME: Final = 255
 MAX_INT: Final = 2**31 - 1
 
@@ -83,14 +81,12 @@ def image_properties(formats: Formats) -> Json:
     return {
         "id": _text("The image's UUID; chosen by the service unless given.", null=False, pattern=UUID_PATTERN),
         "name": _text("A name for people; need not be unique.", maxLength=MAX_NAME),
-        "status": _read_only("Where the image is in its life.", enum=[s for s in STATUSES]),
+        "status": _read_only("Where the image is in its life.", enum=list(STATUSES)),
         "visibility": _text("Who can see the image.", null=False, enum=list(VISIBILITIES)),
         "protected": {"type": "boolean", "description": "A protected image cannot be deleted."},
         "os_hidden": {"type": "boolean", "description": "A hidden image is left out of lists unless asked for."},
         "owner": _text("The project that owns the image.", maxLength=MAX_NAME),
-        "container_format": _text(
-            "What is wrapped around the disk image.", enum=[None, *formats.container_formats]
-        ),
+        "container_format": _text("What is wrapped around the disk image.", enum=[None, *formats.container_formats]),
         "disk_format": _text("The format of the disk image.", enum=[None, *formats.disk_formats]),
         "min_disk": {
             "type": "integer",

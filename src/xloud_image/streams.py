@@ -53,7 +53,8 @@ class _Digest:
         """Return when no more than `behind` bytes wait."""
         with self._lock:
             if self._behind <= behind:
-                return self._raise()
+                self._raise()
+                return
             self._threshold = behind
             waiter = self._waiter = self._loop.create_future()
         await waiter
@@ -79,7 +80,7 @@ class _Digest:
                 for chunk in batch:
                     self._hash.update(chunk)
                     size += len(chunk)
-            except BaseException as error:  # handed to the stream, which must not wait for ever
+            except BaseException as error:  # noqa: BLE001 - handed to the stream, which must not wait for ever
                 self._error = error
             del batch, chunk
             waiter = None
@@ -192,4 +193,3 @@ class Flow:
         virtual = self._inspection.virtual_size(self.size) if self._inspection is not None else None
         hexes = {name: digest.hexdigest() for name, digest in zip(self._names, self._digests, strict=True)}
         return Summary(self.size, hexes, virtual)
-

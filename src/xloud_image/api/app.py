@@ -6,6 +6,7 @@ the rest of an unread body. Handlers of /v2 run only with a context.
 
 from __future__ import annotations
 
+import logging
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -78,7 +79,7 @@ _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 def build(service: Service, identity: Identity) -> web.Application:
     """The application of one process; `service` and `identity` are started and closed by the caller."""
     app = web.Application(
-        middlewares=[_way], client_max_size=service.settings.server.max_request_body_size, logger=_Quiet()
+        middlewares=[_way], client_max_size=service.settings.server.max_request_body_size, logger=_quiet()
     )
     app[SERVICE] = service
     app[IDENTITY] = identity
@@ -93,11 +94,11 @@ def build(service: Service, identity: Identity) -> web.Application:
     return app
 
 
-class _Quiet:
-    """aiohttp's own application log: our one error handler has said it already."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
+def _quiet() -> logging.Logger:
+    """aiohttp's own application log says nothing: our one error handler has said it already."""
+    quiet = logging.getLogger("aiohttp.quiet")
+    quiet.disabled = True
+    return quiet
 
 
 @web.middleware
@@ -171,7 +172,7 @@ async def _without_prefix(request: web.Request, handler: Handler) -> tuple[web.R
     match = await request.app.router.resolve(again)
     match.add_app(request.app)
     match.freeze()
-    again._match_info = match  # the only way to hand a request to another route within the application
+    again._match_info = match  # noqa: SLF001  # the only way to hand a request to another route within the application
     return again, match.handler
 
 
@@ -236,4 +237,3 @@ async def _answer_early(request: web.Request, response: web.StreamResponse) -> N
     await response.prepare(request)
     await response.write_eof()
     await receiving.linger(request)
-

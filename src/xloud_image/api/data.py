@@ -75,7 +75,7 @@ def _head(image: Image, size: int, span: data.Span | None, headers: dict[str, st
 
 
 def _headers(image: Image) -> dict[str, str]:
-    headers = {hdrs.CONTENT_TYPE: OCTETS, hdrs.ACCEPT_RANGES: "bytes"}
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: OCTETS, hdrs.ACCEPT_RANGES: "bytes"}
     if image.checksum:
         headers["Content-MD5"] = image.checksum
     digest = image.os_hash_value or image.checksum

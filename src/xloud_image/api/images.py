@@ -1,4 +1,4 @@
-"""Handlers of images, tags, members and actions. Each reads the request, asks one service function, writes the answer."""
+"""Handlers of images, tags, members and actions: read the request, ask one service function, write the answer."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -43,7 +43,12 @@ async def schema(request: web.Request) -> web.Response:
     """GET /v2/schemas/{name} → 200."""
     name = request.match_info["name"]
     own = service(request).schema
-    known = {"image": lambda: own.image, "images": lambda: own.images, "member": schemas.member, "members": schemas.members}
+    known = {
+        "image": lambda: own.image,
+        "images": lambda: own.images,
+        "member": schemas.member,
+        "members": schemas.members,
+    }
     if name not in known:
         raise NotFound(f"There is no schema '{name[:80]}' here.")
     return wire.answer(known[name]())
@@ -83,7 +88,8 @@ async def usage(request: web.Request) -> web.Response:
 async def health(request: web.Request) -> web.Response:
     """GET of the health path → 200 `OK`, or 503 while the operator's disable file exists. No token needed."""
     file = service(request).settings.health.disable_by_file_path
-    if file and await asyncio.to_thread(os.path.exists, file):
+    disabled = await asyncio.to_thread(Path(file).exists) if file else False
+    if disabled:
         return web.Response(status=503, text="DISABLED BY FILE")
     return web.Response(text="OK")
 

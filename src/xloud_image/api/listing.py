@@ -14,7 +14,8 @@ from typing import Any, Final
 from multidict import MultiMapping
 
 from xloud_image.config.settings import Limits
-from xloud_image.db.query import COLUMNS, COMPARE, LISTED, NUMBERS, SORT_KEYS, TIMES, Direction, Query
+from xloud_image.db.filters import COMPARE
+from xloud_image.db.query import COLUMNS, LISTED, NUMBERS, SORT_KEYS, TIMES, Direction, Query
 from xloud_image.errors import BadRequest
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, VISIBILITIES
@@ -150,7 +151,9 @@ def _time(name: str, text: str) -> tuple[str, dt.datetime]:
     try:
         value = dt.datetime.fromisoformat(rest.strip().replace(" ", "+"))
     except ValueError:
-        raise BadRequest(f"'{name}' is a time like 2030-01-31T12:00:00Z, with gt: gte: lt: lte: eq: neq: in front.") from None
+        raise BadRequest(
+            f"'{name}' is a time like 2030-01-31T12:00:00Z, with gt: gte: lt: lte: eq: neq: in front."
+        ) from None
     if value.tzinfo is not None:
         try:
             value = value.astimezone(dt.UTC).replace(tzinfo=None)

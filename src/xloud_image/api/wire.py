@@ -28,9 +28,7 @@ _INTERNAL: Final = frozenset({"os_glance_stage_host", "os_glance_hash_op_host"})
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A JSON answer."""
-    return web.Response(
-        body=orjson.dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON, **(headers or {})}
-    )
+    return web.Response(body=orjson.dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON, **(headers or {})})
 
 
 async def body(request: web.Request) -> Any:
@@ -61,9 +59,7 @@ def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
     """One image as the caller may see it."""
     path = f"/v2/images/{value.id}"
     shown: dict[str, Any] = {
-        name: text if text is not None else ""
-        for name, text in value.properties.items()
-        if name not in _INTERNAL
+        name: text if text is not None else "" for name, text in value.properties.items() if name not in _INTERNAL
     }
     shown |= {
         "id": value.id,
@@ -93,9 +89,9 @@ def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
     if settings.multi_store and value.locations:
         shown["stores"] = ",".join(_stores(service, value))
     exposure = settings.exposure
-    if exposure.show_multiple_locations or exposure.show_image_direct_url:
-        if rights.may_see_locations(service.policy, ctx, value):
-            _expose(service, value, shown)
+    exposed = exposure.show_multiple_locations or exposure.show_image_direct_url
+    if exposed and rights.may_see_locations(service.policy, ctx, value):
+        _expose(service, value, shown)
     return shown
 
 

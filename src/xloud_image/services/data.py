@@ -8,6 +8,7 @@ active one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -134,7 +135,7 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
 
 
 async def _claim(service: Service, ctx: Context, image_id: str, store: Store) -> Claim:
-    """One transaction: the image is saving, and the bytes to come are claimed. What an earlier write left goes first."""
+    """In one transaction: the image is saving, the bytes to come are claimed. What an earlier write left goes first."""
     lease = service.settings.lease_time
     old = await service.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
     if old is not None:
@@ -203,7 +204,7 @@ async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store) 
             return found is not None and found.status == "active"
         await store.discard(claim.image_id, caller=owed.caller(ctx))
         await release(service, claim)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
         await requeue(service, claim)
         await owed.postpone(service, claim, error)
     return False
@@ -214,10 +215,8 @@ async def release(service: Service, claim: Claim) -> None:
 
     async def undo(conn: AsyncConnection) -> None:
         await claims.end(conn, claim.id)
-        try:
+        with contextlib.suppress(NotFound):
             await images.change(conn, claim.image_id, _queued)
-        except NotFound:
-            pass
 
     await service.db.write(undo)
 

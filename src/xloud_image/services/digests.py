@@ -6,6 +6,7 @@ waits for its data to be verified it is importing, with the expected digest in i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,7 +32,7 @@ async def settle(service: Service, claim: Claim) -> None:
         summary = await _read(service, image, claim)
     except BlobNotFound as error:
         await _finish(service, claim, None, error.message)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         if image.status == "importing" and claim.attempts >= service.settings.exposure.http_retries:
             await _finish(service, claim, None, f"the data could not be read: {type(error).__name__}")
         else:
@@ -86,9 +87,7 @@ async def _finish(service: Service, claim: Claim, summary: Summary | None, why: 
 
     async def finish(conn: Any) -> None:
         if await claims.end(conn, claim.id, holder=service.holder):
-            try:
+            with contextlib.suppress(NotFound):
                 await images.change(conn, claim.image_id, settled)
-            except NotFound:
-                pass
 
     await service.db.write(finish)

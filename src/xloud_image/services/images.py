@@ -13,7 +13,7 @@ from xloud_image.db.query import find as find_rows
 from xloud_image.errors import BadRequest, Forbidden, Protected
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Image
+from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import changes as apply
@@ -24,9 +24,7 @@ from xloud_image.services.service import Service
 
 async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> Image:
     """A new image in status queued. `Duplicate` when the id is or was in use."""
-    image = apply.new_image(
-        fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits
-    )
+    image = apply.new_image(fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits)
     rights.require_create(service.policy, ctx, image)
     await reach("create.begin")
     await service.db.write(lambda conn: rows.create(conn, image))
@@ -84,7 +82,7 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
     checked(image)
     await reach("delete.begin")
 
-    async def hide(conn: AsyncConnection) -> tuple[Image, list[owed.Claim]]:
+    async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
         current = await rows.hide(conn, image_id, checked)
         claims = await owed.begin_deletes(service, conn, current, current.locations, scope="image")
         if not claims:

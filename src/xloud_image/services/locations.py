@@ -1,6 +1,6 @@
 """Locations of an image: by PATCH, by the locations API (2.17), and removing the data from one store.
 
-Source: Image API reference, sections "PATCH" (Locations by PATCH), "Locations API" and "Tags, members, actions, stores".
+Source: Image API reference, sections "PATCH" (by PATCH), "Locations API" and "Tags, members, actions, stores".
 """
 
 from __future__ import annotations
@@ -154,9 +154,7 @@ def _index(place: str, count: int) -> int:
     return int(place)
 
 
-async def _measured(
-    service: Service, ctx: Context, url: str, metadata: Mapping[str, Any]
-) -> tuple[Location, int]:
+async def _measured(service: Service, ctx: Context, url: str, metadata: Mapping[str, Any]) -> tuple[Location, int]:
     """The location with its store's id, and the bytes there. `BadRequest` when no store can have it."""
     scheme = url.partition("://")[0].lower()
     if scheme in _REFUSED:

@@ -1,4 +1,4 @@
-"""Bytes that must go from a store: marked in the transaction that hides them, removed after it, owed until they are gone.
+"""Bytes that must go from a store: marked in the transaction that hides them, removed after it, owed until gone.
 
 The rule for every store alike: what a client deleted is gone for clients at once. A store that is down keeps its
 bytes for the moment; a durable claim says so, the reaper asks again, `xloud-image stores owed` shows it. Only a store
@@ -78,9 +78,7 @@ async def postpone(service: Service, claim: Claim, error: BaseException) -> None
     wait = min(_FIRST_RETRY * 2**claim.attempts, _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     log.warning("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
-    await service.db.write(
-        lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason)
-    )
+    await service.db.write(lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason))
 
 
 async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
@@ -92,7 +90,7 @@ async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequen
         except InUse:
             await _revive(service, image, claims, {other.url for other in paid})
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
             await postpone(service, claim, error)
         else:
             paid.append(claim)
@@ -121,7 +119,9 @@ async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone:
     await service.db.write(undo)
 
 
-async def pay_location(service: Service, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]) -> None:
+async def pay_location(
+    service: Service, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]
+) -> None:
     """Remove the bytes of a location that was taken from its image. `InUse`: the location is back."""
     for claim in claims:
         try:
@@ -129,7 +129,7 @@ async def pay_location(service: Service, ctx: Context, image: Image, location: L
         except InUse:
             await _put_back(service, image, location, claim)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
             await postpone(service, claim, error)
         else:
             await reach("delete.bytes_gone")

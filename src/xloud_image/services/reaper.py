@@ -31,7 +31,7 @@ async def run(service: Service) -> None:
             if loop.time() >= next_look:
                 next_look = loop.time() + settings.reaper_interval
                 await once(service)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the next turn may succeed
             log.warning("the reaper could not work", error=str(error))
         await asyncio.sleep(every)
 
@@ -73,7 +73,7 @@ async def _settle(service: Service, claim: Claim) -> None:
             await digests.settle(service, claim)
         else:
             await _finish_delete(service, claim)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         await owed.postpone(service, claim, error)
 
 
