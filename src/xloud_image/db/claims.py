@@ -7,7 +7,7 @@ node gave must not look expired to another. SQLite has one node; its clock is th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -83,9 +83,9 @@ async def renew(conn: AsyncConnection, claim_id: str, holder: str, *, lease: flo
     return await _update(conn, (claims.c.id == claim_id, claims.c.holder == holder), lease_until=_after(conn, lease))
 
 
-async def renew_all(conn: AsyncConnection, holder: str, *, lease: float) -> None:
-    """Hold on to everything that this process holds for `lease` more seconds from now."""
-    await conn.execute(claims.update().where(claims.c.holder == holder).values(lease_until=_after(conn, lease)))
+async def renew_all(conn: AsyncConnection, holder: str, claim_ids: Collection[str], *, lease: float) -> None:
+    """Hold on to those of these claims that are still ours for `lease` more seconds from now."""
+    await _update(conn, (claims.c.holder == holder, claims.c.id.in_(claim_ids)), lease_until=_after(conn, lease))
 
 
 async def take(
@@ -93,7 +93,8 @@ async def take(
 ) -> Claim | None:
     """Take an expired claim, or one that `was` (a holder known to be dead) holds, atomically.
 
-    `idle`: also one that waits for its next attempt. None when it is held by another, or was taken by another first, or is gone.
+    `idle`: also one that waits for its next attempt. None when it is held by another, or was taken by another first,
+    or is gone.
     """
     free = sa.or_(claims.c.lease_until.is_(None), claims.c.lease_until < _after(conn))
     if idle:

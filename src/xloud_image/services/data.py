@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims, images
 from xloud_image.errors import (
+    AlreadyExists,
     BadRange,
     BadRequest,
     BlobNotFound,
@@ -65,18 +66,24 @@ async def upload(
     store = _writable(service, store_id)
     await reach("upload.begin")
     claim = await _claim(service, ctx, image_id, store)
-    await reach("upload.claimed")
-    try:
-        flow = _flow(service, image, _watched(source, declared), declared)
-        blob = await store.write(image_id, flow, size=declared, caller=owed.caller(ctx))
-        await reach("upload.written")
-        return await _activate(service, claim, blob, await flow.result())
-    except BaseException as error:
-        # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
-        if await asyncio.shield(service.spawn(_put_back(service, ctx, claim, store), "put back an upload")):
-            log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
-            return await get(service, ctx, image_id)
-        raise _as_upload_error(error) from error
+    summary: Summary | None = None
+    with service.holding(claim):
+        try:
+            await reach("upload.claimed")
+            flow = _flow(service, image, _watched(source, declared), declared)
+            blob = await store.write(image_id, flow, size=declared, caller=owed.caller(ctx))
+            await reach("upload.written")
+            summary = await flow.result()
+            return await _activate(service, claim, blob, summary)
+        except BaseException as error:
+            # Bytes that were there before us are not ours to remove.
+            mine = None if isinstance(error, AlreadyExists) else store
+            # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
+            back = service.spawn(_put_back(service, ctx, claim, mine, summary), "put back an upload")
+            if await asyncio.shield(back):
+                log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
+                return await get(service, ctx, image_id)
+            raise _as_upload_error(error) from error
 
 
 def _require_queued(image: Image) -> None:
@@ -144,8 +151,13 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store) ->
         mine = await service.db.write(lambda conn: claims.take(conn, left, service.holder, lease=lease, idle=True))
         if mine is None:
             raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
-        await store.discard(image_id, caller=owed.caller(ctx))
-        await service.db.write(lambda conn: claims.end(conn, left))
+        with service.holding(mine):
+            try:
+                await store.discard(image_id, caller=owed.caller(ctx))
+            except Exception as error:
+                await owed.postpone(service, mine, error)
+                raise
+            await service.db.write(lambda conn: claims.end(conn, left, holder=service.holder))
     claim = owed.new_claim(service, "write", image_id, store.name)
 
     def saving(current: Image) -> Image:
@@ -191,42 +203,62 @@ async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary
     return image
 
 
-async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store) -> bool:
+async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store | None, summary: Summary | None) -> bool:
     """After a failed upload: bytes away, image queued, claim ended. True when the upload had succeeded after all.
 
-    What cannot be done now stays with the claim, and so with the reaper.
+    What cannot be done now stays with the claim, and so with the reaper. A claim that is not ours any more was put
+    back by another; since then the image may be anybody's, so nothing of it is touched. `store` None: the bytes stay.
     """
-    try:
-        if not await service.db.write(
-            lambda conn: claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time)
-        ):
-            found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
-            return found is not None and found.status == "active"
-        await store.discard(claim.image_id, caller=owed.caller(ctx))
-        await release(service, claim)
-    except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
-        await requeue(service, claim)
-        await owed.postpone(service, claim, error)
+    lease = service.settings.lease_time
+    with service.holding(claim):
+        try:
+            if not await service.db.write(lambda conn: claims.renew(conn, claim.id, service.holder, lease=lease)):
+                found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
+                return found is not None and summary is not None and _holds(found, summary)
+            if store is not None:
+                await store.discard(claim.image_id, caller=owed.caller(ctx))
+            await reach("undo.bytes_gone")
+            await release(service, claim)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
+            await requeue(service, claim)
+            await owed.postpone(service, claim, error)
     return False
 
 
+def _holds(image: Image, summary: Summary) -> bool:
+    """Whether these are the bytes that the image has got: its activation was stored, only the answer was lost."""
+    return image.locations != () and image.os_hash_value == summary.digests.get(image.os_hash_algo or "")
+
+
 async def release(service: Service, claim: Claim) -> None:
-    """The bytes of a write claim are gone: the image is queued again (unless deleted meanwhile), the claim ends."""
+    """The bytes of a write claim are gone: the image is queued again (unless deleted meanwhile), the claim ends.
+
+    Nothing happens when the claim is not ours any more: the image may be saving for another upload by now.
+    """
 
     async def undo(conn: AsyncConnection) -> None:
-        await claims.end(conn, claim.id)
-        with contextlib.suppress(NotFound):
-            await images.change(conn, claim.image_id, _queued)
+        if await claims.end(conn, claim.id, holder=service.holder):
+            await _queue(conn, claim.image_id)
 
     await service.db.write(undo)
 
 
 async def requeue(service: Service, claim: Claim) -> None:
-    """The image is queued again although its bytes are still owed."""
+    """The image is queued again although its bytes are still owed. Only while the claim is ours, as in `release`."""
+
+    async def undo(conn: AsyncConnection) -> None:
+        if await claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time):
+            await _queue(conn, claim.image_id)
+
     try:
-        await service.db.write(lambda conn: images.change(conn, claim.image_id, _queued))
+        await service.db.write(undo)
     except ImageServiceError as error:
         log.warning("the image could not be queued again yet", image=claim.image_id, error=error.message)
+
+
+async def _queue(conn: AsyncConnection, image_id: str) -> None:
+    with contextlib.suppress(NotFound):  # deleted meanwhile
+        await images.change(conn, image_id, _queued)
 
 
 def _queued(current: Image) -> Image:

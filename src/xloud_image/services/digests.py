@@ -14,6 +14,7 @@ import structlog
 
 from xloud_image.db import claims, images
 from xloud_image.errors import BlobNotFound, NotFound, StoreUnavailable
+from xloud_image.failpoints import reach
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import owed
 from xloud_image.services.service import Service
@@ -24,6 +25,11 @@ log = structlog.get_logger(__name__)
 
 async def settle(service: Service, claim: Claim) -> None:
     """Read the data of a claim, compare or fill in its digests, end the claim. Failures leave it for later."""
+    with service.holding(claim):
+        await _settle(service, claim)
+
+
+async def _settle(service: Service, claim: Claim) -> None:
     image = await service.db.read(lambda conn: images.get(conn, claim.image_id))
     if image is None or all(location.url != claim.url for location in image.locations):
         await service.db.write(lambda conn: claims.end(conn, claim.id))
@@ -38,6 +44,7 @@ async def settle(service: Service, claim: Claim) -> None:
         else:
             await owed.postpone(service, claim, error)
     else:
+        await reach("hash.read")
         await _finish(service, claim, summary, "the digest differs from the one announced")
 
 

@@ -92,7 +92,8 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
     hidden, claims = await service.db.write(hide)
     await reach("delete.marked")
     if claims:
-        await owed.pay_image(service, ctx, hidden, claims)
+        with service.holding(*claims):
+            await owed.pay_image(service, ctx, hidden, claims)
     await reach("delete.done")
 
 
@@ -117,4 +118,6 @@ async def _switch(service: Service, ctx: Context, image_id: str, rule: str, befo
             raise Forbidden(f"Only an image in status {before} can be {rule}d; this one is {current.status}.")
         return current.replace(status=after)
 
+    await reach("change.begin")
     await service.db.write(lambda conn: rows.change(conn, image_id, switched, project=ctx.project))
+    await reach("change.stored")

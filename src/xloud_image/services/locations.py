@@ -143,7 +143,8 @@ async def _remove(service: Service, ctx: Context, image: Image, location: Locati
     await reach("delete.begin")
     changed, pending = await service.db.write(hide)
     await reach("delete.marked")
-    await owed.pay_location(service, ctx, image, location, pending)
+    with service.holding(*pending):
+        await owed.pay_location(service, ctx, image, location, pending)
     await reach("delete.done")
     return changed
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from xloud_image.db import members as rows
+from xloud_image.db.engine import Work
 from xloud_image.errors import BadRequest, QuotaExceeded
+from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, Image, Member
 from xloud_image.policy import images as rights
 from xloud_image.services.lookup import get as get_image
 from xloud_image.services.service import Service
+
+T = TypeVar("T")
 
 
 async def find(service: Service, ctx: Context, image_id: str) -> list[Member]:
@@ -40,7 +46,7 @@ async def add(service: Service, ctx: Context, image_id: str, project: str) -> Me
     members = await service.db.read(lambda conn: rows.list_all(conn, image_id))
     if 0 <= quota <= len(members) and all(member.member != project for member in members):
         raise QuotaExceeded(f"An image may have {quota} members here.")
-    return await service.db.write(lambda conn: rows.add(conn, image_id, project))
+    return await _stored(service, lambda conn: rows.add(conn, image_id, project))
 
 
 async def answer(service: Service, ctx: Context, image_id: str, project: str, status: str) -> Member:
@@ -50,7 +56,7 @@ async def answer(service: Service, ctx: Context, image_id: str, project: str, st
     image = await get_image(service, ctx, image_id)
     member = await _visible(service, ctx, image, project)
     rights.require_answer(service.policy, ctx, image, member)
-    return await service.db.write(lambda conn: rows.set_status(conn, image_id, project, status))
+    return await _stored(service, lambda conn: rows.set_status(conn, image_id, project, status))
 
 
 async def remove(service: Service, ctx: Context, image_id: str, project: str) -> None:
@@ -58,4 +64,11 @@ async def remove(service: Service, ctx: Context, image_id: str, project: str) ->
     image = await get_image(service, ctx, image_id)
     rights.require_members(service.policy, ctx, "delete_member", image)
     await _visible(service, ctx, image, project)
-    await service.db.write(lambda conn: rows.remove(conn, image_id, project))
+    await _stored(service, lambda conn: rows.remove(conn, image_id, project))
+
+
+async def _stored(service: Service, work: Work[T]) -> T:
+    await reach("member.begin")
+    result = await service.db.write(work)
+    await reach("member.stored")
+    return result

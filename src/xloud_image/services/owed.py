@@ -24,8 +24,7 @@ from xloud_image.stores.base import Caller, Can
 
 log = structlog.get_logger(__name__)
 
-_FIRST_RETRY = 30  # seconds; doubled with each attempt
-_LAST_RETRY = 3600
+_LAST_RETRY = 3600  # seconds; the first attempt comes at the reaper's next look, each later one after twice the time
 
 
 def caller(ctx: Context) -> Caller:
@@ -75,7 +74,7 @@ async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None
 
 async def postpone(service: Service, claim: Claim, error: BaseException) -> None:
     """Leave a claim to a later attempt."""
-    wait = min(_FIRST_RETRY * 2**claim.attempts, _LAST_RETRY)
+    wait = min(service.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     log.warning("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
     await service.db.write(lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason))

@@ -7,6 +7,7 @@ once, everything else when its lease runs out.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -20,42 +21,62 @@ log = structlog.get_logger(__name__)
 
 
 async def run(service: Service) -> None:
-    """Until cancelled: renew our own leases, take expired ones. A database that is away is waited for."""
-    settings = service.settings
-    every = max(0.2, min(settings.reaper_interval, settings.lease_time / 3))
-    next_look = 0.0
-    loop = asyncio.get_running_loop()
+    """Until cancelled: renew the leases of what this process works on, take expired ones. Survives a lost database.
+
+    Renewing waits for no store: a store that hangs must not cost the uploads into the others their leases.
+    """
+    lease = service.settings.lease_time
+    working: dict[str, asyncio.Task[None]] = {}
+
+    async def look() -> None:
+        for store, left in (await _left(service)).items():
+            if store not in working or working[store].done():
+                working[store] = service.spawn(_settle_all(service, left), "settle what was left")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_every(lease / 3, lambda: renew(service)))
+        group.create_task(_every(service.settings.reaper_interval, look))
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
     while True:
         try:
-            await renew(service)
-            if loop.time() >= next_look:
-                next_look = loop.time() + settings.reaper_interval
-                await once(service)
+            await work()
         except Exception as error:  # noqa: BLE001 - the next turn may succeed
             log.warning("the reaper could not work", error=str(error))
-        await asyncio.sleep(every)
+        await asyncio.sleep(seconds)
 
 
 async def renew(service: Service) -> None:
     """All claims that this process works on live on."""
-    lease = service.settings.lease_time
-    await service.db.write(lambda conn: claims.renew_all(conn, service.holder, lease=lease))
+    held, lease = service.held, service.settings.lease_time
+    if held:
+        await service.db.write(lambda conn: claims.renew_all(conn, service.holder, held, lease=lease))
 
 
-async def once(service: Service) -> int:
-    """Settle every claim that is nobody's any more; the number of claims settled or postponed."""
-    done = 0
+async def once(service: Service) -> None:
+    """Settle or postpone every claim that is nobody's any more."""
+    await asyncio.gather(*(_settle_all(service, left) for left in (await _left(service)).values()))
+
+
+async def _left(service: Service) -> dict[str, list[Claim]]:
+    """Claims that are nobody's any more, by store: one that hangs keeps no other waiting."""
     found = await service.db.read(claims.expired)
     held = await service.db.read(claims.list_all)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
+    by_store: dict[str, list[Claim]] = {}
     for claim in {claim.id: claim for claim in (*found, *dead)}.values():
+        by_store.setdefault(claim.store, []).append(claim)
+    return by_store
+
+
+async def _settle_all(service: Service, left: list[Claim]) -> None:
+    for claim in left:
         mine = await _take(service, claim)
-        if mine is None:
-            continue
-        await reach("reaper.taken")
-        await _settle(service, mine)
-        done += 1
-    return done
+        if mine is not None:
+            await reach("reaper.taken")
+            with service.holding(mine):
+                await _settle(service, mine)
 
 
 async def _take(service: Service, claim: Claim) -> Claim | None:
@@ -97,4 +118,4 @@ async def _finish_delete(service: Service, claim: Claim) -> None:
         await service.db.write(lambda conn: images.finish_delete(conn, claim.image_id))
     await owed.pay(service, claim)
     await reach("reaper.bytes_gone")
-    await service.db.write(lambda conn: claims.end(conn, claim.id))
+    await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))

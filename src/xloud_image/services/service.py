@@ -11,14 +11,17 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import Coroutine
+from collections import Counter
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 
 from xloud_image.config.settings import Settings
 from xloud_image.db.engine import Database
+from xloud_image.model import Claim
 from xloud_image.policy import Policy
 from xloud_image.schemas import ImageSchema
 from xloud_image.stores import Stores
@@ -70,11 +73,33 @@ class Service:
         # Two digests for each of a few uploads at once: more threads than cores only switch.
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._held: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Open database and stores. A sick store does not stop the service."""
         await self.db.start()
         await self.stores.start()
+
+    @contextmanager
+    def holding(self, *claims: Claim) -> Iterator[None]:
+        """Somebody in this process works on these claims until the block is left: their leases are renewed.
+
+        A claim of ours that nobody works on (an error on the way to giving it back) runs out like any other.
+        """
+        ids = [claim.id for claim in claims]
+        self._held.update(ids)
+        try:
+            yield
+        finally:
+            self._held.subtract(ids)
+            for each in ids:
+                if self._held[each] <= 0:
+                    del self._held[each]
+
+    @property
+    def held(self) -> list[str]:
+        """The ids of the claims that this process works on."""
+        return list(self._held)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run beside requests until done or the service closes; its failure is logged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xloud_image.db import images as rows
 from xloud_image.errors import NotFound
+from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.policy import images as rights
@@ -24,7 +25,9 @@ async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
         changes.require_counts(changed, service.settings.limits, tags=len(changed.tags))
         return changed
 
+    await reach("change.begin")
     await service.db.write(lambda conn: rows.change(conn, image_id, added, project=ctx.project))
+    await reach("change.stored")
 
 
 async def remove(service: Service, ctx: Context, image_id: str, tag: str) -> None:
@@ -36,4 +39,6 @@ async def remove(service: Service, ctx: Context, image_id: str, tag: str) -> Non
             raise NotFound(f"The image has no tag '{tag[:80]}'.")
         return current.replace(tags=tuple(other for other in current.tags if other != tag))
 
+    await reach("change.begin")
     await service.db.write(lambda conn: rows.change(conn, image_id, removed, project=ctx.project))
+    await reach("change.stored")
