@@ -24,6 +24,7 @@ from gunicorn.workers.base import Worker
 
 from xloud_image import __version__, logs
 from xloud_image.api import app as api
+from xloud_image.api.state import BUSY, Busy
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
 from xloud_image.errors import ConfigError
@@ -155,7 +156,8 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
     await service.start()
     await identity.start()
     cleaning = asyncio.create_task(reaper.run(service))
-    runner = web.AppRunner(api.build(service, identity), **_protocol(settings.server))
+    app = api.build(service, identity)
+    runner = web.AppRunner(app, **_protocol(settings.server))
     await runner.setup()
     try:
         for listener in listeners:
@@ -169,7 +171,7 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
                 await asyncio.wait_for(stop.wait(), 1)
             except TimeoutError:
                 continue
-        await _drain(runner, settings.server.drain_time, alive)
+        await _drain(runner, app[BUSY], settings.server.drain_time, alive)
     finally:
         cleaning.cancel()
         await runner.cleanup()
@@ -177,15 +179,15 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
         await service.aclose()
 
 
-async def _drain(runner: web.AppRunner, seconds: float, alive: Any) -> None:
-    """No new connections; those without a request close at once, transfers get their time."""
+async def _drain(runner: web.AppRunner, busy: Busy, seconds: float, alive: Any) -> None:
+    """No new connections; those without a request take none any more, transfers get their time."""
     for site in list(runner.sites):
         await site.stop()
     server = runner.server
     assert server is not None
     server.pre_shutdown()
     end = asyncio.get_running_loop().time() + max(0.0, seconds - 2)
-    while server.connections and asyncio.get_running_loop().time() < end:
+    while busy.count and asyncio.get_running_loop().time() < end:
         alive()
         await asyncio.sleep(0.1)
 

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 
 from xloud_image.api import cors, data, images, info, locations, openapi, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import CONTEXT, IDENTITY, REQUEST_ID, SERVICE, require_no_body
+from xloud_image.api.state import BUSY, CONTEXT, IDENTITY, REQUEST_ID, SERVICE, Busy, require_no_body
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
 from xloud_image.services.service import Service
@@ -83,6 +83,7 @@ def build(service: Service, identity: Identity) -> web.Application:
     )
     app[SERVICE] = service
     app[IDENTITY] = identity
+    app[BUSY] = Busy()
     app.on_response_prepare.append(_sign)
     for method, path, handler in ROUTES:
         resource = app.router.add_resource(path)
@@ -103,6 +104,11 @@ def _quiet() -> logging.Logger:
 
 @web.middleware
 async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
+    with request.app[BUSY]:
+        return await _answer(request, handler)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = request_id = f"req-{uuid.uuid4()}"
     response: web.StreamResponse
     try:

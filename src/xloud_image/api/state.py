@@ -15,6 +15,22 @@ from xloud_image.services.service import Service
 
 SERVICE: Final = web.AppKey("service", Service)
 IDENTITY: Final = web.AppKey("identity", Identity)
+
+
+class Busy:
+    """How many requests are being answered; what is waited for when the process drains."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+BUSY: Final = web.AppKey("busy", Busy)
 CONTEXT: Final = web.RequestKey("context", Context)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 
