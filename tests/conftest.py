@@ -81,73 +81,82 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"the files of this session stay in {place.run_directory()}")
 
 
-def _not_there(config: pytest.Config, error: Missing) -> None:
-    config.stash[missing_servers].add(str(error))
-    if CI:
-        pytest.fail(str(error), pytrace=False)
-    pytest.skip(str(error))
-
-
-def _running(config: pytest.Config, make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+@contextlib.contextmanager
+def _missing_is_said(config: pytest.Config) -> Iterator[None]:
     try:
-        server = make()
-        server.start()
+        yield
     except Missing as error:
-        _not_there(config, error)
-        return
-    yield server
-    server.close()
+        config.stash[missing_servers].add(str(error))
+        if CI:
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    with _missing_is_said(item.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    with _missing_is_said(item.config):
+        return (yield)
+
+
+def _running(server: AnyServer) -> Iterator[AnyServer]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 # the servers
 
 
 @pytest.fixture(scope="session")
-def postgresql(pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
+def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL; `create_database()` gives the address of an empty database."""
-    yield from _running(pytestconfig, PostgreSQL)
+    yield from _running(PostgreSQL())
 
 
 @pytest.fixture(scope="session")
-def mariadb(pytestconfig: pytest.Config) -> Iterator[MariaDB]:
+def mariadb() -> Iterator[MariaDB]:
     """A MariaDB; `create_database(charset="utf8")` gives the address of an empty database."""
-    yield from _running(pytestconfig, MariaDB)
+    yield from _running(MariaDB())
 
 
 @pytest.fixture(scope="session")
-def memcached(pytestconfig: pytest.Config) -> Iterator[Memcached]:
+def memcached() -> Iterator[Memcached]:
     """A memcached; its `address` goes into `memcached_servers`."""
-    yield from _running(pytestconfig, Memcached)
+    yield from _running(Memcached())
 
 
 @pytest.fixture(scope="session")
-def keystone(pytestconfig: pytest.Config) -> Iterator[Keystone]:
+def keystone() -> Iterator[Keystone]:
     """A Keystone that all tests share: a test that stops it makes its own instead."""
-    yield from _running(pytestconfig, Keystone)
+    yield from _running(Keystone())
 
 
 @pytest.fixture
-def nginx(pytestconfig: pytest.Config) -> Iterator[Callable[..., Nginx]]:
+def nginx() -> Iterator[Callable[..., Nginx]]:
     """Makes servers: `nginx(upstream=url)` or `nginx(files=folder)` is one that runs. More in `Nginx`."""
     with contextlib.ExitStack() as stack:
 
         def make(**how: Any) -> Nginx:
-            running = _running(pytestconfig, lambda: Nginx(**how))
-            one = next(running)
+            one = Nginx(**how)
             stack.callback(one.close)
+            one.start()
             return one
 
         yield make
 
 
 @pytest.fixture
-def openstack(pytestconfig: pytest.Config) -> OpenStack:
+def openstack() -> OpenStack:
     """The `openstack` command, with no cloud yet: see `OpenStack.clouds` and `Keystone.clouds()`."""
-    try:
-        return OpenStack()
-    except Missing as error:
-        _not_there(pytestconfig, error)
-        raise
+    return OpenStack()
 
 
 # the service

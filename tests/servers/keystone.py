@@ -268,6 +268,10 @@ class Keystone:
             **more,
         }
 
+    def sections(self, **more: str) -> dict[str, dict[str, str]]:
+        """The sections of a configuration file that let callers in by this server."""
+        return {"paste_deploy": {"flavor": "keystone"}, "keystone_authtoken": self.authtoken(**more)}
+
     def clouds(self) -> dict[str, Any]:
         """The entries of a clouds.yaml, one for each user."""
         return {

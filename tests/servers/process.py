@@ -101,6 +101,12 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
+        # its children are not ours to wait for, but they hold files and ports until they are gone
+        end = time.monotonic() + 10
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < end:
+                os.killpg(self.pid, 0)
+                time.sleep(0.01)
 
 
 def run(
