@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import _not_there
-from tests.servers import Missing
 from tests.servers.place import ROOT, program
 
 SUITE = ["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "no:logging"]
@@ -36,12 +34,8 @@ asyncio.run(main())
 """
 
 
-def traced(pytestconfig: pytest.Config, *words: str) -> list[str]:
-    try:
-        return [program("strace", "strace"), "-f", "-qq", "--seccomp-bpf", *words, sys.executable]
-    except Missing as error:
-        _not_there(pytestconfig, error)
-        raise
+def traced(*words: str) -> list[str]:
+    return [program("strace", "strace"), "-f", "-qq", "--seccomp-bpf", *words, sys.executable]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +43,11 @@ def traced(pytestconfig: pytest.Config, *words: str) -> list[str]:
     [["linkat:error=EPERM"], ["linkat:error=EOPNOTSUPP", "renameat2:error=EINVAL"], ["fallocate:error=EOPNOTSUPP"]],
     ids=["no hard links", "no hard links, no exclusive rename", "no preallocation"],
 )
-def test_the_suite_where_a_call_is_missing(pytestconfig: pytest.Config, tmp_path: Path, inject: list[str]) -> None:
+def test_the_suite_where_a_call_is_missing(tmp_path: Path, inject: list[str]) -> None:
     injects = [word for one in inject for word in ("-e", f"inject={one}")]
     calls = ",".join(one.partition(":")[0] for one in inject)
     log = tmp_path / "calls"
-    command = traced(pytestconfig, "-o", str(log), "-e", f"trace={calls}", *injects)
+    command = traced("-o", str(log), "-e", f"trace={calls}", *injects)
     targets = [f"{TARGET}::TestFileInSeveralDirectories", "-k", "writes or discard or winner or taken or cancelled"]
     done = subprocess.run(
         [*command, *SUITE, "--basetemp", tmp_path / "nested", *targets],
@@ -63,18 +57,18 @@ def test_the_suite_where_a_call_is_missing(pytestconfig: pytest.Config, tmp_path
     assert "INJECTED" in log.read_text()
 
 
-def write_one(pytestconfig: pytest.Config, tmp_path: Path, *words: str) -> tuple[str, str]:
+def write_one(tmp_path: Path, *words: str) -> tuple[str, str]:
     """(what the writer said, the calls) of one write into tmp_path/images."""
     log = tmp_path / "calls"
-    command = traced(pytestconfig, "-o", str(log), *words)
+    command = traced("-o", str(log), *words)
     done = subprocess.run(
         [*command, "-c", WRITE_ONE, str(tmp_path / "images")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return done.stdout, log.read_text()
 
 
-def test_durable_before_visible_and_before_the_answer(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    said, calls = write_one(pytestconfig, tmp_path, "-y", "-e", "trace=pwritev2,fsync,linkat,unlinkat,write")
+def test_durable_before_visible_and_before_the_answer(tmp_path: Path) -> None:
+    said, calls = write_one(tmp_path, "-y", "-e", "trace=pwritev2,fsync,linkat,unlinkat,write")
     assert said.startswith("file://")
     steps = [
         line
@@ -105,19 +99,17 @@ def test_durable_before_visible_and_before_the_answer(pytestconfig: pytest.Confi
         ("linkat:error=ENOSPC", "StoreFull"),
     ],
 )
-def test_nothing_stays_of_a_write_that_fails(
-    pytestconfig: pytest.Config, tmp_path: Path, inject: str, error: str
-) -> None:
+def test_nothing_stays_of_a_write_that_fails(tmp_path: Path, inject: str, error: str) -> None:
     call = inject.partition(":")[0]
-    said, calls = write_one(pytestconfig, tmp_path, "-e", f"trace={call}", "-e", f"inject={inject}")
+    said, calls = write_one(tmp_path, "-e", f"trace={call}", "-e", f"inject={inject}")
     assert "INJECTED" in calls
     assert said.startswith(error), said
     assert "/images" not in said
     assert list((tmp_path / "images").iterdir()) == []
 
 
-def test_a_short_write_is_continued(pytestconfig: pytest.Config, tmp_path: Path) -> None:
-    said, calls = write_one(pytestconfig, tmp_path, "-e", "trace=pwritev2,pwrite64", "-e", "inject=pwritev2:retval=0")
+def test_a_short_write_is_continued(tmp_path: Path) -> None:
+    said, calls = write_one(tmp_path, "-e", "trace=pwritev2,pwrite64", "-e", "inject=pwritev2:retval=0")
     assert said.startswith("file://")
     assert "INJECTED" in calls
     assert (tmp_path / "images" / "key").read_bytes() == bytes(2_100_000)
