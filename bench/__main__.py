@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ from bench.runs import Broken, Run
 from tests.servers import Missing, Stuck
 
 RESULTS = Path(__file__).parent / "results"
+# per cent of a core that others (writing to the disk, too) may use before we speak of it
+QUIET = 15
 
 
 def main() -> int:
@@ -59,6 +62,7 @@ def main() -> int:
     run = Run(report, quick=options.quick, with_ours=with_ours)
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
+    others: dict[str, int] = {}
     interrupted = False
     with run.stack:
         for name in options.only or ROWS:
@@ -74,6 +78,11 @@ def main() -> int:
                 console.print("interrupted: stopping what was started")
                 break
             seconds[name] = round(time.perf_counter() - began, 1)
+            if run.others:
+                others[name] = round(100 * statistics.mean(run.others))
+                if others[name] > QUIET:
+                    console.print(f"  [yellow]others used {others[name]} % of a core meanwhile[/]")
+            run.others.clear()
     console.print(report.table())
     for name, why in failed.items():
         console.print(f"{name} was not measured: {why}", markup=False, highlight=False)
@@ -85,6 +94,7 @@ def main() -> int:
         quick=options.quick,
         versions=_versions(),
         seconds=seconds,
+        others_percent_of_a_core=others,
         failed=failed,
     )
     console.print(f"written: {options.output}", highlight=False)

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from tests.servers.mariadb import MariaDB
 
 # another number when the rows change: databases that stay are then filled anew
-VERSION = 1
+VERSION = 2
 BATCH = 100_000
 
 # Image n is made from md5(n): rows of a batch are inserted in the order of their ids, so that indexes grow
 # in order. Three images share each second. Of ten images one belongs to the given owner, the others to 997
-# projects; of twenty one is public, one community, two private, the rest shared.
+# projects; of twenty one is public, one community, two private, the rest shared. The owner accepted twenty
+# shared ones among the first thousand, and then one of each five thousand.
 _ID = "concat_ws('-', substr(h, 1, 8), substr(h, 9, 4), substr(h, 13, 4), substr(h, 17, 4), substr(h, 21, 12))"
 _OWNER = "if(seq % 10 = 0, '{owner}', md5(concat('project', seq % 997)))"
 _VISIBILITY = (
@@ -50,7 +51,7 @@ _STATEMENTS = (
     "select id, concat('file:///nowhere/', id), '{{\"store\": \"store1\"}}', 'active', t, t, 0 "
     "from {rows} order by id",
     "insert into image_members (image_id, member, can_share, status, created_at, updated_at, deleted) "
-    "select id, '{owner}', 0, 'accepted', t, t, 0 from {rows} where seq % 50 = 7 order by id",
+    "select id, '{owner}', 0, 'accepted', t, t, 0 from {rows} where seq % 5000 = 7 or (seq % 50 = 7 and seq < 1000) order by id",
 )
 _TABLES = ("images", "image_properties", "image_tags", "image_locations", "image_members")
 

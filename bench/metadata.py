@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import load
 from bench.report import HIGHER, LOWER
-from bench.runs import Broken
+from bench.runs import Broken, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,8 @@ def _measure(
 
     `images`: how many the first step must list; whoever answers something else is not measured.
     """
-    seen = {}
+    seen: dict[str, list[Seen]] = {}
+    specs: dict[Server, dict[str, Any]] = {}
     for server in run.both(auth):
         run.fill(server, COUNT)
         spec = {"steps": steps(server), "connections": clients, "headers": run.who(auth), **more}
@@ -139,9 +140,14 @@ def _measure(
             listed = len(server.call("GET", spec["steps"][0][1], headers=run.who(auth))["images"])
             if listed != images:
                 raise Broken(f"{server.name}: {spec['steps'][0][1]} lists {listed} images, not {images}")
+        specs[server] = spec
         run.measure(server, "load", **spec, seconds=1)
-        seen[server.name] = run.measure(server, "load", **spec, seconds=2 if run.quick else 6)
-    return seen["glance"], seen.get("ours")
+        seen[server.name] = []
+    # in turn, so that a disturbed moment meets both
+    for _ in range(run.repeats):
+        for server, spec in specs.items():
+            seen[server.name].append(run.measure(server, "load", **spec, seconds=2 if run.quick else 3))
+    return together(seen["glance"]), together(seen["ours"]) if "ours" in seen else None
 
 
 def _rate(seen: Seen | None) -> float | None:

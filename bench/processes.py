@@ -72,15 +72,25 @@ def memory(pid: int) -> tuple[float, float] | None:
     return (values["Rss"], values["Pss"]) if len(values) == 2 else None
 
 
+def machine_seconds() -> float:
+    """Processor time that the whole machine was busy, or that was stolen from it, since it started."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return sum(int(fields[place]) for place in (1, 2, 3, 6, 7, 8)) * TICK
+
+
 class Meter:
-    """Wall and processor time of the trees of some processes between enter and exit."""
+    """Wall and processor time of the trees of some processes between enter and exit.
+
+    `others`: processor time of everything that is neither one of them nor a child of ours that ended.
+    """
 
     def __init__(self, **pids: int) -> None:
         self._pids = pids
         self.cpu: dict[str, float] = {}
-        self.wall = 0.0
+        self.wall = self.others = 0.0
 
     def __enter__(self) -> Self:
+        self._machine = machine_seconds() - _own_seconds()
         self._before = {name: cpu_seconds(pid) for name, pid in self._pids.items()}
         self._began = time.perf_counter()
         return self
@@ -88,6 +98,13 @@ class Meter:
     def __exit__(self, *exc: object) -> None:
         self.wall = time.perf_counter() - self._began
         self.cpu = {name: cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
+        self.others = machine_seconds() - _own_seconds() - self._machine - sum(self.cpu.values())
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and of its children that ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 class Watch:

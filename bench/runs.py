@@ -23,7 +23,7 @@ from tests.servers.memcached import Memcached
 from tests.servers.place import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from bench.report import Report
 
@@ -58,6 +58,8 @@ class Run:
     quick: bool = False
     with_ours: bool = True
     repeats: int = 3
+    # processor seconds a second that neither the load nor the measured servers used, of each load
+    others: list[float] = dataclasses.field(default_factory=list)
     stack: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
     _mariadb: MariaDB | None = None
     _keystone: Keystone | None = None
@@ -222,6 +224,7 @@ class Run:
         wrong = seen.get("failures") or seen.get("odd")
         if wrong:
             raise Broken(f"{server.name}: {do}: {wrong}")
+        self.others.append(meter.others / meter.wall)
         return Seen(seen, meter.cpu["server"], meter.cpu["mariadb"])
 
     @contextlib.contextmanager
@@ -251,10 +254,6 @@ class Run:
             child.kill()
             child.wait()
 
-    def median(self, work: Callable[[], Seen]) -> Seen:
-        """The middle one, by wall time, of the repetitions."""
-        return middle([work() for _ in range(self.repeats)])
-
 
 def middle(seen: list[Seen]) -> Seen:
     """The one with the median wall time."""
@@ -265,3 +264,11 @@ def middle(seen: list[Seen]) -> Seen:
 def new_ids(count: int) -> list[str]:
     """So many new image ids."""
     return [str(uuid.uuid4()) for _ in range(count)]
+
+
+def together(seen: list[Seen]) -> Seen:
+    """All of them as one: what they cost and did is added up, rates and times are the medians."""
+    client: dict[str, Any] = {"count": sum(one.client["count"] for one in seen)}
+    for name in ("wall", "rate", "p50", "p99", "max"):
+        client[name] = statistics.median(one.client[name] for one in seen)
+    return Seen(client, sum(one.cpu for one in seen), sum(one.database_cpu for one in seen))
