@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -26,6 +27,7 @@ from xloud_image.identity import Identity
 from xloud_image.services.service import Service
 
 log = structlog.get_logger(__name__)
+access = structlog.get_logger("xloud_image.access")
 
 Route = tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
 _IMAGE: Final = "/v2/images/{image_id}"
@@ -91,7 +93,9 @@ def build(service: Service, identity: Identity) -> web.Application:
         resource.add_route(method, handler, expect_handler=receiving.no_continue if waits else None)
         if method == "GET":
             resource.add_route("HEAD", handler)
-    app.router.add_get(service.settings.health.path, info.health)
+    health = service.settings.health.path
+    app.router.add_get(health, info.health)
+    openapi.provide(app, service, [*((method, path) for method, path, _ in ROUTES), ("GET", health)])
     return app
 
 
@@ -104,8 +108,23 @@ def _quiet() -> logging.Logger:
 
 @web.middleware
 async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
+    begun = time.monotonic()
     with request.app[BUSY]:
-        return await _answer(request, handler)
+        response = await _answer(request, handler)
+    if request.match_info.handler is not info.health:
+        ctx = request.get(CONTEXT)
+        access.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            seconds=round(time.monotonic() - begun, 4),
+            project=ctx.project if ctx else None,
+            user=ctx.user if ctx else None,
+            request=request[REQUEST_ID],
+            client=request.remote,
+        )
+    return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
