@@ -26,6 +26,7 @@ _TELLING: Final = ("password", "passwd", "secret", "token", "authorization", "cr
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # they would act on the reader's terminal
 # Libraries that say too much for an operator's log.
 _QUIETER: Final = {
+    "alembic": logging.WARNING,
     "aiohttp.access": logging.WARNING,
     "aiosqlite": logging.WARNING,
     "asyncio": logging.WARNING,

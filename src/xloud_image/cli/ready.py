@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 def complete(loaded: "Loaded") -> "Loaded":
     """The same with the notes of the other rooms: policy files, login, contradicting options of stores. No I/O but
     reading the files that the configuration names."""
-    from xloud_image.config.notes import Kind, Note
+    from xloud_image.config.notes import LEVELS, Kind, Note
     from xloud_image.config.settings import PolicySettings
     from xloud_image.identity import build
     from xloud_image.policy import Policy
@@ -47,8 +47,7 @@ def complete(loaded: "Loaded") -> "Loaded":
             Stores(settings.stores, settings.default_store)
         except ConfigError as error:
             told(error)
-    order = ("refuse", "warning", "info")
-    return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: order.index(note.level))))
+    return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: LEVELS.index(note.level))))
 
 
 def make_embedded_state(settings: "Settings") -> None:

@@ -136,8 +136,10 @@ def as_ini(resolved: Resolved) -> str:
     """The configuration in force; values that are the defaults stand as comments."""
     parts = []
     for group, options in resolved.sections.items():
-        lines = [f"{'' if changed else '# '}{name} = {text}".rstrip() for name, (text, changed) in options.items()]
-        parts.append("\n".join([f"[{group}]", *lines]))
+        lines = [f"[{group}]"]
+        for name, (text, changed) in options.items():
+            lines.append(f"{'' if changed else '# '}{name} = {text.replace('$', '$$')}".rstrip())
+        parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 

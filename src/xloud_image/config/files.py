@@ -37,6 +37,13 @@ def find(files: Sequence[Path], dirs: Sequence[Path], env: Mapping[str, str]) ->
     other as all its `*.conf` by name. Without either: the directory that OS_GLANCE_CONFIG_DIR names, else /etc/glance,
     but that not when XLOUD_IMAGE_STATE asks for the embedded default. ConfigError: one that was named does not exist.
     """
+    try:
+        return _find(files, dirs, env)
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _find(files: Sequence[Path], dirs: Sequence[Path], env: Mapping[str, str]) -> list[Path]:
     for file in files:
         if not file.is_file():
             raise ConfigError(f"configuration file {file} does not exist or is not a file")

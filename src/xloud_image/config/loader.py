@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import access, check, files, service
-from xloud_image.config.notes import Kind, Note
+from xloud_image.config.notes import LEVELS, Kind, Note, label
 from xloud_image.config.options import table
 from xloud_image.config.settings import DatabaseSettings, Settings
 from xloud_image.config.stores import Stores
@@ -92,7 +92,12 @@ def load(
         **service.rest(values),
     )
     check.classify(values)
-    notes = sorted(values.notes, key=lambda note: ("refuse", "warning", "info").index(note.level))
+    # the worst first, then as in the files
+    places = {label(line.group, line.name): number for number, line in reversed([*enumerate(values.lines)])}
+    notes = sorted(
+        values.notes,
+        key=lambda note: (LEVELS.index(note.level), places.get(note.option or "", len(places))),
+    )
     return Loaded(
         settings=settings,
         notes=tuple(notes),

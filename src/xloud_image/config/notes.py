@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Level = Literal["info", "warning", "refuse"]
+LEVELS: Final = ("refuse", "warning", "info")
 
 
 class Kind(enum.StrEnum):

@@ -103,7 +103,7 @@ class Values:
         try:
             section = self._conf if group == "DEFAULT" else self._conf[group]
             value = section[name]
-        except cfg.TemplateSubstitutionError:
+        except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError, cfg.NoSuchGroupError):
             self.note(
                 "refuse",
                 Kind.INVALID,
@@ -127,10 +127,8 @@ def _items(values: list[Any]) -> list[Any]:
     """A list as people write it: repeated, with commas, on several lines, in brackets."""
     if not all(isinstance(value, str) for value in values):
         return values
-    if values and values[0].startswith("[") and values[-1].endswith("]"):
-        values = [*values]
-        values[0], values[-1] = values[0][1:], values[-1][: -1 if len(values) > 1 else None]
-        if len(values) == 1:
-            values[0] = values[0][:-1]
-    parts = [part.strip().strip("\"'") for value in values for part in re.split(r"[,\n]", value)]
+    text = "\n".join(values).strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    parts = [part.strip().strip("\"'") for part in re.split(r"[,\n]", text)]
     return [part for part in parts if part]

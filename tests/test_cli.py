@@ -1,0 +1,360 @@
+"""The command as people and scripts use it: exit codes, sentences, files. Each test starts the real command."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.servers.service import command
+
+STORE = """
+[DEFAULT]
+enabled_backends = files:file
+[glance_store]
+default_backend = files
+[files]
+filesystem_store_datadir = {0}/images
+store_description = The first
+[database]
+connection = sqlite:///{0}/db.sqlite
+"""
+DOOR = "[xloud]\nauth = none\n"
+
+
+class Home:
+    """A directory in which the command runs, with nothing of the environment that it would look at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / "x.conf"
+
+    def configure(self, text: str = STORE + DOOR, *, images: bool = True) -> None:
+        self.file.write_text(text.format(self.path))
+        if images:
+            (self.path / "images").mkdir(exist_ok=True)
+
+    def run(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if not re.match("OS_|XLOUD|HOST$|PORT$|COLUMNS", k)}
+        return subprocess.run(
+            [*command(), *words],
+            cwd=self.path,
+            env={**kept, "COLUMNS": "100", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def with_file(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*words, "--config-file", str(self.file))
+
+    def left(self) -> list[str]:
+        return sorted(str(path.relative_to(self.path)) for path in self.path.rglob("*"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def sentence(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The complaint of a run that failed as promised."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "mistake in the program" not in done.stderr, done.stderr
+    return done.stderr.strip()
+
+
+# help and usage
+
+WORDS = (
+    (),
+    ("serve",),
+    ("config",),
+    ("config", "check"),
+    ("db",),
+    ("db", "upgrade"),
+    ("db", "version"),
+    ("db", "check"),
+    ("stores",),
+    ("stores", "list"),
+    ("stores", "check"),
+)
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_help(home: Home, words: Sequence[str]) -> None:
+    done = home.run(*words, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Usage: xloud-image" in done.stdout
+    assert home.left() == []
+
+
+@pytest.mark.parametrize(("words", "example"), [
+    ((), "xloud-image config check --config-file /etc/glance/glance-api.conf"),
+    (("serve",), "XLOUD_IMAGE_STATE=/srv/images PORT=9393 xloud-image serve"),
+    (("config", "check"), "Exit code 1 when the service would not do what the files say"),
+    (("db", "upgrade"), "xloud-image db upgrade --config-file /etc/glance/glance-api.conf"),
+    (("stores", "check"), "xloud-image stores check --deep"),
+])  # fmt: skip
+def test_help_teaches(home: Home, words: Sequence[str], example: str) -> None:
+    assert example in home.run(*words, "--help").stdout
+
+
+def test_help_answers_at_once(home: Home) -> None:
+    """Nothing heavy is imported for it: half a second is ten times what a bare interpreter needs."""
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        home.run("--help")
+        times.append(time.monotonic() - begun)
+    assert min(times) < 1.0
+
+
+def test_the_version(home: Home) -> None:
+    done = home.run("--version")
+    assert re.fullmatch(r"xloud-image \d+\.\d+\.\d+\n", done.stdout)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("swim",), ("config", "swim"), ("config", "check", "--swim"), ("stores", "check", "--timeout", "never")]
+)
+def test_wrong_usage(home: Home, words: Sequence[str]) -> None:
+    assert sentence(home.run(*words), 2)
+
+
+# config check
+
+
+def test_config_check(home: Home) -> None:
+    home.configure()
+    done = home.with_file("config", "check")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert f"# read: {home.file}" in done.stdout
+    assert (
+        f"[files]\nstore_description = The first\n# weight = 0\nfilesystem_store_datadir = {home.path}/images"
+        in done.stdout
+    )
+    assert "To be looked at:" in done.stdout
+    assert "guess: [DEFAULT] bind_host: is not set" in done.stdout
+
+
+def test_config_check_refuses(home: Home) -> None:
+    home.configure(STORE + DOOR + "[DEFAULT]\nproperty_protection_file = /x\nbind_hots = 1\n")
+    done = home.with_file("config", "check")
+    assert done.returncode == 1
+    assert (
+        "# The service would not do what the configuration says:\n#   unsafe: [DEFAULT] property_protection_file"
+        in done.stdout
+    )
+    assert "unknown: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
+
+
+def test_config_check_for_machines(home: Home) -> None:
+    home.configure(STORE + DOOR + "[database]\nconnection = mysql+pymysql://u:hunter2@h/d\n")
+    done = home.with_file("config", "check", "--json")
+    shown = json.loads(done.stdout)
+    assert shown["ok"] is True
+    assert shown["files"] == [str(home.file)]
+    assert shown["configuration"]["database"]["connection"] == "mysql+pymysql://u:***@h/d"
+    assert {"level", "class", "option", "text", "file"} == set(shown["notes"][0])
+    assert "hunter2" not in done.stdout
+
+
+def test_config_check_of_the_embedded_default(home: Home) -> None:
+    done = home.run("config", "check", env={"XLOUD_IMAGE_STATE": str(home.path / "s")})
+    assert done.returncode == 0
+    assert "# read: no file: the embedded default" in done.stdout
+    assert home.left() == []
+
+
+def test_config_check_reads_policy_users_and_directories(home: Home) -> None:
+    """What the other rooms would refuse at the start is told here too."""
+    (home.path / "rules.yaml").write_text('"get_images": "role:reader and"\n')
+    home.configure(
+        STORE
+        + DOOR
+        + "[oslo_policy]\npolicy_file = rules.yaml\n"
+        + "[files]\nfilesystem_store_datadir=\nfilesystem_store_datadirs = /a:x\n"
+    )
+    shown = json.loads(home.with_file("config", "check", "--json").stdout)
+    refusals = [note["text"] for note in shown["notes"] if note["level"] == "refuse"]
+    assert len(refusals) == 2
+    assert any("rules.yaml" in text and "get_images" in text for text in refusals)
+    assert any("filesystem_store_datadirs" in text for text in refusals)
+
+
+BAD = [
+    ("[DEFAULT\n", "line 1: Invalid section"),
+    ("bind_port = 1\n", "before the first"),
+    ("[DEFAULT]\nbind_port\n", "line 2"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), BAD)
+@pytest.mark.parametrize(
+    "words", [("config", "check"), ("serve",), ("db", "upgrade"), ("stores", "check")], ids=" ".join
+)
+def test_a_broken_file_is_one_sentence(home: Home, words: Sequence[str], text: str, reason: str) -> None:
+    home.file.write_text(text)
+    complaint = sentence(home.with_file(*words))
+    assert complaint.startswith(f"xloud-image: {home.file}")
+    assert reason in complaint
+    assert "\n" not in complaint
+
+
+def test_a_missing_file_is_one_sentence(home: Home) -> None:
+    assert sentence(home.with_file("config", "check")).endswith("does not exist or is not a file")
+
+
+def test_files_of_the_directory_in_the_environment(home: Home) -> None:
+    (home.path / "etc").mkdir()
+    (home.path / "etc" / "glance-api.conf").write_text(DOOR + "[DEFAULT]\nbind_port = 9377\n")
+    done = home.run("config", "check", env={"OS_GLANCE_CONFIG_DIR": "etc"})
+    assert "\nbind_port = 9377\n" in done.stdout
+
+
+# serve: what keeps the port shut
+
+HOUSE = STORE + DOOR
+SHUT = {
+    "unsafe": (HOUSE + "[DEFAULT]\nmetadata_encryption_key = hunter2\n", "[DEFAULT] metadata_encryption_key"),
+    "nobody said who is let in": (STORE, "set flavor = keystone"),
+    "no login for everybody": (HOUSE + "[DEFAULT]\nbind_host = 0.0.0.0\n", "loopback"),
+    "a store not built": (DOOR + "[glance_store]\ndefault_backend = swift\n", "stores of type swift are not built"),
+    "no policy file": (HOUSE + "[oslo_policy]\npolicy_file = p.yaml\n", "p.yaml cannot be read"),
+    "no log file": (HOUSE + "[DEFAULT]\nlog_file = /nowhere/x.log\n", "/nowhere/x.log cannot be written"),
+    "no database directory": (HOUSE + "[database]\nconnection = sqlite:////nowhere/x.sqlite\n", "/nowhere"),
+    "no tables": (HOUSE, "run: xloud-image db upgrade"),
+}
+
+
+@pytest.mark.parametrize("case", SHUT)
+def test_serve_refuses_before_the_port_opens(home: Home, case: str) -> None:
+    text, reason = SHUT[case]
+    home.configure(text)
+    complaint = sentence(home.with_file("serve"))
+    assert reason in complaint
+    assert "hunter2" not in complaint
+
+
+def test_serve_names_every_refusal(home: Home) -> None:
+    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\nuser_storage_quota = 1GB\n")
+    complaint = sentence(home.with_file("serve"))
+    for option in ("delayed_delete", "user_storage_quota", "[paste_deploy] flavor"):
+        assert option in complaint
+
+
+def test_serve_without_a_place_for_its_state(home: Home) -> None:
+    complaint = sentence(home.run("serve", env={"XLOUD_IMAGE_STATE": str(home.path / "a" / "b")}))
+    assert "the state directory" in complaint
+    assert "XLOUD_IMAGE_STATE" in complaint
+    (home.path / "file").touch()
+    complaint = sentence(home.run("serve", env={"XLOUD_IMAGE_STATE": str(home.path / "file")}))
+    assert "the state directory" in complaint
+    assert home.left() == ["file"]
+
+
+def test_serve_on_a_file_that_is_no_database(home: Home) -> None:
+    (home.path / "s" / "images").mkdir(parents=True)
+    (home.path / "s" / "xloud-image.sqlite").write_text("not a database, but long enough to look like one\n" * 50)
+    complaint = sentence(home.run("serve", env={"XLOUD_IMAGE_STATE": str(home.path / "s")}))
+    assert "is no SQLite database" in complaint
+
+
+# db
+
+
+def test_the_database_from_nothing(home: Home) -> None:
+    home.configure()
+    assert home.with_file("db", "version").returncode == 1
+    assert "db upgrade" in home.with_file("db", "check").stdout
+    first = home.with_file("db", "upgrade")
+    assert re.fullmatch(r"The database went from nothing to \w+\.\n", first.stdout), first.stderr
+    assert home.with_file("db", "upgrade").stdout.endswith("already.\n")
+    done = home.with_file("db", "version", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["current"] is True
+    checked = home.with_file("db", "check", "--json")
+    assert json.loads(checked.stdout) == {"ok": True, "found": []}
+    assert checked.returncode == 0
+
+
+def test_the_database_does_not_care_for_other_sections(home: Home) -> None:
+    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\n")
+    assert home.with_file("db", "upgrade").returncode == 0
+
+
+def test_the_database_that_is_none(home: Home) -> None:
+    home.configure(STORE + "[database]\nconnection = oracle://u:hunter2@h/x\n")
+    complaint = sentence(home.with_file("db", "upgrade"))
+    assert "[database] connection" in complaint
+    assert "hunter2" not in complaint
+
+
+def test_the_database_that_does_not_answer(home: Home) -> None:
+    home.configure(STORE + "[database]\nconnection = postgresql://u:hunter2@127.0.0.1:1/x\n")
+    assert "hunter2" not in sentence(home.with_file("db", "version"))
+
+
+# stores
+
+
+def test_stores_list(home: Home) -> None:
+    home.configure()
+    done = home.with_file("stores", "list", "--json")
+    assert json.loads(done.stdout) == [
+        {
+            "store": "files",
+            "type": "file",
+            "default": True,
+            "reserved": False,
+            "weight": 0,
+            "description": "The first",
+        }
+    ]
+    table = home.with_file("stores", "list").stdout
+    assert re.search(r"files +file +default +0 +The first", table)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_stores_check(home: Home, deep: bool) -> None:
+    home.configure()
+    words = ("stores", "check", *["--deep"] * deep)
+    done = home.with_file(*words, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads(done.stdout)
+    assert (result["store"], result["type"], result["ok"]) == ("files", "file", True)
+    assert result["free"] > 0
+    assert set(result["timings"]) == {"check", *(["write", "read", "delete"] if deep else [])}
+    assert home.left() == ["images", "x.conf"], "nothing is left"
+    table = home.with_file(*words)
+    assert table.returncode == 0
+    assert re.search(r"files +file +yes +[\d.]+ GiB", table.stdout)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_stores_check_of_a_store_that_cannot_work(home: Home, deep: bool) -> None:
+    (home.path / "gone").touch()
+    other = "[DEFAULT]\nenabled_backends = files:file, gone:file\n[gone]\nfilesystem_store_datadir = {0}/gone/images\n"
+    home.configure(STORE + DOOR + other)
+    done = home.with_file("stores", "check", "--json", *["--deep"] * deep)
+    assert done.returncode == 1
+    good, bad = json.loads(done.stdout)
+    assert good["ok"]
+    assert not bad["ok"]
+    assert "gone/images" in bad["detail"]
+    assert "NO" in home.with_file("stores", "check").stdout
+
+
+def test_stores_check_of_a_configuration_without_a_store(home: Home) -> None:
+    home.configure("[DEFAULT]\nenabled_backends = a:rbd\n" + DOOR)
+    assert "stores of type rbd are not built" in sentence(home.with_file("stores", "check"))
