@@ -17,6 +17,33 @@ MEDIA_TYPES: Final = (V21, V20)
 _OPS: Final = ("add", "replace", "remove")
 MAX_OPERATIONS: Final = 10000
 
+# What `parse` takes, as schemas to publish; beyond them it says where a pointer may lead.
+_PATH: Final = {"type": "string", "pattern": r"^(/([^/~]|~[01])+)+$"}
+SHAPES: Final[dict[str, dict[str, Any]]] = {
+    V21: {
+        "type": "array",
+        "maxItems": MAX_OPERATIONS,
+        "items": {
+            "type": "object",
+            "properties": {"op": {"enum": list(_OPS)}, "path": _PATH, "value": {}},
+            "required": ["op", "path"],
+            "anyOf": [{"properties": {"op": {"const": "remove"}}}, {"required": ["value"]}],
+        },
+    },
+    V20: {
+        "type": "array",
+        "maxItems": MAX_OPERATIONS,
+        "items": {
+            "type": "object",
+            "oneOf": [
+                {"properties": {"add": _PATH}, "required": ["add", "value"]},
+                {"properties": {"replace": _PATH}, "required": ["replace", "value"]},
+                {"properties": {"remove": _PATH}, "required": ["remove"]},
+            ],
+        },
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Change:

@@ -23,6 +23,8 @@ Json = dict[str, Any]
 UUID_PATTERN: Final = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 MAX_NAME: Final = 255
 MAX_INT: Final = 2**31 - 1
+# The value of every property that has no schema of its own.
+PROPERTY: Final[Json] = {"type": "string", "maxLength": 65535}
 
 # Fields that only the service writes; a client that names them gets 403.
 READ_ONLY: Final = frozenset(
@@ -154,6 +156,45 @@ def members() -> Json:
     }
 
 
+# The bodies of the member and location calls.
+NEW_MEMBER: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "member": {"type": "string", "minLength": 1, "maxLength": MAX_NAME, "description": "The project's id."}
+    },
+    "required": ["member"],
+}
+MEMBER_ANSWER: Final[Json] = {
+    "type": "object",
+    "properties": {"status": {"type": "string", "enum": list(MEMBER_STATUSES)}},
+    "required": ["status"],
+}
+
+
+def new_location() -> Json:
+    """The body of the locations API; clients that have no digests send an empty object."""
+    return {
+        "type": "object",
+        "properties": {
+            "url": {"type": "string", "minLength": 1, "maxLength": 65535, "description": "Where the data lies."},
+            "validation_data": {"anyOf": [{"type": "null"}, {"type": "object", "maxProperties": 0}, validation_data()]},
+        },
+        "required": ["url"],
+    }
+
+
+class Shape:
+    """One of these schemas as a check of values."""
+
+    def __init__(self, schema: Json) -> None:
+        self._validator = Draft202012Validator(schema, format_checker=FormatChecker())
+
+    def require(self, value: Any) -> None:
+        """`BadRequest` says what does not fit."""
+        if not self._validator.is_valid(value):
+            raise BadRequest(f"The body does not fit: {explain(self._validator, value)}.")
+
+
 class ImageSchema:
     """The schema of an image in this deployment, and the check against it.
 
@@ -168,7 +209,7 @@ class ImageSchema:
             name: Draft202012Validator(schema, format_checker=FormatChecker())
             for name, schema in self.properties.items()
         }
-        self._extra = Draft202012Validator({"type": "string", "maxLength": 65535})
+        self._extra = Draft202012Validator(PROPERTY)
 
     @classmethod
     def load(cls, formats: Formats, file: str | None) -> ImageSchema:
@@ -212,6 +253,26 @@ class ImageSchema:
             },
             "links": _LIST_LINKS,
         }
+
+    @functools.cached_property
+    def new(self) -> Json:
+        """The body of a create request: what `services.changes` takes, field by field with `check`."""
+        fields = {name: one for name, one in self.properties.items() if self.may_give(name)}
+        taken = sorted({*READ_ONLY, *RESERVED, "locations"})
+        return {
+            "type": "object",
+            "properties": fields,
+            "additionalProperties": PROPERTY,
+            "propertyNames": {
+                "minLength": 1,
+                "maxLength": MAX_NAME,
+                "not": {"anyOf": [{"enum": taken}, {"pattern": f"^{RESERVED_PREFIX}"}]},
+            },
+        }
+
+    def may_give(self, name: str) -> bool:
+        """Whether a create request may have this field."""
+        return name in self.declared or (name in BASE and name != "locations")
 
     def check(self, name: str, value: Any) -> None:
         """Raise `BadRequest` with a sentence when `value` cannot be field or property `name`."""

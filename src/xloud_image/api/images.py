@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
-from xloud_image import patch
+from xloud_image import patch, schemas
 from xloud_image.api import listing, wire
 from xloud_image.api.state import context, image_id, service
-from xloud_image.errors import BadRequest, WrongMediaType
+from xloud_image.errors import WrongMediaType
 from xloud_image.services import images, lookup, members, tags
+
+_NEW_MEMBER: Final = schemas.Shape(schemas.NEW_MEMBER)
+_MEMBER_ANSWER: Final = schemas.Shape(schemas.MEMBER_ANSWER)
 
 
 async def create(request: web.Request) -> web.Response:
@@ -98,19 +103,18 @@ async def show_member(request: web.Request) -> web.Response:
 
 async def add_member(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/members → 200."""
-    project = (await wire.body_object(request)).get("member")
-    if not isinstance(project, str) or not 0 < len(project) <= 255:
-        raise BadRequest("'member' names the project to share with, in 1 to 255 characters.")
+    body = await wire.body_object(request)
+    _NEW_MEMBER.require(body)
+    project = body["member"]
     return wire.answer(wire.member(await members.add(service(request), context(request), image_id(request), project)))
 
 
 async def answer_member(request: web.Request) -> web.Response:
     """PUT /v2/images/{id}/members/{member} → 200."""
-    status = (await wire.body_object(request)).get("status")
-    if not isinstance(status, str):
-        raise BadRequest("'status' must be given as text.")
+    body = await wire.body_object(request)
+    _MEMBER_ANSWER.require(body)
     project = request.match_info["member"]
-    found = await members.answer(service(request), context(request), image_id(request), project, status)
+    found = await members.answer(service(request), context(request), image_id(request), project, body["status"])
     return wire.answer(wire.member(found))
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
+from xloud_image import schemas
 from xloud_image.api import wire
 from xloud_image.api.state import context, image_id, service
-from xloud_image.errors import BadRequest
 from xloud_image.services import locations
+
+_NEW_LOCATION: Final = schemas.Shape(schemas.new_location())
 
 
 async def add(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/locations → 202."""
     body = await wire.body_object(request)
-    url, validation = body.get("url"), body.get("validation_data") or {}
-    if not isinstance(url, str) or not 0 < len(url) <= 65535:
-        raise BadRequest("'url' names the place of the data.")
-    if not isinstance(validation, dict):
-        raise BadRequest("'validation_data' is an object with os_hash_algo and os_hash_value.")
-    await locations.register(service(request), context(request), image_id(request), url, validation)
+    _NEW_LOCATION.require(body)
+    validation = body.get("validation_data") or {}
+    await locations.register(service(request), context(request), image_id(request), body["url"], validation)
     return web.Response(status=202)
 
 
