@@ -6,6 +6,7 @@ measured side by side (its protocol code is compiled), and more releases in the 
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ _IGNORED: Final = frozenset({"connect_timeout", "read_timeout", "write_timeout",
 _PG_ARGUMENTS: Final = frozenset(
     {"sslmode", "ssl", "sslrootcert", "sslcert", "sslkey", "application_name", "host", "port"}
 )
+
+
+logging.getLogger("asyncmy").setLevel(logging.ERROR)  # it logs each note of the server as a warning
 
 
 def url(settings: DatabaseSettings) -> sa.URL:
@@ -117,6 +121,8 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
         "sqlite": _SQLITE,
         "mysql": [
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            # crossing several indexes of few values each reads far more than the one index made for the list
+            "SET SESSION optimizer_switch = 'index_merge_intersection=off'",
             f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_TIME}",
             *([f"SET SESSION sql_mode = {_quoted(settings.mysql_sql_mode)}"] if settings.mysql_sql_mode else []),
         ],

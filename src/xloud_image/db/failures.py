@@ -21,7 +21,7 @@ class Meaning(enum.Enum):
     AGAIN = enum.auto()  # the database gave up this transaction whole; run it again
     UNFIT = enum.auto()  # a value that the column cannot hold
     TAKEN = enum.auto()  # a unique key
-    ABSENT = enum.auto()  # a table or column is not there
+    ABSENT = enum.auto()  # a table, column or index is not there
     OTHER = enum.auto()
     FOREIGN = enum.auto()  # no error of a database: a fault of ours, or an answer like NotFound
 
@@ -126,7 +126,7 @@ def _of_mysql(number: int) -> Meaning:
         return Meaning.UNFIT
     if number in _MY_LOST or number == 0:
         return Meaning.LOST
-    if number in (1146, 1054, 1049):
+    if number in (1146, 1054, 1049, 1176):
         return Meaning.ABSENT
     return Meaning.TAKEN if number == 1062 else Meaning.OTHER
 

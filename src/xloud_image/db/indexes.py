@@ -11,6 +11,9 @@ import sqlalchemy as sa
 # characters of a property's value in the index; the query names the same number. PostgreSQL refuses longer keys
 # altogether, MySQL wants a prefix
 VALUE_PREFIX: Final = 80
+# named by lists on MySQL
+SEEN: Final = "xloud_ix_images_seen"
+OWNED: Final = "xloud_ix_images_owned"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,11 +28,12 @@ class Index:
 
 FIRST: Final = (
     # who sees what, each part in the order of the default list
-    Index("xloud_ix_images_seen", "images", "visibility, deleted, os_hidden, created_at, id"),
-    Index("xloud_ix_images_owned", "images", "owner, visibility, deleted, os_hidden, created_at, id"),
+    Index(SEEN, "images", "visibility, deleted, os_hidden, created_at, id"),
+    Index(OWNED, "images", "owner, visibility, deleted, os_hidden, created_at, id"),
     Index("xloud_ix_members_member", "image_members", "member, deleted, status, image_id"),
     # filters
     Index("xloud_ix_images_name", "images", "name"),
+    Index("xloud_ix_images_status", "images", "status"),
     Index("xloud_ix_tags_value", "image_tags", "value, deleted, image_id"),
     Index(
         "xloud_ix_properties_value",

@@ -25,10 +25,11 @@ def engine_of(conn: AsyncConnection) -> Engine:
 class Text:
     """A statement under construction: `bind` gives the placeholder for a value, in the order of the text."""
 
-    __slots__ = ("engine", "values")
+    __slots__ = ("engine", "hints", "values")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, hints: bool = True) -> None:
         self.engine: Final = engine
+        self.hints: Final = hints  # whether indexes may be named
         self.values: list[Any] = []
 
     def bind(self, value: Any) -> str:

@@ -1,0 +1,82 @@
+"""Who sees what in a list, as parts that never overlap. Rules: Image API reference, "Who sees what in a list".
+
+Each part is one equality on visibility (and owner), so that an index gives it in the order of the default list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from xloud_image.db import indexes, sql
+from xloud_image.model import VISIBILITIES
+
+if TYPE_CHECKING:
+    from xloud_image.db.query import Query
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """Images of one visibility: all (`whose` "all"), the caller's ("own"), or others' shared with the caller ("member")."""
+
+    visibility: str
+    whose: str
+
+    def words(self, text: sql.Text, query: Query) -> str:
+        """The condition on a row `i` of images, by which the part is walked."""
+        rest = f"i.visibility = '{self.visibility}' AND i.deleted = false AND {always(query)}"
+        if self.whose == "all":
+            return rest
+        if self.whose == "own":
+            return f"i.owner = {text.bind(query.project)} AND {rest}"
+        # SQLite has no statistics: the plus keeps it from walking all shared images instead of the memberships
+        plus = "+" if text.engine == "sqlite" else ""
+        return (
+            f"i.id IN (SELECT m.image_id FROM image_members m WHERE {_membership(text, query)})"  # noqa: S608 - constants
+            f" AND {plus}i.visibility = 'shared' AND NOT i.deleted"
+            f" AND (i.owner <> {text.bind(query.project)} OR i.owner IS NULL) AND {always(query, plus)}"
+        )
+
+    @property
+    def index(self) -> str | None:
+        """The index by which the part is walked in the order of creation."""
+        return {"all": indexes.SEEN, "own": indexes.OWNED}.get(self.whose)
+
+    def test(self, text: sql.Text, query: Query) -> str:
+        """The same as a test on a candidate, with no word that could draw the engine to another index."""
+        if self.whose == "all":
+            return f"i.visibility = '{self.visibility}'"
+        if self.whose == "own":
+            return f"(i.visibility = '{self.visibility}' AND i.owner = {text.bind(query.project)})"
+        return (
+            "(i.visibility = 'shared' AND (SELECT 1 FROM image_members m"  # noqa: S608 - constants
+            f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) = 1)"
+        )
+
+
+def parts(query: Query) -> list[Part]:
+    """The parts of what the caller asked for and may see; empty when that is nothing."""
+    wanted = query.visibility
+    found = []
+    for name in VISIBILITIES if wanted in (None, "all") else (wanted,):
+        if query.is_admin:
+            whole = name != "community" or wanted is not None
+        else:
+            whole = name == "public" or (name == "community" and wanted is not None)
+        if whole:
+            found.append(Part(name, "all"))
+        elif query.project is not None:
+            found.append(Part(name, "own"))
+            if name == "shared":
+                found.append(Part(name, "member"))
+    return found
+
+
+def always(query: Query, plus: str = "") -> str:
+    """What holds for every list: hidden ones apart, killed ones never."""
+    return f"{plus}i.os_hidden = {'true' if query.os_hidden else 'false'} AND {plus}i.status <> 'killed'"
+
+
+def _membership(text: sql.Text, query: Query) -> str:
+    words = f"m.member = {text.bind(query.project)} AND m.deleted = false"
+    return words if query.member_status == "all" else f"{words} AND m.status = {text.bind(query.member_status)}"
