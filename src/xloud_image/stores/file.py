@@ -233,7 +233,7 @@ class FileStore(Store):
         with contextlib.suppress(StoreUnavailable):
             if draft.abandon() and steps.job is not None:
                 await steps.job.ended(wait)
-            else:
+            elif not draft.removed:
                 await self._threads.submit(draft.remove, must=True).ended(wait)
         if not draft.removed:
             _log.warning("store %s: a draft of %s stays for now: the file system does not answer", self.name, draft.key)

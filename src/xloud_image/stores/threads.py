@@ -34,7 +34,7 @@ class Job(Generic[T]):
     ) -> None:
         self._threads = threads
         self._lost = lost
-        self.call = call
+        self._call: Callable[[], T] | None = call
         self.must = must
         self.dropped = False
         self.loop = asyncio.get_running_loop()
@@ -44,6 +44,13 @@ class Job(Generic[T]):
     def done(self) -> bool:
         """Whether the call has returned or raised."""
         return self._future.done()
+
+    def perform(self) -> T:
+        """The call itself, in a thread, once. It is forgotten before anybody hears of its end: the bytes that it
+        holds must not outlive it."""
+        call, self._call = self._call, None
+        assert call is not None
+        return call()
 
     async def result(self) -> T:
         """What the call returns or raises; `StoreUnavailable` after the limit. When the wait ends early the call
@@ -74,8 +81,10 @@ class Job(Generic[T]):
         """The result that nobody waits for goes to `lost`, in a thread."""
         if self._future.exception() is None and self._lost is not None:
             lost, result = self._lost, self._future.result()
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 self._threads.submit(lambda: lost(result), must=True)
+            except StoreUnavailable:  # the store was closed in between
+                threading.Thread(target=lost, args=(result,), name=f"store {self._threads.name}", daemon=True).start()
 
     def deliver(self, result: T | None, error: BaseException | None) -> None:
         """Called in the thread, once."""
@@ -167,7 +176,7 @@ class Threads:
             result, error = None, None  # type: Any, BaseException | None
             try:
                 if job.must or not job.dropped:
-                    result = job.call()
+                    result = job.perform()
                 else:
                     error = StoreUnavailable(f"store {self.name} was too busy")
             except BaseException as failure:  # noqa: BLE001 - raised where the result is waited for
