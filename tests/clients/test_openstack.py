@@ -15,6 +15,9 @@ from tests.servers.keystone import Keystone
 from tests.servers.place import program
 from tests.servers.service import Service
 
+# every command is a new process of a second or more
+pytestmark = pytest.mark.timeout(600)
+
 PROJECT = "5f6b0b8a1d2c4e3f9a7b6c5d4e3f2a1b"
 SECRET = "correct horse"
 
@@ -73,7 +76,9 @@ LOGINS: Mapping[str, Callable[[pytest.FixtureRequest, OpenStack], Service]] = {
 def test_the_life_of_an_image(
     login: str, request: pytest.FixtureRequest, openstack: OpenStack, disk: Path, tmp_path: Path
 ) -> None:
-    LOGINS[login](request, openstack)
+    service = LOGINS[login](request, openstack)
+    # so that the rest proves something about logging in
+    assert service.request("GET", "/v2/images").status == (200 if login == "none" else 401)
 
     def run(*words: str | Path) -> str:
         return openstack.run("image", *words, cloud="cloud")

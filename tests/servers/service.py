@@ -52,7 +52,6 @@ class Service:
             },
             "database": {"connection": f"sqlite:///{self.directory / 'xloud-image.sqlite'}"},
             "glance_store": {"default_backend": "files"},
-            "xloud": {"auth": "none"},
             "files": {"filesystem_store_datadir": self.images},
         }
         if "flavor" not in (sections or {}).get("paste_deploy", {}):
