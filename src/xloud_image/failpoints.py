@@ -2,6 +2,7 @@
 
 `XLOUD_FAILPOINTS="upload.written=kill,delete.marked=sleep:2"` in the environment: `kill` ends the process as
 kill -9 does, `sleep:S` waits S seconds, `fail` raises an error. Only names in POINTS are accepted.
+`XLOUD_FAILPOINTS=@/path` reads the same text from a file, each time, so that a running service can be armed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Final
 
 from xloud_image.errors import ConfigError, ImageServiceError
@@ -55,29 +58,37 @@ def parse(text: str) -> dict[str, str]:
     return armed
 
 
-_armed: dict[str, str] = parse(os.environ.get("XLOUD_FAILPOINTS", ""))
+_TEXT: Final = os.environ.get("XLOUD_FAILPOINTS", "")
+_file: Final = Path(_TEXT[1:]) if _TEXT.startswith("@") else None
+_armed: Final = {} if _file else parse(_TEXT)
+
+
+def _action(name: str) -> str | None:
+    if _file is not None:
+        return parse(_file.read_text()).get(name)
+    return _armed.get(name)
 
 
 async def reach(name: str) -> None:
     """The event loop's side: promise that the step called `name` has just been done."""
-    if _armed and name in _armed:
-        action = _armed[name]
-        if action.startswith("sleep:"):
-            await asyncio.sleep(float(action[6:]))
-        else:
-            _act(name, action)
+    action = _action(name)
+    if action is None:
+        return
+    if action.startswith("sleep:"):
+        await asyncio.sleep(float(action[6:]))
+    else:
+        _act(name, action)
 
 
 def reach_in_thread(name: str) -> None:
     """The same from a worker thread."""
-    if _armed and name in _armed:
-        action = _armed[name]
-        if action.startswith("sleep:"):
-            import time
-
-            time.sleep(float(action[6:]))
-        else:
-            _act(name, action)
+    action = _action(name)
+    if action is None:
+        return
+    if action.startswith("sleep:"):
+        time.sleep(float(action[6:]))
+    else:
+        _act(name, action)
 
 
 def _act(name: str, action: str) -> None:

@@ -1,0 +1,60 @@
+"""Rounds of: several clients work, the service is killed at a random moment, starts again, and all is proved."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from tests.crash import points
+from tests.crash.client import Client, at_once
+from tests.crash.ledger import Ledger
+from tests.crash.proof import prove
+from tests.servers.service import Service
+
+CLIENTS = 4
+
+
+class Rounds:
+    """`seed` decides what the clients do and when the kill comes (not how the machine schedules it)."""
+
+    def __init__(self, seed: int, *, say: Callable[[str], None] = lambda _: None) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.say = say
+        self.ledger = Ledger()
+        self.answered = 0
+        self.service = Service(points.SETTINGS)
+
+    def run(self, rounds: int) -> list[str]:
+        """What went wrong, in sentences; stops at the first round in which something did."""
+        self.service.start()
+        try:
+            for number in range(rounds):
+                wrong = self._round(number)
+                if wrong:
+                    return [f"seed {self.seed}, round {number}: {what}" for what in wrong]
+            return []
+        finally:
+            self.service.kill()
+
+    def _round(self, number: int) -> list[str]:
+        clients = [Client(self.service.url, self.ledger, f"{self.seed} {number} {client}") for client in range(CLIENTS)]
+        seconds = self.random.uniform(0.05, 0.8)
+        whole = self.random.random() < 0.7
+        at_once(clients, lambda: self._kill_after(seconds, whole=whole))
+        answered = sum(client.answered for client in clients)
+        self.answered += answered
+        what = "everything" if whole else "one worker, then everything,"
+        self.say(f"round {number}: {what} killed after {seconds:.2f} s and {answered} answers")
+        self.service.start()
+        wrong = [what for client in clients for what in client.surprises]
+        return wrong + prove(self.service, self.ledger)
+
+    def _kill_after(self, seconds: float, *, whole: bool) -> None:
+        """One worker first, so that the others clean up behind it while clients go on; or all at once."""
+        if not whole:
+            time.sleep(seconds)
+            os.kill(self.random.choice(sorted(points.workers(self.service))), signal.SIGKILL)
+        time.sleep(seconds)
+        self.service.kill()
