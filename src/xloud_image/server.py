@@ -24,6 +24,7 @@ from gunicorn.workers.base import Worker
 
 from xloud_image import __version__, logs
 from xloud_image.api import app as api
+from xloud_image.api import connections
 from xloud_image.api.state import BUSY, Busy
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
@@ -157,7 +158,7 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
     await identity.start()
     cleaning = asyncio.create_task(reaper.run(service))
     app = api.build(service, identity)
-    runner = web.AppRunner(app, **_protocol(settings.server))
+    runner = connections.Runner(app, **_protocol(settings.server))
     await runner.setup()
     try:
         for listener in listeners:
@@ -196,6 +197,7 @@ def _protocol(server: Server) -> dict[str, Any]:
     return {
         "handle_signals": False,
         "access_log": None,
+        "header_seconds": min(connections.HEADER_SECONDS, server.client_socket_timeout or connections.HEADER_SECONDS),
         "keepalive_timeout": (server.client_socket_timeout or 3600) if server.http_keepalive else 0,
         "tcp_keepalive": True,
         "max_line_size": server.max_header_line,

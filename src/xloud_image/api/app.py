@@ -234,6 +234,8 @@ def _options(request: web.Request) -> web.Response:
 def _error(request: web.Request, status: int, message: str, headers: dict[str, str]) -> web.Response:
     """As JSON when the client asked for it by name or asked for nothing, else as text; clients show the sentence."""
     title = HTTPStatus(status).phrase
+    # A sentence may quote the request: no control characters of a client reach another's terminal.
+    message = "".join(char if char.isprintable() else "\ufffd" for char in message)
     accept = request.headers.get(hdrs.ACCEPT, "*/*")
     if "json" in accept or not accept:
         content = {"message": message, "code": f"{status} {title}", "title": title}
@@ -251,7 +253,7 @@ async def _finish(request: web.Request, response: web.StreamResponse) -> web.Str
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer carries, also one that is streamed."""
-    response.headers["x-openstack-request-id"] = request.get(REQUEST_ID, "")
+    response.headers["x-openstack-request-id"] = request.get(REQUEST_ID) or f"req-{uuid.uuid4()}"
     response.headers[hdrs.SERVER] = "xloud-image"
     cors.expose(request, response, request.app[SERVICE].settings.cors)
 

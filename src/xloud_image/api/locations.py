@@ -8,7 +8,7 @@ from aiohttp import web
 
 from xloud_image import schemas
 from xloud_image.api import wire
-from xloud_image.api.state import context, image_id, service
+from xloud_image.api.state import context, image_id, service, store_id
 from xloud_image.services import locations
 
 _NEW_LOCATION: Final = schemas.Shape(schemas.new_location())
@@ -31,6 +31,5 @@ async def find(request: web.Request) -> web.Response:
 
 async def delete_from_store(request: web.Request) -> web.Response:
     """DELETE /v2/stores/{store}/{id} → 204."""
-    store = request.match_info["store"]
-    await locations.delete_from_store(service(request), context(request), store, image_id(request))
+    await locations.delete_from_store(service(request), context(request), store_id(request), image_id(request))
     return web.Response(status=204)

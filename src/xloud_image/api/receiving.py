@@ -46,6 +46,15 @@ async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
             return
 
 
+async def whole(request: web.Request, timeout: float) -> bytes:
+    """A small body, in memory. `ClientGone` when it is not there after `timeout` seconds (0: wait for ever)."""
+    try:
+        async with asyncio.timeout(timeout or None):
+            return await request.read()
+    except TimeoutError:
+        raise ClientGone(f"The body did not come within {timeout:g} seconds.") from None
+
+
 async def no_continue(request: web.Request) -> None:
     """Do not invite the body before the request has been looked at; `chunks` does."""
     if request.headers.get("Expect", "").lower() != "100-continue":

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from xloud_image.errors import BadRequest
+from xloud_image.errors import BadRequest, NotFound
 from xloud_image.identity import Identity
 from xloud_image.identity.context import Context
 from xloud_image.policy.images import no_such_image
@@ -55,7 +55,17 @@ def image_id(request: web.Request) -> str:
     return text.lower()
 
 
+def store_id(request: web.Request) -> str:
+    """The store's id from the path; what can be no file's name is no store's either."""
+    text = request.match_info["store"]
+    if not text.isprintable() or "/" in text or len(text) > 255:
+        raise NotFound("There is no such store.")
+    return text
+
+
 def require_no_body(request: web.Request) -> None:
-    """`BadRequest` when a call that takes no body has one."""
-    if request.body_exists and not request.content.is_eof() and request.content_length != 0:
+    """`BadRequest` when a call that takes no body has one; an empty one is none, with a length or chunked."""
+    if not request.body_exists or request.content_length == 0:
+        return
+    if not request.content.is_eof() or request.content.total_bytes:
         raise BadRequest("A body is not expected with this request.")

@@ -14,6 +14,8 @@ from aiohttp import hdrs, web
 from multidict import MultiMapping
 from yarl import URL
 
+from xloud_image.api import receiving
+from xloud_image.api.state import SERVICE
 from xloud_image.errors import BadRequest
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, Member
@@ -33,7 +35,7 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 async def body(request: web.Request) -> Any:
     """The JSON value of the body. `BadRequest` when there is none, or it is malformed, too deep or not UTF-8."""
-    raw = await request.read()
+    raw = await receiving.whole(request, request.app[SERVICE].settings.server.client_socket_timeout)
     if not raw:
         raise BadRequest("Body expected in request.")
     try:
