@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.client import ENVIRONMENT
+from tests.servers.place import environment, free_port, program
+from tests.servers.process import Process, answers
 from tests.servers.service import command
 
 STORE = """
@@ -268,6 +273,54 @@ def test_serve_on_a_file_that_is_no_database(home: Home) -> None:
     (home.path / "s" / "xloud-image.sqlite").write_text("not a database, but long enough to look like one\n" * 50)
     complaint = sentence(home.run("serve", env={"XLOUD_IMAGE_STATE": str(home.path / "s")}))
     assert "is no SQLite database" in complaint
+
+
+def test_serve_on_a_port_that_is_taken(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        complaint = sentence(home.run("serve", env={"XLOUD_IMAGE_STATE": "s", "PORT": str(port)}))
+    assert complaint.endswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use")
+
+
+# serve: the embedded default
+
+
+def test_serve_prints_commands_that_work(home: Home) -> None:
+    """What it prints is typed as it stands, by the openstack client and by curl."""
+    image = home.path / "ubuntu.qcow2"
+    subprocess.run([program("qemu-img", "qemu-utils"), "create", "-q", "-f", "qcow2", image, "8M"], check=True)
+    port = free_port()
+    served = Process(
+        "xloud-image",
+        [*command(), "serve"],
+        log=home.path / "log",
+        directory=home.path,
+        environment={"XLOUD_IMAGE_STATE": "state", "PORT": str(port), "PYTHONUNBUFFERED": "1"},
+    )
+    served.wait_for(lambda: answers(f"http://127.0.0.1:{port}/healthcheck", below=400), 30)
+    said = served.output().replace("\\\n", "")
+    commands = [line.strip() for line in said.splitlines() if line.startswith(("  openstack", "  curl"))]
+    assert len(commands) == 10
+    bin_ = environment(ENVIRONMENT, "openstack").parent
+    env = {"HOME": str(home.path), "PATH": f"{bin_}:{os.environ['PATH']}", "no_proxy": "127.0.0.1"}
+    id_ = ""
+    for line in commands:
+        done = subprocess.run(
+            ["/bin/sh", "-ec", line.replace("curl ", "curl -sS --fail ").replace("ID", id_)],
+            cwd=home.path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, line + done.stdout + done.stderr
+        if "save" in line or "-o copy.qcow2" in line:
+            assert (home.path / "copy.qcow2").read_bytes() == image.read_bytes()
+            (home.path / "copy.qcow2").unlink()
+        if "-X POST" in line:
+            id_ = json.loads(done.stdout)["id"]
+    assert served.stop(signal.SIGINT, 30) == 0
+    assert "Traceback" not in served.output()
 
 
 # db

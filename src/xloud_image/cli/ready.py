@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import socket
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from xloud_image.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
-    from xloud_image.config.settings import Settings
+    from xloud_image.config.settings import Server, Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -86,6 +87,22 @@ def sqlite_place(settings: "Settings") -> None:
                 found.execute("SELECT count(*) FROM sqlite_master")
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{file} is no SQLite database: {error}") from None
+
+
+def can_listen(server: "Server") -> None:
+    """ConfigError when the address cannot be listened on now. The socket is closed again at once."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            server.bind_host.strip("[]"), server.bind_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {server.bind_host} port {server.bind_port}: {error.strerror or error}"
+        ) from None
 
 
 async def database_is_current(settings: "Settings") -> None:

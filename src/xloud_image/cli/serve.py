@@ -57,6 +57,7 @@ def prepare(loaded: "Loaded") -> "Loaded":
     if loaded.embedded:
         asyncio.run(schema.upgrade(loaded.settings.database))
     asyncio.run(ready.database_is_current(loaded.settings))
+    ready.can_listen(loaded.settings.server)
     return loaded
 
 
