@@ -71,7 +71,8 @@ def _known(given: sa.URL, names: frozenset[str]) -> sa.URL:
     unknown = set(given.query) - names - _IGNORED
     if unknown:
         raise ConfigError(
-            f"[database] connection: unknown argument {', '.join(sorted(unknown))}; known are {', '.join(sorted(names))}"
+            f"[database] connection: unknown argument {', '.join(sorted(unknown))};"
+            f" known are {', '.join(sorted(names))}"
         )
     return given.difference_update_query(_IGNORED)
 
@@ -95,6 +96,8 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
                 "application_name": str(target.query.get("application_name", "xloud-image")),
                 "timezone": "UTC",
                 "jit": "off",  # compiling a page query takes longer than running it
+                # it would rather walk all images by age, sorting as it goes, than take the index made for the list
+                "enable_incremental_sort": "off",
                 "lock_timeout": f"{LOCK_TIME}s",
                 "idle_in_transaction_session_timeout": "60s",  # a node that froze lets go of its locks
             },
@@ -171,7 +174,8 @@ def _postgresql_tls(given: sa.URL) -> tuple[sa.URL, ssl.SSLContext | str | bool]
     try:
         context = ssl.create_default_context(cafile=query.get("sslrootcert"))
         context.check_hostname = mode == "verify-full"
-        if mode not in ("verify-ca", "verify-full", "require") or "sslrootcert" not in query and mode == "require":
+        # as libpq: "require" verifies only when it is told by which CA
+        if mode in ("disable", "allow", "prefer") or (mode == "require" and "sslrootcert" not in query):
             context.verify_mode = ssl.CERT_NONE
         if "sslcert" in query:
             context.load_cert_chain(query["sslcert"], query.get("sslkey"))

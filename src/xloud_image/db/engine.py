@@ -172,7 +172,7 @@ class Database:
         return translate(error)
 
 
-class _Uncertain(Exception):  # noqa: N818 - never leaves this module
+class _Uncertain(Exception):
     """COMMIT was sent and not answered."""
 
 

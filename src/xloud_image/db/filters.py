@@ -6,7 +6,6 @@ Text only, with values bound in the order of the text; which filter drives the p
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -107,10 +106,3 @@ def _property(name: str, value: str) -> Filter:
 def same(text: sql.Text, column: str, value: Any) -> str:
     """Equality in which NULL equals NULL."""
     return f"{column} IS NULL" if value is None else f"{column} = {text.bind(value)}"
-
-
-@functools.cache
-def counts(number: int, limit: int) -> str:
-    """A SELECT of so many counts, each of at most `limit`, with {} for the sources."""
-    one = f"(SELECT count(*) FROM ({{}} LIMIT {limit}) c)"
-    return f"SELECT {', '.join([one] * number)}"

@@ -6,6 +6,7 @@ so that concurrent changes come one after the other and none is lost.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ _COLUMNS: Final = (
 )  # fmt: skip
 # what a row of an image starts with, in every read: the fields of model.Image in their order
 ROW: Final = ("id", *_COLUMNS, "created_at", "updated_at")
+# where `_load` finds a detail, counting the kind before ROW
+_KEY, _NUMBER, _VALUE = 1 + ROW.index("name"), 1 + ROW.index("size"), 1 + len(ROW)
 
 
 def image_of(row: Sequence[Any], found: Details) -> Image:
@@ -53,36 +56,43 @@ async def get(
 async def _load(
     conn: AsyncConnection, image_id: str, project: str | None, hidden: bool
 ) -> tuple[Image, Details] | None:
-    text = sql.Text(sql.engine_of(conn))
-    # one row of the image, and rows of its details in the same columns: `name` is the key, `size` the row's number
-    query = (
-        f"SELECT 0, {', '.join(ROW)}, NULL, NULL FROM images"  # noqa: S608 - constants
-        f" WHERE id = {text.bind(image_id)}{'' if hidden else ' AND NOT deleted'}"
-        + "".join(
-            f" UNION ALL SELECT {kind}, image_id, NULL, {key}, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {number},"
-            f" NULL, NULL, NULL, NULL, NULL, NULL, {value}, {extra} FROM {table}"
-            f" WHERE image_id = {text.bind(image_id)} AND NOT deleted"
-            for kind, table, key, value, extra, number in details.SOURCES
-        )
-    )
+    values = [image_id] * (1 + len(details.SOURCES))
     if project is not None:
-        query += (
-            f" UNION ALL SELECT {details.MEMBER}, image_id, NULL, status, {'NULL, ' * 8}id, {'NULL, ' * 6}NULL, NULL"
-            f" FROM image_members WHERE image_id = {text.bind(image_id)} AND member = {text.bind(project)}"
-            " AND NOT deleted"
-        )
-    rows = await sql.fetch(conn, query, text.values)
+        values += [image_id, project]
+    rows = await sql.fetch(conn, _one(sql.engine_of(conn), project is not None, hidden), values)
     found = Details()
     row = None
     for line in rows:
         if line[0] == 0:
             row = line[1:]
         else:
-            found.add(line[0], line[3], line[19], line[20], line[12])
+            found.add(line[0], line[_KEY], line[_VALUE], line[_VALUE + 1], line[_NUMBER])
     if row is None:
         return None
     found.arrange()
     return image_of(row, found), found
+
+
+@functools.cache
+def _one(engine: sql.Engine, member: bool, hidden: bool) -> str:
+    """One row of the image, and rows of its details in the same columns: `name` is the key, `size` the row's number."""
+    text = sql.Text(engine)
+
+    def select(kind: int, table: str, key: str, value: str, extra: str, number: str) -> str:
+        columns = {"id": "image_id", "name": key, "size": number}
+        words = ", ".join([columns.get(name, "NULL") for name in ROW])
+        return (
+            f"SELECT {kind}, {words}, {value}, {extra} FROM {table}"  # noqa: S608 - constants
+            f" WHERE image_id = {text.bind(None)} AND NOT deleted"
+        )
+
+    columns = ", ".join(ROW)
+    image = f"SELECT 0, {columns}, NULL, NULL FROM images WHERE id = {text.bind(None)}"  # noqa: S608 - constants
+    selects = [image if hidden else f"{image} AND NOT deleted", *[select(*source) for source in details.SOURCES]]
+    if member:
+        one = select(details.MEMBER, "image_members", "status", "NULL", "NULL", "id")
+        selects.append(f"{one} AND member = {text.bind(None)}")
+    return " UNION ALL ".join(selects)
 
 
 async def create(conn: AsyncConnection, image: Image) -> Image:
@@ -97,6 +107,10 @@ async def create(conn: AsyncConnection, image: Image) -> Image:
             raise
         raise Duplicate(f"Image ID {image.id} already exists!") from error
     await details.write(conn, image.id, Details(), image, now)
+    if image.locations:
+        found = await _load(conn, image.id, None, hidden=False)  # they have numbers now
+        assert found is not None
+        return found[0]
     return image
 
 
@@ -105,8 +119,8 @@ async def change(
 ) -> Image:
     """Lock and load the image, call `step`, store what differs; the image as stored. NotFound when there is none.
 
-    `step` has no effect of its own and may raise to leave all as it is. What it changes of columns, properties, tags and
-    locations is stored, and updated_at moves; when nothing differs, nothing is stored. A location without a number is
+    `step` has no effect of its own and may raise to leave all as it is. What it changes of columns, properties, tags
+    and locations is stored, and updated_at moves; when nothing differs, nothing is stored. A location without a number is
     new, one that is left out is removed.
     """
     old, found = await _locked(conn, image_id, project)
@@ -116,7 +130,7 @@ async def change(
     differs = await details.write(conn, image_id, found, new, now)
     if not columns and not differs:
         return old
-    await conn.execute(_one(image_id).values(updated_at=now, **columns))
+    await conn.execute(_row(image_id).values(updated_at=now, **columns))
     if differs:
         again = await _load(conn, image_id, project, hidden=False)
         assert again is not None
@@ -139,7 +153,7 @@ async def hide(
     if step is not None:
         step(old)
     now = details.kept(conn, utcnow())
-    await conn.execute(_one(image_id).values(status="deleted", deleted=True, deleted_at=now, updated_at=now))
+    await conn.execute(_row(image_id).values(status="deleted", deleted=True, deleted_at=now, updated_at=now))
     return old
 
 
@@ -170,5 +184,5 @@ async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> 
     return found
 
 
-def _one(image_id: str) -> sa.Update:
+def _row(image_id: str) -> sa.Update:
     return images.update().where(images.c.id == image_id)

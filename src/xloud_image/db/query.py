@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import details, sql
 from xloud_image.db.failures import Meaning, meaning
-from xloud_image.db.filters import COMPARE, Filter, counts, filters, same
+from xloud_image.db.filters import COMPARE, Filter, Words, filters, same
 from xloud_image.db.images import ROW, image_of
-from xloud_image.db.seen import Part, always, parts
+from xloud_image.db.seen import always, memberships, parts
 from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.model import VISIBILITIES, Image
 
@@ -46,6 +46,9 @@ LISTED: Final = frozenset({"id", "name", "status", "container_format", "disk_for
 
 _NULLABLE: Final = frozenset({"name", "container_format", "disk_format", "size", "updated_at"})
 FEW: Final = 1000  # candidates of a filter that are looked at one by one
+# memberships of the caller that are looked at one by one; with more, walking all shared images is cheaper: n look-ups
+# and a sort, against one page times (shared images / n)
+MEMBERSHIPS: Final = 5000
 _ROW: Final = ", ".join(f"i.{name}" for name in ROW)
 
 
@@ -85,37 +88,24 @@ class Query:
 
 
 async def find(conn: AsyncConnection, query: Query) -> list[Image]:
-    """One page, with details; two statements, three with a marker.
+    """One page, with details; three statements, four with a marker; one less for an admin without filters.
 
     BadRequest: an unknown marker, key or column. Forbidden: a marker that the caller may not see.
     """
     _check(query)
     order = query.order()
     after = None if query.marker is None else await _marker(conn, query, order)
-    wanted = filters(query)
-    driver = await _driver(conn, wanted) if wanted else None
+    way = await _way(conn, query)
     try:
-        rows = await _rows(conn, query, order, after, wanted, driver, hints=True)
+        text = sql.Text(sql.engine_of(conn))
+        rows = await sql.fetch(conn, page(text, query, order, after, way), text.values)
     except Exception as error:
         if meaning(error) is not Meaning.ABSENT:
             raise
-        rows = await _rows(conn, query, order, after, wanted, driver, hints=False)  # our indexes were removed
+        text = sql.Text(sql.engine_of(conn), hints=False)  # our indexes were removed
+        rows = await sql.fetch(conn, page(text, query, order, after, way), text.values)
     found = await details.load(conn, [row[0] for row in rows], query.project) if rows else {}
     return [image_of(row, found[row[0]]) for row in rows]
-
-
-async def _rows(
-    conn: AsyncConnection,
-    query: Query,
-    order: Sequence[tuple[str, Direction]],
-    after: tuple[Any, ...] | None,
-    wanted: Sequence[Filter],
-    driver: int | None,
-    *,
-    hints: bool,
-) -> sql.Rows:
-    text = sql.Text(sql.engine_of(conn), hints=hints)
-    return await sql.fetch(conn, page(text, query, order, after, wanted, driver), text.values)
 
 
 def _check(query: Query) -> None:
@@ -164,16 +154,31 @@ async def _marker(conn: AsyncConnection, query: Query, order: Sequence[tuple[str
     return tuple(values)
 
 
-async def _driver(conn: AsyncConnection, found: Sequence[Filter]) -> int | None:
-    """Which filter finds few enough candidates to start from; None: walk the parts and test each row."""
-    sources = [(n, one.source) for n, one in enumerate(found) if one.source is not None]
-    if not sources:
-        return None
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """How a page is found: from the candidates of filter number `driver`, or (None) along the parts; `many`: the caller
+    is a member of so many images that those are found along all shared ones."""
+
+    filters: Sequence[Filter]
+    driver: int | None = None
+    many: bool = False
+
+
+async def _way(conn: AsyncConnection, query: Query) -> Way:
+    """Count, each up to its limit, what could be the start; one statement, none when there is nothing to count."""
+    wanted = filters(query)
     text = sql.Text(sql.engine_of(conn))
-    words = counts(len(sources), FEW + 1).format(*[source(text) for _, source in sources])
-    rows = await sql.fetch(conn, words, text.values)
-    fewest, n = min(zip(rows[0], [n for n, _ in sources], strict=True))
-    return n if fewest <= FEW else None
+    sources = [(n, one.source, FEW) for n, one in enumerate(wanted) if one.source is not None]
+    if any(part.whose == "member" for part in parts(query)):
+        sources.append((-1, lambda text: memberships(text, query), MEMBERSHIPS))
+    if not sources:
+        return Way(wanted)
+    words = [f"(SELECT count(*) FROM ({source(text)} LIMIT {limit + 1}) c)" for _, source, limit in sources]  # noqa: S608 - constants
+    [row] = await sql.fetch(conn, f"SELECT {', '.join(words)}", text.values)
+    found = {n: number for (n, _, _), number in zip(sources, row, strict=True)}
+    many = found.pop(-1, 0) > MEMBERSHIPS
+    fewest = min(found, key=lambda n: found[n], default=None)
+    return Way(wanted, None if fewest is None or found[fewest] > FEW else fewest, many)
 
 
 def page(
@@ -181,33 +186,33 @@ def page(
     query: Query,
     order: Sequence[tuple[str, Direction]],
     after: tuple[Any, ...] | None,
-    found: Sequence[Filter],
-    driver: int | None,
+    way: Way,
 ) -> str:
-    """The text of the page's rows, values bound in `text`; `driver` is the filter to start from."""
+    """The text of the page's rows, values bound in `text`."""
     visible = parts(query)
     if not visible:
         return f"SELECT {_ROW} FROM images i WHERE 1 = 0"  # noqa: S608 - constants
     tail = f" ORDER BY {_order(text.engine, order)} LIMIT {int(query.limit)}"
-    if driver is not None:
-        source = found[driver].source
+    if way.driver is not None:
+        source = way.filters[way.driver].source
         assert source is not None
-        words = f"SELECT {_ROW} FROM (SELECT DISTINCT d.image_id FROM ({source(text)}) d) c"  # noqa: S608 - constants
+        start = _start(text, source)
         where = [
+            "NOT i.deleted",
+            always(query),
             f"({' OR '.join([part.test(text, query) for part in visible])})",
-            *[one.test(text) for n, one in enumerate(found) if n != driver],
+            *[one.test(text) for n, one in enumerate(way.filters) if n != way.driver],
             *([] if after is None else [_beyond(text, order, after)]),
         ]
-        join = {"sqlite": "CROSS JOIN", "mysql": "STRAIGHT_JOIN"}.get(text.engine, "JOIN")  # in this order
-        return f"{words} {join} images i ON i.id = c.image_id WHERE NOT i.deleted AND {always(query)} AND {' AND '.join(where)}{tail}"
+        return f"SELECT {_ROW} FROM {start} AND {' AND '.join(where)}{tail}"  # noqa: S608 - constants
     selects = []
     for part in visible:
+        force = _force(text, part.index(way.many), order)
         where = [
-            part.words(text, query),
-            *[one.test(text) for one in found],
+            part.words(text, query, way.many),
+            *[one.test(text) for one in way.filters],
             *([] if after is None else [_beyond(text, order, after)]),
         ]
-        force = _force(text, part, order)
         selects.append(f"SELECT {_ROW} FROM images i{force} WHERE {' AND '.join(where)}{tail}")  # noqa: S608 - constants
     if len(selects) == 1:
         return selects[0]
@@ -217,12 +222,20 @@ def page(
     return " UNION ALL ".join([f"({select})" for select in selects]) + tail
 
 
-def _force(text: sql.Text, part: Part, order: Sequence[tuple[str, Direction]]) -> str:
+def _start(text: sql.Text, source: Words) -> str:
+    """Images by the ids of a source, in words that leave the engine no other order."""
+    if text.engine == "postgresql":
+        return f"images i WHERE i.id = ANY(ARRAY({source(text)}))"
+    join = "CROSS JOIN" if text.engine == "sqlite" else "STRAIGHT_JOIN"
+    return f"(SELECT DISTINCT d.image_id FROM ({source(text)}) d) c {join} images i WHERE i.id = c.image_id"  # noqa: S608 - constants
+
+
+def _force(text: sql.Text, index: str | None, order: Sequence[tuple[str, Direction]]) -> str:
     """MariaDB walks from the newest image to the marker, or intersects three indexes, unless told which to take."""
     in_order = order[0][0] == "created_at" and order[1][0] == "id" and order[0][1] == order[1][1]
-    if text.engine != "mysql" or not text.hints or not in_order or part.index is None:
+    if text.engine != "mysql" or not text.hints or not in_order or index is None:
         return ""
-    return f" FORCE INDEX ({part.index})"
+    return f" FORCE INDEX ({index})"
 
 
 def _order(engine: sql.Engine, order: Sequence[tuple[str, Direction]]) -> str:

@@ -17,30 +17,32 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
-    """Images of one visibility: all (`whose` "all"), the caller's ("own"), or others' shared with the caller ("member")."""
+    """Images of one visibility: "all", the caller's "own", or of others where the caller is a "member"."""
 
     visibility: str
     whose: str
 
-    def words(self, text: sql.Text, query: Query) -> str:
-        """The condition on a row `i` of images, by which the part is walked."""
+    def words(self, text: sql.Text, query: Query, many: bool) -> str:
+        """The condition on a row `i` of images, by which the part is walked; `many`: memberships of the caller."""
         rest = f"i.visibility = '{self.visibility}' AND i.deleted = false AND {always(query)}"
         if self.whose == "all":
             return rest
         if self.whose == "own":
             return f"i.owner = {text.bind(query.project)} AND {rest}"
-        # SQLite has no statistics: the plus keeps it from walking all shared images instead of the memberships
+        if many:
+            return f"{rest} AND {_is_member(text, query)} AND {_of_others(text, query)}"
+        # an array, and the plus, keep the engine from walking all shared images instead of the memberships
         plus = "+" if text.engine == "sqlite" else ""
+        found = memberships(text, query)
+        mine = f"i.id = ANY(ARRAY({found}))" if text.engine == "postgresql" else f"i.id IN ({found})"
         return (
-            f"i.id IN (SELECT m.image_id FROM image_members m WHERE {_membership(text, query)})"  # noqa: S608 - constants
-            f" AND {plus}i.visibility = 'shared' AND NOT i.deleted"
-            f" AND (i.owner <> {text.bind(query.project)} OR i.owner IS NULL) AND {always(query, plus)}"
+            f"{mine} AND {plus}i.visibility = 'shared' AND NOT i.deleted"
+            f" AND {_of_others(text, query)} AND {always(query, plus)}"
         )
 
-    @property
-    def index(self) -> str | None:
+    def index(self, many: bool) -> str | None:
         """The index by which the part is walked in the order of creation."""
-        return {"all": indexes.SEEN, "own": indexes.OWNED}.get(self.whose)
+        return {"all": indexes.SEEN, "own": indexes.OWNED}.get(self.whose, indexes.SEEN if many else None)
 
     def test(self, text: sql.Text, query: Query) -> str:
         """The same as a test on a candidate, with no word that could draw the engine to another index."""
@@ -48,10 +50,7 @@ class Part:
             return f"i.visibility = '{self.visibility}'"
         if self.whose == "own":
             return f"(i.visibility = '{self.visibility}' AND i.owner = {text.bind(query.project)})"
-        return (
-            "(i.visibility = 'shared' AND (SELECT 1 FROM image_members m"  # noqa: S608 - constants
-            f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) = 1)"
-        )
+        return f"(i.visibility = 'shared' AND {_is_member(text, query)})"
 
 
 def parts(query: Query) -> list[Part]:
@@ -75,6 +74,23 @@ def parts(query: Query) -> list[Part]:
 def always(query: Query, plus: str = "") -> str:
     """What holds for every list: hidden ones apart, killed ones never."""
     return f"{plus}i.os_hidden = {'true' if query.os_hidden else 'false'} AND {plus}i.status <> 'killed'"
+
+
+def memberships(text: sql.Text, query: Query) -> str:
+    """A SELECT of the ids of images in which the caller is a member of the wanted status."""
+    return f"SELECT m.image_id FROM image_members m WHERE {_membership(text, query)}"  # noqa: S608 - constants
+
+
+def _is_member(text: sql.Text, query: Query) -> str:
+    # as a value, not as EXISTS, which an engine may turn round and start from
+    return (
+        "(SELECT 1 FROM image_members m"  # noqa: S608 - constants
+        f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) = 1"
+    )
+
+
+def _of_others(text: sql.Text, query: Query) -> str:
+    return f"(i.owner <> {text.bind(query.project)} OR i.owner IS NULL)"
 
 
 def _membership(text: sql.Text, query: Query) -> str:
