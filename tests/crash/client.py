@@ -108,9 +108,7 @@ class Client:
         full = [record for record in self.mine if record.data is not None and not record.deleted]
         kind = self.random.random()
         if kind < 0.2 and full:
-            record = self.random.choice(full)
-            self.mine.remove(record)
-            self.delete(record)
+            self.delete(self.random.choice(full))
         elif kind < 0.45 and full:
             self.patch(self.random.choice(full))
         elif kind < 0.55:

@@ -131,8 +131,14 @@ def _behind(service: Service, ledger: Ledger) -> list[str]:
     found = files(service.images)
     wrong += [f"bytes without a location: {name}" for name in found.keys() - named.keys()]
     wrong += [f"image {named[name]} has a location without bytes" for name in named.keys() - found.keys()]
-    sizes = {record.id: record.data.size for record in ledger.records if record.data is not None and not record.deleted}
-    wrong += [f"image {image} has no location" for image in sizes.keys() - {image for image, _ in places}]
+    full = {record.id: record.data for record in ledger.records if record.data is not None and not record.deleted}
+    wrong += [f"image {image} has no location" for image in full.keys() - {image for image, _ in places}]
+    wrong += [
+        f"the bytes of image {image} changed"
+        for name, image in named.items()
+        if image in full and name in found
+        if hashlib.sha256((service.images / name).read_bytes()).hexdigest() != full[image].sha256
+    ]
     wrong += [f"image {image} has two locations" for image, _ in places if [one for one, _ in places].count(image) > 1]
     return wrong
 
