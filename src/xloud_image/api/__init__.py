@@ -1,0 +1,1 @@
+"""HTTP: routes, requests and answers. What a call does is for `services`; who may do it for `policy`."""

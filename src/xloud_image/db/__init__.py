@@ -1,0 +1,1 @@
+"""Rows: tables, statements, migrations. Whether a change is allowed is decided by the callers."""
