@@ -120,6 +120,8 @@ def _embed(values: Values, env: Mapping[str, str]) -> None:
     values.default("xloud", "state_dir", str(state))
     values.default("xloud", "auth", "none")
     values.default("healthcheck", "disable_by_file_path", str(state / "healthcheck_disable"))
+    values.default("DEFAULT", "enabled_backends", "file:file")
+    values.default("glance_store", "default_backend", "file")
     values.default("file", "filesystem_store_datadir", str(state / "images"))
 
 
