@@ -84,7 +84,8 @@ def test_the_embedded_default(tmp_path: Path) -> None:
     assert settings.database.connection == f"sqlite:///{tmp_path}/s/xloud-image.sqlite"
     assert settings.auth.method == "none"
     (store,) = settings.stores
-    assert (store.id, store.type, settings.default_store) == ("file", "file", "file")
+    assert (store.id, store.type, settings.default_store, settings.multi_store) == ("file", "file", "file", True)
+    assert loaded.notes == ()
     assert store.options["filesystem_store_datadir"] == f"{tmp_path}/s/images"
     assert not (tmp_path / "s").exists(), "reading makes nothing"
 

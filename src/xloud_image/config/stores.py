@@ -42,7 +42,7 @@ class Stores:
             values.register(GLOBAL, options)
             values.register(FALLBACK, options)
         values.register(FALLBACK, COMMON)
-        self.multi = values.is_set("DEFAULT", "enabled_backends")
+        self.multi = bool((values.get("DEFAULT", "enabled_backends") or "").strip())
         chosen = self._several() if self.multi else self._single()
         self._types = Counter(chosen.values())
         self.settings = (*(self._store(id_, type_) for id_, type_ in chosen.items()), *self._reserved())
@@ -133,14 +133,14 @@ class Stores:
             self._values.note(
                 "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
             )
-        if not self._values.is_set(GLOBAL, "default_backend"):
+        name = (self._values.get(GLOBAL, "default_backend") or "").strip()
+        if not name:
             if len(writable) == 1:
                 self._guess(f"no default_backend: '{writable[0]}' is the only store that takes data", GLOBAL)
                 return writable[0]
             if writable:
                 self._refuse(f"default_backend is missing; name one of {', '.join(ids)}", GLOBAL)
             return ""
-        name = str(self._values.get(GLOBAL, "default_backend")).strip()
         if name in ids:
             return name
         of_type = [store.id for store in self.settings if not store.reserved and store.type == type_of(name)]
