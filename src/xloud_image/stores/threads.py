@@ -137,17 +137,19 @@ class Threads:
         with self._lock:
             if self._closed:
                 raise StoreUnavailable(f"store {self.name} is being closed")
-            if not must and self._stuck():
-                raise StoreUnavailable(f"store {self.name} does not answer: all its {self.size} threads wait for it")
-            self._waiting += 1
-            self._jobs.put(job)
-            if len(self._since) + self._waiting > len(self._threads) < self.size:
-                thread = threading.Thread(target=self._work, name=f"store {self.name}", daemon=True)
-                self._threads.add(thread)
-                thread.start()
-            crowded = self._since and 100 * len(self._since) >= self._threshold * self.size
-        if crowded:
-            self._warn()
+            stuck = not must and self._stuck()
+            if not stuck:
+                self._waiting += 1
+                self._jobs.put(job)
+                if len(self._since) + self._waiting > len(self._threads) < self.size:
+                    thread = threading.Thread(target=self._work, name=f"store {self.name}", daemon=True)
+                    self._threads.add(thread)
+                    thread.start()
+            busy = min(self.size, len(self._since) + self._waiting)
+        if busy > 1 and 100 * busy >= self._threshold * self.size:
+            self._warn(busy)
+        if stuck:
+            raise StoreUnavailable(f"store {self.name} does not answer: all its {self.size} threads wait for it")
         return job
 
     def _stuck(self) -> bool:
@@ -156,14 +158,14 @@ class Threads:
         before = time.monotonic() - self.limit
         return all(began < before for began in self._since.values())
 
-    def _warn(self) -> None:
+    def _warn(self, busy: int) -> None:
         now = time.monotonic()
-        if now - self._warned > _WARN_EVERY or not self._warned:
+        if not self._warned or now - self._warned > _WARN_EVERY:
             self._warned = now
             _log.warning(
                 "store %s: %d of %d threads are busy; filesystem_store_thread_pool_size sets their number",
                 self.name,
-                self.busy,
+                busy,
                 self.size,
             )
 
