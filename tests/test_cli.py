@@ -282,6 +282,19 @@ def test_serve_on_a_port_that_is_taken(home: Home) -> None:
     assert complaint.endswith(f"cannot listen on 127.0.0.1 port {port}: Address already in use")
 
 
+@pytest.mark.parametrize("retries", [0, 2])
+def test_serve_waits_for_the_database_as_long_as_told(home: Home, retries: int) -> None:
+    home.configure(
+        HOUSE
+        + "[database]\nconnection = postgresql://u:hunter2@127.0.0.1:1/x\n"
+        + f"max_retries = {retries}\nretry_interval = 0\n"
+    )
+    done = home.with_file("serve")
+    assert sentence(done)
+    assert done.stderr.count("It is asked again") == retries
+    assert "hunter2" not in done.stderr
+
+
 # serve: the embedded default
 
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+from xloud_image.config.masking import mask
 from xloud_image.errors import BlobError, BlobNotFound, ImageServiceError
 from xloud_image.stores import Stores
 from xloud_image.stores.base import Can
@@ -49,13 +50,14 @@ async def check_all(settings: Settings, *, deep: bool, timeout: float) -> list[R
     await stores.start()
     try:
         return await asyncio.gather(
-            *(_check(stores[each.id], each.id, each.type, deep=deep, timeout=timeout) for each in settings.stores)
+            *(check_one(stores[each.id], each.id, each.type, deep=deep, timeout=timeout) for each in settings.stores)
         )
     finally:
         await stores.aclose()
 
 
-async def _check(store: Store, name: str, kind: str, *, deep: bool, timeout: float) -> Result:
+async def check_one(store: Store, name: str, kind: str, *, deep: bool, timeout: float) -> Result:
+    """One started store; see `check_all`."""
     timings: dict[str, float] = {}
     free: int | None = None
     try:
@@ -72,6 +74,8 @@ async def _check(store: Store, name: str, kind: str, *, deep: bool, timeout: flo
         return Result(name, kind, False, f"no answer within {timeout:g} s", free, timings)
     except ImageServiceError as error:
         return Result(name, kind, False, error.message, free, timings)
+    except Exception as error:  # noqa: BLE001 - a mistake in one backend must not hide what the others say
+        return Result(name, kind, False, f"unexpected: {type(error).__name__}: {mask(str(error))}", free, timings)
     return Result(name, kind, True, detail, free, timings)
 
 

@@ -1,0 +1,183 @@
+"""Deleting and uploading while a store is down: clients are not held up, the bytes are owed, and paid later."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ServiceFactory
+from tests.crash.points import wait_until
+from tests.crash.proof import claims, files
+from tests.servers.service import Service
+from tests.stores.mounts import Hangable
+
+SHORT = {"auth": "none", "lease_time": 5, "reaper_interval": 1}
+OCTETS = {"Content-Type": "application/octet-stream"}
+
+
+def new_image(service: Service, data: bytes | None = b"some data") -> str:
+    body = {"disk_format": "raw", "container_format": "bare"}
+    image_id: str = service.request("POST", "/v2/images", json=body).json()["id"]
+    if data is not None:
+        assert service.request("PUT", f"/v2/images/{image_id}/file", body=data, headers=OCTETS).status == 204
+    return image_id
+
+
+def owed(service: Service) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(service.run("stores", "owed", "--json"))
+    return found
+
+
+def test_deleting_while_the_directory_is_away(service: ServiceFactory) -> None:
+    server = service({"xloud": SHORT})
+    image_id = new_image(server)
+    away = server.images.rename(server.directory / "away")
+    assert server.request("DELETE", f"/v2/images/{image_id}").status == 204
+    assert server.request("GET", f"/v2/images/{image_id}").status == 404
+    (debt,) = owed(server)
+    assert (debt["kind"], debt["image"], debt["store"]) == ("delete", image_id, "files")
+    assert "directory" in debt["error"] or "No such file" in debt["error"]
+    assert wait_until(lambda: owed(server)[0]["attempts"] >= 2), "the reaper does not try again"
+    assert files(away) == {image_id: 9}
+    away.rename(server.images)
+    assert wait_until(lambda: not claims(server)), owed(server)
+    assert files(server.images) == {}
+    assert server.run("stores", "owed") == "Nothing is owed.\n"
+
+
+def test_deleting_while_the_mount_hangs(service: ServiceFactory) -> None:
+    """The client waits no longer than the store's time limit and a retry; a second store is served meanwhile."""
+    server = service(
+        {
+            "DEFAULT": {"enabled_backends": "files:file,nfs:file"},
+            "nfs": {"filesystem_store_timeout": 2},
+            "xloud": SHORT,
+        },
+        start=False,
+    )
+    mount = Hangable(server.directory / "disk", server.directory / "mount")
+    try:
+        server.configure({"nfs": {"filesystem_store_datadir": mount.target}})
+        server.start()
+        image_id = new_image(server, None)
+        headers = OCTETS | {"X-Image-Meta-Store": "nfs"}
+        assert server.request("PUT", f"/v2/images/{image_id}/file", body=b"data", headers=headers).status == 204
+        mount.stop()
+        begun = time.monotonic()
+        assert server.request("DELETE", f"/v2/images/{image_id}").status == 204
+        assert time.monotonic() - begun < 8
+        assert "does not answer" in owed(server)[0]["error"]
+        # the reaper is busy with the hung store now; an upload into the other one keeps its lease
+        slow = new_image(server, None)
+        answer = server.request("PUT", f"/v2/images/{slow}/file", body=_slowly(8), headers=OCTETS)
+        assert answer.status == 204
+        mount.go_on()
+        assert wait_until(lambda: not claims(server)), owed(server)
+        assert files(server.directory / "disk") == {}
+    finally:
+        mount.close()
+
+
+def _slowly(seconds: int) -> Iterator[bytes]:
+    for _ in range(seconds * 2):
+        yield bytes(1000)
+        time.sleep(0.5)
+
+
+def test_an_upload_whose_directory_goes_away(service: ServiceFactory) -> None:
+    """It fails, the image is queued at once, a second try is told to wait, and succeeds when the store is back."""
+    server = service({"xloud": SHORT})
+    image_id = new_image(server, None)
+    path = f"/v2/images/{image_id}/file"
+    away = server.directory / "away"
+
+    def data() -> Iterator[bytes]:
+        yield bytes(3_000_000)
+        assert wait_until(lambda: any(files(server.images).values()))
+        server.images.rename(away)
+        yield bytes(3_000_000)
+
+    assert server.request("PUT", path, body=data(), headers=OCTETS).status == 503
+    assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
+    assert [debt["kind"] for debt in owed(server)] == ["write"]
+    assert len(files(away)) == 1
+    assert server.request("PUT", path, body=b"again", headers=OCTETS).status == 503
+    away.rename(server.images)
+    answer = server.request("PUT", path, body=b"again", headers=OCTETS)
+    assert answer.status in (204, 409), answer.body  # 409: the reaper is at it
+    assert wait_until(lambda: server.request("PUT", path, body=b"again", headers=OCTETS).status in (204, 409))
+    assert wait_until(lambda: not claims(server))
+    assert files(server.images) == {image_id: 5}
+    assert server.request("GET", path).body == b"again"
+
+
+def test_bytes_that_were_there_before_us_stay(service: ServiceFactory) -> None:
+    """A file under the image's name that no claim of ours knows: somebody else's, so the upload is refused."""
+    server = service()
+    image_id = new_image(server, None)
+    (server.images / image_id).write_bytes(b"not ours")
+    answer = server.request("PUT", f"/v2/images/{image_id}/file", body=b"ours", headers=OCTETS)
+    assert answer.status == 409, answer.body
+    assert files(server.images) == {image_id: len(b"not ours")}
+    assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
+    assert claims(server) == []
+    (server.images / image_id).unlink()
+    assert server.request("PUT", f"/v2/images/{image_id}/file", body=b"ours", headers=OCTETS).status == 204
+
+
+def test_deleting_data_that_is_gone_already(service: ServiceFactory) -> None:
+    server = service()
+    image_id = new_image(server)
+    (server.images / image_id).unlink()
+    assert server.request("DELETE", f"/v2/images/{image_id}").status == 204
+    assert claims(server) == []
+
+
+def in_background(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Start a call in a thread; its result comes into the list."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(call()))
+    thread.start()
+    return thread, results
+
+
+def test_deleting_while_the_upload_runs(service: ServiceFactory) -> None:
+    """The image is gone at once; the upload ends with 410, and nothing of it stays."""
+    server = service()
+    image_id = new_image(server, None)
+    deleted = threading.Event()
+
+    def data() -> Iterator[bytes]:
+        yield bytes(2_000_000)
+        deleted.wait(20)
+        yield bytes(2_000_000)
+
+    path = f"/v2/images/{image_id}"
+    thread, answers = in_background(lambda: server.request("PUT", f"{path}/file", body=data(), headers=OCTETS))
+    assert wait_until(lambda: server.request("GET", path).json()["status"] == "saving")
+    assert server.request("PUT", f"{path}/file", body=b"second", headers=OCTETS).status == 409
+    assert server.request("DELETE", path).status == 204
+    assert server.request("GET", path).status == 404
+    deleted.set()
+    thread.join(20)
+    assert answers[0].status == 410
+    assert (files(server.images), claims(server)) == ({}, [])
+
+
+def test_a_place_for_everything(service: ServiceFactory, tmp_path: Path) -> None:
+    """`stores owed` shows an upload that runs as one, with the process at work."""
+    server = service()
+    image_id = new_image(server, None)
+    shown: list[dict[str, Any]] = []
+
+    def data() -> Iterator[bytes]:
+        yield bytes(1000)
+        wait_until(lambda: claims(server))
+        shown.extend(owed(server))
+        yield bytes(1000)
+
+    assert server.request("PUT", f"/v2/images/{image_id}/file", body=data(), headers=OCTETS).status == 204
+    assert [(debt["kind"], debt["image"], debt["error"]) for debt in shown] == [("write", image_id, None)]
+    assert shown[0]["working"]

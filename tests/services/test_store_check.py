@@ -1,0 +1,93 @@
+"""What `stores check` says of stores that lie, hang, fill up or break; whatever they do, nothing is left in them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+
+from xloud_image.errors import BlobNotFound, StoreUnavailable
+from xloud_image.services.store_check import Result, check_one
+from xloud_image.stores.base import Blob, Health, Reader
+from xloud_image.stores.memory import MemoryStore
+
+
+async def check(store: MemoryStore, *, deep: bool = True, timeout: float = 5) -> Result:
+    return await check_one(store, "mine", "memory", deep=deep, timeout=timeout)
+
+
+async def test_a_store_that_works() -> None:
+    store = MemoryStore("mine", {})
+    result = await check(store)
+    assert (result.store, result.type, result.ok, result.free) == ("mine", "memory", True, 1 << 30)
+    assert list(result.timings) == ["check", "write", "read", "delete"]
+    assert store.blobs == {}
+    assert list((await check(store, deep=False)).timings) == ["check"]
+
+
+async def test_a_store_that_takes_no_data() -> None:
+    result = await check(MemoryStore("mine", {}, writable=False))
+    assert result.ok
+    assert "takes no data" in result.detail
+
+
+class Sick(MemoryStore):
+    async def check(self) -> Health:
+        raise StoreUnavailable("store mine does not answer")
+
+
+class Broken(MemoryStore):
+    async def check(self) -> Health:
+        raise ZeroDivisionError("http://u:hunter2@h/")
+
+
+class Hung(MemoryStore):
+    async def write(self, key: str, source: AsyncIterator[bytes], **how: Any) -> Blob:
+        await super().write(key, source, **how)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+
+class Forgetful(MemoryStore):
+    def open(self, url: str, **how: Any) -> AbstractAsyncContextManager[Reader]:
+        for key, data in self.blobs.items():
+            self.blobs[key] = bytes(len(data))
+        return super().open(url, **how)
+
+
+class NoRange(MemoryStore):
+    def open(self, url: str, **how: Any) -> AbstractAsyncContextManager[Reader]:
+        return super().open(url)
+
+
+class Keeps(MemoryStore):
+    async def delete(self, url: str, **how: Any) -> None:
+        pass
+
+
+class Loses(MemoryStore):
+    async def delete(self, url: str, **how: Any) -> None:
+        raise BlobNotFound("store mine has no such data")
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        (Sick("mine", {}), "store mine does not answer"),
+        (Broken("mine", {}), "unexpected: ZeroDivisionError: http://u:***@h/"),
+        (Hung("mine", {}), "no answer within 0.5 s"),
+        (Forgetful("mine", {}), "other bytes"),
+        (NoRange("mine", {}), "other bytes"),
+        (Keeps("mine", {}), "still has an object"),
+        (Loses("mine", {}), "no such data"),
+        (MemoryStore("mine", {}, capacity=1000), "no room"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_store_that_does_not_work(store: MemoryStore, said: str) -> None:
+    result = await check(store, timeout=0.5)
+    assert not result.ok
+    assert said in result.detail
+    assert store.blobs == {}
+    assert store.running == {}
