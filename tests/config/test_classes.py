@@ -120,6 +120,14 @@ def test_a_section_without_meaning_is_one_note(read: Read) -> None:
     assert sentence.endswith("rabbit_quorum_queue, heartbeat_in_pthread, use_queue_manager, ssl and 2 more")
 
 
+def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:
+    loaded = read("[key_manager]\nbackend = vault\n[vault]\n" + "".join(f"kv_{n} = 1\n" for n in ("path", "version"))
+                  + "vault_url = x\nnamespace = y\ntoken_file = z\n")  # fmt: skip
+    assert [note.option for note in loaded.refusals] == ["[key_manager] backend", "[vault]"]
+    assert loaded.refusals[1].text.endswith(": kv_path, kv_version, vault_url, namespace, token_file")
+    assert loaded.refusals[1].file
+
+
 def test_no_option_stands_in_two_classes() -> None:
     names = [(group, option.opt.dest) for group, options in table().items() for option in options.values()]
     assert len(names) == len(set(names))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.masking import MASK, mask
-from xloud_image.config.notes import Kind, Note, label
+from xloud_image.config.notes import Kind, label
 from xloud_image.config.options import Option, table
 from xloud_image.config.store_options import COMMON, OPTIONS
 from xloud_image.config.stores import GLOBAL
@@ -19,10 +19,12 @@ from xloud_image.config.stores import GLOBAL
 if TYPE_CHECKING:
     from oslo_config import cfg
 
+    from xloud_image.config.notes import Level, Note
     from xloud_image.config.settings import Settings
     from xloud_image.config.values import Values
 
 _NAMED: Final = 4  # of the options of one section and reason so many are named in one note; more are counted
+_LEVEL: Final[Mapping[Kind, Level]] = {Kind.PENDING: "warning", Kind.UNSAFE: "refuse", Kind.IGNORED: "info"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,31 +35,30 @@ class Resolved:
 
 
 def classify(values: Values) -> None:
-    """Tell `values` the class of every option in the files, as far as there is something to say."""
+    """Tell `values` the class of every option in the files, as far as there is something to say.
+
+    Options of one section about which the same is to be said share one note; one that refuses names them all.
+    """
     known = values.registered()
     groups = {group for group, _ in known}
-    quiet: dict[tuple[str, Kind, str], list[str]] = {}
+    found: dict[tuple[str, Kind, str], list[str]] = {}
     for group, name in dict.fromkeys((line.group, line.name) for line in values.lines):
         option = table().get(group, {}).get(name)
-        if option is None:
-            if _is_known(values, group, name):
-                continue
-            if group not in groups:
-                quiet.setdefault((group, Kind.UNKNOWN, _near(group, groups)), []).append(name)
-            else:
-                values.note("warning", Kind.UNKNOWN, _near(name, {n for g, n in known if g == group}), group, name)
-        elif option.kind is Kind.IGNORED:
-            quiet.setdefault((group, option.kind, option.why), []).append(name)
-        elif option.kind is not Kind.HONOURED:
-            _tell(values, group, option)
-    for (group, kind, why), names in quiet.items():
-        if kind is Kind.UNKNOWN:
-            values.note("warning", kind, f"unknown section, not read{why.removeprefix('unknown, not read')}", group)
-        elif len(names) == 1:
-            values.note("info", kind, why, group, names[0])
-        else:
-            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-            values.note("info", kind, f"{why}: {shown}", group)
+        if option is not None:
+            if option.kind is not Kind.HONOURED and _matters(values, group, option):
+                found.setdefault((group, option.kind, option.why), []).append(name)
+        elif group not in groups:
+            values.note("warning", Kind.UNKNOWN, _near("section", group, groups), group)
+        elif not _is_known(values, group, name):
+            values.note("warning", Kind.UNKNOWN, _near("", name, {n for g, n in known if g == group}), group, name)
+    for (group, kind, why), names in found.items():
+        level = _LEVEL[kind]
+        if len(names) == 1:
+            values.note(level, kind, why, group, names[0])
+            continue
+        shown = names if level == "refuse" else names[:_NAMED]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        values.note(level, kind, f"{why}: {', '.join(shown)}{more}", group)
 
 
 def _is_known(values: Values, group: str, name: str) -> bool:
@@ -73,16 +74,15 @@ def _is_known(values: Values, group: str, name: str) -> bool:
     return False
 
 
-def _tell(values: Values, group: str, option: Option) -> None:
+def _matters(values: Values, group: str, option: Option) -> bool:
     name = option.opt.dest
-    if not values.is_set(group, name) or not option.concerns(values.get(group, name)):
-        return
-    values.note("refuse" if option.kind is Kind.UNSAFE else "warning", option.kind, option.why, group, name)
+    return option.kind is Kind.IGNORED or (values.is_set(group, name) and option.concerns(values.get(group, name)))
 
 
-def _near(name: str, among: set[str]) -> str:
+def _near(what: str, name: str, among: set[str]) -> str:
     near = difflib.get_close_matches(name, sorted(among), 1, 0.7)
-    return f"unknown, not read; is '{near[0]}' meant?" if near else "unknown, not read"
+    hint = f"; is '{near[0]}' meant?" if near else ""
+    return f"{f'unknown {what}'.strip()}, not read{hint}"
 
 
 def _text(value: Any, *, secret: bool) -> str:

@@ -93,7 +93,10 @@ def load(
     )
     check.classify(values)
     # the worst first, then as in the files
-    places = {label(line.group, line.name): number for number, line in reversed([*enumerate(values.lines)])}
+    places: dict[str, int] = {}
+    for number, line in enumerate(values.lines):
+        places.setdefault(label(line.group, line.name), number)
+        places.setdefault(label(line.group), number)
     notes = sorted(
         values.notes,
         key=lambda note: (LEVELS.index(note.level), places.get(note.option or "", len(places))),

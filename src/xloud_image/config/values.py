@@ -47,7 +47,9 @@ class Values:
 
     def note(self, level: Level, kind: Kind, text: str, group: str | None = None, name: str | None = None) -> None:
         """Tell the operator; the file is found by the option."""
-        line = self._at.get((group.lower() if group != "DEFAULT" else group, name)) if group and name else None
+        key = _key(group, name or "") if group else None
+        found = (line for line in self.lines if key and line.group == key[0]) if not name else ()
+        line = self._at.get(key) if key and name else next(iter(found), None)
         note = Note(level, kind, text, label(group, name) if group else None, line.file if line else None)
         if note not in self.notes:
             self.notes.append(note)
