@@ -74,8 +74,8 @@ class Connection(web.RequestHandler):
         The log gets the kind of the fault only: what the parser says quotes the client's headers, tokens included.
         """
         request_id = f"req-{uuid.uuid4()}"
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionError("the client is gone, or its answer has begun already") from exc
         if isinstance(exc, LineTooLong):
             status, message = 431, "The request line or a header is too long."
         elif isinstance(exc, HttpProcessingError):

@@ -12,11 +12,14 @@ import os
 import re
 from typing import Final
 
+import structlog
 from aiohttp import web
 
-from xloud_image.errors import BadRange, BadRequest
+from xloud_image.errors import BadRange, BadRequest, ImageServiceError
 from xloud_image.services.data import Download, Span
 from xloud_image.stores.base import FileRange
+
+log = structlog.get_logger(__name__)
 
 WINDOW: Final = 4 * 1024 * 1024  # bytes per sendfile call: what is asked for at once from a cold disk
 
@@ -51,9 +54,32 @@ def requested(request: web.Request) -> Span | None:
 
 
 async def send(request: web.Request, response: web.StreamResponse, opened: Download, timeout: float) -> None:
-    """Headers and bytes. A client that takes nothing for `timeout` seconds (0: never) is cut."""
+    """Headers and bytes. A client that takes nothing for `timeout` seconds (0: never) is cut.
+
+    Raises ConnectionError, and nothing else, once the answer has begun: whatever happens then, the connection ends
+    early, because an error answer in the middle of the bytes would be taken for data.
+    """
     await response.prepare(request)
     transport = request.transport
+    try:
+        await _send(transport, response, opened, timeout)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if isinstance(error, TimeoutError):
+            log.info("a client was cut: it took no data", seconds=timeout, path=request.path)
+        else:
+            reason = error.message if isinstance(error, ImageServiceError) else repr(error)
+            log.error("a download broke off", path=request.path, reason=reason)
+        if transport is not None:
+            transport.abort()
+        raise ConnectionResetError("the answer was broken off") from error
+    await response.write_eof()
+
+
+async def _send(
+    transport: asyncio.Transport | None, response: web.StreamResponse, opened: Download, timeout: float
+) -> None:
     file = opened.reader.file
     if file is not None and transport is not None and transport.get_extra_info("sslcontext") is None:
         await _send_file(transport, file, timeout)
@@ -61,7 +87,6 @@ async def send(request: web.Request, response: web.StreamResponse, opened: Downl
         async for chunk in opened.reader.chunks:
             async with asyncio.timeout(timeout or None):
                 await response.write(chunk)
-    await response.write_eof()
 
 
 class _Descriptor:
