@@ -3,14 +3,17 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load, refuse
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from xloud_image.config.loader import Loaded
+    from xloud_image.model import Claim
     from xloud_image.services.store_check import Result
 
 app = typer.Typer(no_args_is_help=True, help="The stores: list them, and try each one.")
@@ -90,6 +93,49 @@ def check(
     else:
         _table(("store", "type", "usable", "free", "seconds", "detail"), [_row(result) for result in results])
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+@app.command()
+def owed(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+    """Print the data that the service still has to remove from stores, or to examine, on behalf of requests.
+
+    A deleted image is gone for clients at once; the bytes that a sick store would not give up stand here until the
+    service has removed them, which it tries again and again. So do uploads that run now. --json prints a list of
+    objects with kind (write: an unfinished upload; delete; hash), image, store, since, attempts, error, next_attempt
+    and working (the process at work on it; null: it waits for next_attempt).
+
+        xloud-image stores owed --json | jq '.[] | select(.kind == "delete" and .error)'
+    """
+    from xloud_image.cli import ready
+    from xloud_image.services import owed as services
+
+    loaded = _loaded(config_file, config_dir)
+    ready.sqlite_place(loaded.settings)
+    claims = asyncio.run(services.everything(loaded.settings.database))
+    if as_json:
+        typer.echo(json.dumps([_debt(claim) for claim in claims], indent=2))
+    elif not claims:
+        typer.echo("Nothing is owed.")
+    else:
+        titles = ("kind", "image", "store", "since", "attempts", "next_attempt", "error")
+        _table(titles, [tuple(str(_debt(claim)[name] or "") for name in titles) for claim in claims])
+
+
+def _debt(claim: "Claim") -> dict[str, Any]:
+    def moment(value: "dt.datetime | None") -> str | None:
+        return f"{value.isoformat(timespec='seconds')}Z" if value is not None else None
+
+    waits = claim.holder is None
+    return {
+        "kind": claim.kind,
+        "image": claim.image_id,
+        "store": claim.store,
+        "since": moment(claim.begun_at),
+        "attempts": claim.attempts,
+        "error": claim.error,
+        "next_attempt": moment(claim.lease_until) if waits else None,
+        "working": claim.holder,
+    }
 
 
 def _row(result: "Result") -> tuple[str, ...]:

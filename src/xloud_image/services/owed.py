@@ -13,8 +13,10 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims as rows
 from xloud_image.db import images
+from xloud_image.db.engine import Database
 from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -143,3 +145,13 @@ async def _put_back(service: Service, image: Image, location: Location, claim: C
         await rows.end(conn, claim.id)
 
     await service.db.write(undo)
+
+
+async def everything(settings: DatabaseSettings) -> list[Claim]:
+    """All claims, the oldest first, for an operator; only reads. `DatabaseUnavailable`."""
+    db = Database(settings)
+    await db.start()
+    try:
+        return await db.read(rows.list_all)
+    finally:
+        await db.aclose()
