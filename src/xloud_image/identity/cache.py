@@ -22,6 +22,9 @@ from xloud_image.identity.tokens import Known, Unreadable
 if TYPE_CHECKING:
     from xloud_image.identity.seal import Seal
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 _LOG = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
@@ -80,14 +83,27 @@ class _Server:
     def _connect(self) -> aiomcache.Client:
         return aiomcache.Client(self.host, self.port, pool_size=4, pool_minsize=1)
 
-    async def failed(self, error: BaseException) -> None:
-        """Leave it alone for a while. Its connections may be in the middle of an answer: none is used again."""
+    async def call(self, operation: Callable[[aiomcache.Client], Awaitable[Value]]) -> Value | None:
+        """The operation's result; None when the server failed or needed longer than TIMEOUT."""
+        client = self.client
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await operation(client)
+        except (OSError, TimeoutError, ValueError, EOFError, aiomcache.ClientException) as error:
+            self._leave_alone(client, error)
+            return None
+        finally:
+            if client is not self.client:
+                await client.close()
+
+    def _leave_alone(self, client: aiomcache.Client, error: Exception) -> None:
+        """For a while. Its connections may be in the middle of an answer: none is used again."""
         if self.skip_until < time.monotonic():
             reason = str(error) or type(error).__name__
             _LOG.warning("memcached %s does not answer (%s); skipped for %d s", self.address, reason, PENALTY)
         self.skip_until = time.monotonic() + PENALTY
-        old, self.client = self.client, self._connect()
-        await old.close()
+        if client is self.client:
+            self.client = self._connect()
 
 
 class Shared:
@@ -107,12 +123,7 @@ class Shared:
         server = self._server_of(name)
         if server is None:
             return None
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                stored = await server.client.get(name)
-        except (OSError, TimeoutError, ValueError, EOFError, aiomcache.ClientException) as error:
-            await server.failed(error)
-            return None
+        stored = await server.call(lambda client: client.get(name))
         if stored is None:
             return None
         data = self._seal.open(name, key, stored)
@@ -131,23 +142,15 @@ class Shared:
         server = self._server_of(name)
         if ttl < 1 or server is None:
             return
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                await server.client.set(name, self._seal.close(name, key, known.pack()), exptime=ttl)
-        except (OSError, TimeoutError, ValueError, EOFError, aiomcache.ClientException) as error:
-            await server.failed(error)
+        sealed = self._seal.close(name, key, known.pack())
+        await server.call(lambda client: client.set(name, sealed, exptime=ttl))
 
     async def drop(self, token: str) -> None:
         """Forget it."""
         name, _key = self._seal.keys(token)
         server = self._server_of(name)
-        if server is None:
-            return
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                await server.client.delete(name)
-        except (OSError, TimeoutError, ValueError, EOFError, aiomcache.ClientException) as error:
-            await server.failed(error)
+        if server is not None:
+            await server.call(lambda client: client.delete(name))
 
     async def aclose(self) -> None:
         for server in self._servers:

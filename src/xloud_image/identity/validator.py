@@ -58,7 +58,7 @@ class Validator:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline):
-                token = await loop.run_in_executor(self._threads, _ask, self._adapter, text, expired)
+                token = await loop.run_in_executor(self._threads, self._work, self._adapter, text, expired)
             self.failing = False
             return token
         except Unauthorized:
@@ -81,9 +81,17 @@ class Validator:
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
-        if self._adapter is not None:
-            self._adapter.session.session.close()
-            self._adapter = None
+        keystone, self._adapter = self._adapter, None
+        if keystone is not None:
+            keystone.session.session.close()
+
+    def _work(self, keystone: adapter.Adapter, text: str, expired: bool) -> Token:
+        """In a thread. One that comes back after `close` has opened connections anew, and closes them."""
+        try:
+            return _ask(keystone, text, expired)
+        finally:
+            if keystone is not self._adapter:
+                keystone.session.session.close()
 
     def _connect(self) -> adapter.Adapter:
         settings = self._settings
@@ -123,7 +131,7 @@ def _unavailable() -> IdentityUnavailable:
 
 
 def _ask(keystone: adapter.Adapter, text: str, expired: bool) -> Token:
-    """In a thread. Raises Unauthorized and _Failure.
+    """Raises Unauthorized and _Failure.
 
     What the caller's token alone can bring about (an odd answer of Keystone to it) makes nobody else wait.
     """
