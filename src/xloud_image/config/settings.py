@@ -103,7 +103,7 @@ class KeystoneSettings:
     memcache_secret_key: str | None = _secret()
     token_cache_time: int = 300
     service_token_roles: tuple[str, ...] = ("service",)
-    service_token_roles_required: bool = False
+    service_token_roles_required: bool = True
     service_type: str = "image"
 
 

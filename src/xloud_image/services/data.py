@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -43,6 +44,13 @@ from xloud_image.streams import Flow, Summary
 
 log = structlog.get_logger(__name__)
 
+_SIGNATURE: Final = (
+    "img_signature",
+    "img_signature_hash_method",
+    "img_signature_key_type",
+    "img_signature_certificate_uuid",
+)
+
 
 async def upload(
     service: Service,
@@ -63,6 +71,7 @@ async def upload(
     rights.require_upload(service.policy, ctx, image, chosen_store=store_id is not None)
     _require_queued(image)
     require_formats(image)
+    _require_unsigned(image)
     store = _writable(service, store_id)
     await reach("upload.begin")
     claim = await _claim(service, ctx, image_id, store)
@@ -89,6 +98,15 @@ async def upload(
 def _require_queued(image: Image) -> None:
     if image.status != "queued":
         raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
+
+
+def _require_unsigned(image: Image) -> None:
+    """Whoever signs an image relies on the check at upload; taking it unchecked would be a false promise."""
+    if all(image.properties.get(name) for name in _SIGNATURE):
+        raise BadRequest(
+            "The image has a signature (img_signature…), and this release does not verify signatures; "
+            "remove one of these properties to upload without that check."
+        )
 
 
 def _writable(service: Service, store_id: str | None) -> Store:
