@@ -20,7 +20,7 @@ SETTLED = 30  # seconds that a restarted service may take to clean up; its lease
 
 def rows(service: Service, statement: str) -> list[tuple[Any, ...]]:
     """From the database file itself."""
-    file = service.directory / "xloud-image.sqlite"
+    file = service.sections["database"]["connection"].removeprefix("sqlite:///")
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)
     try:
         return connection.execute(statement).fetchall()
