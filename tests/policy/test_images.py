@@ -92,6 +92,8 @@ def test_anonymous_changes_nothing_even_if_a_rule_says_so(tmp_path):
         assert policy.allows(ANONYMOUS, rule.name, images.image_target(image)) == rule.reads, rule.name
     with pytest.raises(Forbidden, match="without a token you may only read"):
         images.require(policy, ANONYMOUS, "delete_image", image)
+    with pytest.raises(Forbidden, match="You may not create an image: without a token"):
+        images.require_create(policy, ANONYMOUS, image.replace(owner=None))
 
 
 def test_nobody_without_a_project_owns_an_image_without_owner():

@@ -142,6 +142,8 @@ def require_create(policy: Policy, ctx: Caller, image: Image) -> None:
     """A new image: `add_image` for its owner, and the right to its visibility. An image without owner is
     never made.
     """
+    if ctx.read_only:
+        raise Forbidden(policy.refusal(ctx, "add_image"))
     if image.owner is None:
         raise Forbidden("An image needs an owner; use a token for a project, or name the owner as administrator.")
     target = image_target(image)

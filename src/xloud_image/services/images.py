@@ -34,7 +34,7 @@ async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> I
 
 async def find(service: Service, ctx: Context, query: Query) -> list[Image]:
     """One page of the images that the caller may list (API reference, section "List")."""
-    service.policy.require(ctx, "get_images", {"project_id": ctx.project} if ctx.project else {})
+    service.policy.require(ctx, "get_images")
     return await service.db.read(lambda conn: find_rows(conn, query))
 
 
