@@ -60,6 +60,8 @@ def run_directory() -> Path:
     run = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=_STATES))
     run.chmod(0o755)
     os.environ[RUN_MARK] = run.name
+    # libraries keep lists of what is installed there (stevedore)
+    os.environ["XDG_CACHE_HOME"] = str(ROOT / ".cache")
     owner = os.getpid()
 
     def remove() -> None:
