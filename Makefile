@@ -99,5 +99,5 @@ lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml an
 	$(foreach name,build client keystone lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays
-	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .test-state build dist
+	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .test-state build dist
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
