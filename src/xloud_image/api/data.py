@@ -39,6 +39,7 @@ def _store_headers(image: Image) -> dict[str, str]:
 async def download(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304."""
     prefer = _preferred(request)
+    span = sending.requested(request)
     image = await data.downloadable(service(request), context(request), image_id(request), prefer=prefer)
     if image.status in ("queued", "saving", "uploading", "importing", "killed") or not image.locations:
         return web.Response(status=204)
@@ -46,11 +47,10 @@ async def download(request: web.Request) -> web.StreamResponse:
     tag = headers.get(hdrs.ETAG)
     if tag and _knows(request.headers.get("If-None-Match", ""), tag):
         return web.Response(status=304, headers={hdrs.ETAG: tag})
-    span = sending.requested(request)
     if span is not None and tag and request.headers.get("If-Range", tag) != tag:
         span = None
     if request.method == "HEAD" and image.size is not None:
-        return _head(image, image.size, span, headers)
+        return _head(image.size, span, headers)
     async with data.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         response.content_length = opened.length
@@ -63,14 +63,15 @@ async def download(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _head(image: Image, size: int, span: data.Span | None, headers: dict[str, str]) -> web.Response:
-    response = web.Response(headers=headers)
+def _head(size: int, span: data.Span | None, headers: dict[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
     response.content_length = size
     if span is not None:
         start, length = span.resolve(size)
         response.set_status(206)
         response.content_length = length
         response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
+        response.headers.pop("Content-MD5", None)
     return response
 
 
