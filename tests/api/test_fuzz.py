@@ -1,0 +1,149 @@
+"""A fuzzer that knows nothing but /openapi.json drives every call of the real service.
+
+No 5xx but the documented 503, every status documented, every answer of the documented type and shape, what the schemas
+refuse refused, and what is deleted gone. schemathesis has three ways of asking: all edges of every schema one by one,
+at random, and in sequences along the links from a new image. XLOUD_IMAGE_FUZZ_SECONDS lengthens each of the last two.
+"""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+
+from tests.servers.place import ROOT
+from tests.servers.service import Service
+from xloud_image.api.app import ROUTES
+
+SECONDS = int(os.environ.get("XLOUD_IMAGE_FUZZ_SECONDS", "20"))
+OCTETS = {"content-type": "application/octet-stream"}
+CONFIGURATION = """
+hooks = "{hooks}"
+
+[checks]
+not_a_server_error = {{ expected-statuses = ["1xx", "2xx", "3xx", "4xx", 503] }}
+negative_data_rejection = {{ expected-statuses = ["4xx", 503] }}
+# formats must be set before data, URLs must belong to a store, …: no schema says so
+positive_data_acceptance = {{ enabled = false }}
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 2 * SECONDS)]
+
+
+def fuzz(one: Service, folder: Path, phases: str, *options: str, seconds: int | None = None) -> Any:
+    """Run it to its end; its own report. Fails with the fuzzer's words, which hold the command that reproduces."""
+    configuration, report = folder / "configuration.toml", folder / "report.json"
+    configuration.write_text(CONFIGURATION.format(hooks=ROOT / "tests" / "api" / "fuzz_hooks.py"))
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", configuration, "run"]
+    options = ("--generation-database", "none", "--no-color", "--continue-on-failure", *options)
+    bounded = () if seconds is None else ("--max-time", str(seconds))
+    done = subprocess.run(
+        [*command, f"{one.url}/openapi.json", "--url", one.url, "--phases", phases, "--report-json-path", report,
+         *options, *bounded],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4000:]
+    assert one.exit_code is None
+    result = json.loads(report.read_text())
+    assert result["test_cases"]["generated"] > 100
+    assert not result["failures"]
+    assert not result["errors"]
+    return result
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Two stores and images in several states, so that the calls find something."""
+    one = Service({"DEFAULT": {"enabled_backends": "files:file,more:file"}})
+    one.configure({"more": {"filesystem_store_datadir": one.directory / "more"}})
+    one.start()
+    try:
+        seed(one)
+        yield one
+        assert one.stop() == 0
+        assert "Traceback" not in one.log
+    finally:
+        one.kill()
+
+
+def seed(one: Service, headers: dict[str, str] | None = None) -> None:
+    """Twelve images: queued, active and deactivated, with tags, a property and a member."""
+    how = headers or {}
+    for number in range(12):
+        fields = {"name": f"image {number}", "disk_format": "raw", "container_format": "bare", "tags": ["a"], "os": "x"}
+        image = one.request("POST", "/v2/images", json=fields, headers=how).json()["id"]
+        path = f"/v2/images/{image}"
+        assert one.request("POST", f"{path}/members", json={"member": "other"}, headers=how).status == 200
+        if number % 3:
+            assert one.request("PUT", f"{path}/file", body=b"0123456789", headers={**OCTETS, **how}).status == 204
+        if number % 3 == 2:
+            assert one.request("POST", f"{path}/actions/deactivate", headers=how).status == 204
+
+
+# Calls that a body, a status or the state of this release does not let succeed by what a schema can say.
+HARD = {
+    ("PUT", "/v2/images/{image_id}/stage"),
+    ("POST", "/v2/images/{image_id}/import"),
+    ("GET", "/v2/images/{image_id}/tasks"),
+    ("POST", "/v2/images/{image_id}/locations"),
+    ("DELETE", "/v2/stores/{store}/{image_id}"),
+}
+
+
+def test_all_edges(service: Service, tmp_path: Path) -> None:
+    result = fuzz(service, tmp_path, "examples,coverage")
+    assert result["complete"]
+    document = service.request("GET", "/openapi.json").json()
+    known = [(method, path) for path, item in document["paths"].items() for method in item]
+    # all but the one that the document was loaded from
+    assert result["operations"]["tested"] == len(known) - 1
+
+
+def test_at_random(service: Service, tmp_path: Path) -> None:
+    fuzz(service, tmp_path, "fuzzing", seconds=SECONDS)
+
+
+def test_along_the_links(service: Service, tmp_path: Path) -> None:
+    fuzz(service, tmp_path, "stateful", seconds=SECONDS)
+
+
+def test_it_got_through(service: Service) -> None:
+    """The three before reached every call, and nearly every one with success: they did not only meet refusals."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    patterns = [(method, path, re.compile(re.sub(r"{\w+}", "[^/]+", path))) for method, path, _ in ROUTES]
+    for method, target, status in re.findall(r"event=request method=(\w+) path=(\S+) status=(\d)", service.log):
+        for known, path, pattern in patterns:
+            if known == method and pattern.fullmatch(target):
+                seen.setdefault((method, path), set()).add(status)
+                break
+    if sum(map(len, seen.values())) < len(ROUTES):
+        pytest.skip("the other tests of this file did not run")
+    assert not {(method, path) for method, path, _ in ROUTES} - set(seen)
+    refused = {call for call, statuses in seen.items() if not statuses & {"2", "3"}}
+    assert len(refused - HARD) <= 3, refused - HARD
+
+
+def test_with_a_login(tmp_path: Path) -> None:
+    """The same with http_basic; also that no call of /v2 answers without."""
+    users, projects = tmp_path / "users", tmp_path / "projects"
+    users.write_text(f"alice:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    projects.write_text("alice:5f6b0b8a1d2c4e3f9a7b6c5d4e3f2a1b:member\n")
+    files = {"http_basic_user_file": users, "http_basic_projects_file": projects}
+    one = Service({"xloud": {"auth": "http_basic", **files}})
+    one.start()
+    try:
+        seed(one, {"authorization": f"Basic {base64.b64encode(b'alice:secret').decode()}"})
+        result = fuzz(one, tmp_path, "coverage", "--auth", "alice:secret")
+        assert result["complete"]
+        assert one.stop() == 0
+        assert "Traceback" not in one.log
+        assert "secret" not in one.log
+    finally:
+        one.kill()
