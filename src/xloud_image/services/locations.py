@@ -21,6 +21,7 @@ from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import digests, owed
 from xloud_image.services.changes import require_formats
+from xloud_image.services.data import in_order
 from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
 
@@ -103,10 +104,12 @@ async def _remove_numbered(service: Service, ctx: Context, image: Image, place: 
     rights.require(service.policy, ctx, "delete_image_location", image)
     if image.status != "active":
         raise Conflict(f"Locations are removed from active images; this one is {image.status}.")
-    at = _index(place, len(image.locations))
+    # Clients count in the list as it is shown to them.
+    shown = [location for _, location in in_order(service, image)]
+    at = _index(place, len(shown))
     if len(image.locations) == 1:
         raise Forbidden("The last location of an image cannot be removed; delete the image instead.")
-    return await _remove(service, ctx, image, image.locations[at])
+    return await _remove(service, ctx, image, shown[at])
 
 
 async def delete_from_store(service: Service, ctx: Context, store_id: str, image_id: str) -> None:

@@ -1,0 +1,243 @@
+"""Locations by PATCH, by the locations API (2.17), and taking the data out of one store. Locations that clients may
+register lie in the memory store here."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.cloud import Cloud
+from tests.crash.points import wait_until
+
+DATA = b"data in memory"
+SHA512 = hashlib.sha512(DATA).hexdigest()
+MD5 = hashlib.md5(DATA).hexdigest()
+
+
+@pytest.fixture
+def url(cloud: Cloud) -> str:
+    """Where data lies, put there as an image of its own."""
+    return f"memory://mem/{cloud.nova.new(DATA, store='mem')}"
+
+
+def location(url: str, **more: Any) -> dict[str, Any]:
+    return {"url": url, "metadata": {}, **more}
+
+
+def add(value: Any, path: str = "/locations/-") -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": value}
+
+
+def validation(**more: Any) -> dict[str, Any]:
+    return {"os_hash_algo": "sha512", "os_hash_value": SHA512, **more}
+
+
+def test_a_first_location_makes_the_image_active(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new()
+    answer = cloud.ann.patch(image_id, add(location(url)))
+    assert answer.status == 200
+    image = answer.json()
+    assert (image["status"], image["size"], image["stores"]) == ("active", len(DATA), "mem")
+    assert image["locations"] == [{"url": url, "metadata": {"store": "mem"}}]
+    assert cloud.ann.download(image_id).body == DATA
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (validation(), 200),
+        (validation(checksum=MD5), 200),
+        (validation(os_hash_algo="sha256"), 400),
+        (validation(os_hash_value="abc"), 400),
+        (validation(os_hash_value="g" * 128), 400),
+        (validation(checksum="short"), 400),
+        ({"os_hash_algo": "sha512"}, 400),
+        ({"checksum": MD5}, 400),
+        (validation(extra=1), 400),
+    ],
+)
+def test_digests_announced_by_patch(cloud: Cloud, url: str, data: dict[str, Any], status: int) -> None:
+    image_id = cloud.ann.new()
+    answer = cloud.ann.patch(image_id, add(location(url, validation_data=data)))
+    assert answer.status == status, answer.body
+    image = cloud.ann.show(image_id)
+    if status == 200:
+        found = (image["status"], image["os_hash_algo"], image["os_hash_value"], image["checksum"])
+        assert found == ("active", "sha512", SHA512, data.get("checksum"))
+    else:
+        assert (image["status"], image["locations"]) == ("queued", [])
+
+
+def test_a_second_location(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new(DATA)
+    wrong = validation(os_hash_value="0" * 128)
+    assert cloud.ann.patch(image_id, add(location(url, validation_data=wrong))).status == 409
+    shorter = f"memory://mem/{cloud.nova.new(b'x', store='mem')}"
+    assert cloud.ann.patch(image_id, add(location(shorter))).status == 409, "another size"
+    assert cloud.ann.patch(image_id, add(location(url, validation_data=validation()))).status == 200
+    assert set(cloud.ann.show(image_id)["stores"].split(",")) == {"fast", "mem"}
+    assert cloud.ann.patch(image_id, add(location(url))).status == 400, "twice the same"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "file:///etc/passwd", "filesystem:///etc/passwd", "swift+config://ref/container/object", "http://host/image",
+        "memory://other/key", "memory://mem/missing", "nothing", "ftp://host/x", "",
+    ],
+)  # fmt: skip
+def test_urls_that_are_no_locations_here(cloud: Cloud, bad: str) -> None:
+    image_id = cloud.ann.new()
+    assert cloud.ann.patch(image_id, add(location(bad))).status == 400
+    answer = cloud.nova.ask("POST", f"/v2/images/{cloud.nova.new()}/locations", json={"url": bad})
+    assert answer.status == 400, answer.body
+    assert cloud.ann.show(image_id)["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("x", 400),
+        ({"url": "memory://mem/x"}, 400),
+        ({"url": 1, "metadata": {}}, 400),
+        ({"url": "memory://mem/x", "metadata": {}, "more": 1}, 400),
+        ({"url": "memory://mem/x", "metadata": {"store": "nowhere"}}, 400),
+    ],
+)
+def test_malformed_locations(cloud: Cloud, value: Any, status: int) -> None:
+    assert cloud.ann.patch(cloud.ann.new(), add(value)).status == status
+
+
+def test_changing_and_removing_locations(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new(DATA)
+    first = cloud.ann.show(image_id)["locations"][0]
+    replace = {"op": "replace", "path": "/locations"}
+    assert cloud.ann.patch(image_id, {**replace, "value": []}).status == 403
+    assert cloud.ann.patch(image_id, {**replace, "value": [location(url)]}).status == 400, "another URL"
+    changed = {"url": first["url"], "metadata": {"region": "north"}}
+    assert cloud.ann.patch(image_id, {**replace, "value": [changed]}).status == 200
+    assert cloud.ann.show(image_id)["locations"] == [{**changed, "metadata": {"region": "north", "store": "fast"}}]
+    assert cloud.admin.patch(image_id, {"op": "remove", "path": "/locations/0"}).status == 403, "the last one"
+    assert cloud.ann.patch(image_id, add(location(url), "/locations/0")).status == 200
+    for place, status in (("/locations/7", 400), ("/locations/x", 400), ("/locations/-1", 400)):
+        assert cloud.admin.patch(image_id, {"op": "remove", "path": place}).status == status
+    assert cloud.ann.patch(image_id, {"op": "remove", "path": "/locations/0"}).status == 403, "no administrator"
+    rename = {"op": "replace", "path": "/name", "value": "x"}
+    both = cloud.admin.patch(image_id, {"op": "remove", "path": "/locations/0"}, rename)
+    assert (both.status, len(cloud.ann.show(image_id)["locations"])) == (400, 2)
+    assert cloud.admin.patch(image_id, {"op": "remove", "path": "/locations/1"}).status == 200
+    assert image_id not in cloud.files("fast"), "the bytes go with the location"
+    assert cloud.ann.download(image_id).body == DATA
+
+
+def test_ten_locations(cloud: Cloud) -> None:
+    image_id = cloud.ann.new()
+    statuses = []
+    for _ in range(11):
+        place = f"memory://mem/{cloud.nova.new(DATA, store='mem')}"
+        statuses.append(cloud.ann.patch(image_id, add(location(place))).status)
+    assert statuses == [200] * 10 + [413]
+
+
+def test_states_in_which_locations_can_be_added(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new(DATA)
+    assert cloud.ann.ask("POST", f"/v2/images/{image_id}/actions/deactivate").status == 204
+    assert cloud.ann.patch(image_id, add(location(url))).status == 409
+    assert cloud.ann.patch(cloud.ann.create().json()["id"], add(location(url))).status == 400, "formats are missing"
+
+
+# the locations API
+
+
+def register(cloud: Cloud, who: str, image_id: str, url: str, **more: Any) -> int:
+    body = {"url": url, **more}
+    status: int = getattr(cloud, who).ask("POST", f"/v2/images/{image_id}/locations", json=body).status
+    return status
+
+
+@pytest.mark.parametrize("data", [None, {}])
+def test_registering_without_digests(cloud: Cloud, url: str, data: Any) -> None:
+    """Active at once; the digests follow."""
+    image_id = cloud.nova.new()
+    assert register(cloud, "nova", image_id, url, **({} if data is None else {"validation_data": data})) == 202
+    image = cloud.nova.show(image_id)
+    assert (image["status"], image["size"]) == ("active", len(DATA))
+    assert wait_until(lambda: cloud.nova.show(image_id)["os_hash_value"])
+    image = cloud.nova.show(image_id)
+    assert (image["os_hash_algo"], image["os_hash_value"], image["checksum"]) == ("sha512", SHA512, MD5)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "sha512"])
+def test_registering_with_digests(cloud: Cloud, url: str, algorithm: str) -> None:
+    image_id = cloud.nova.new()
+    right = {"os_hash_algo": algorithm, "os_hash_value": hashlib.new(algorithm, DATA).hexdigest()}
+    assert register(cloud, "nova", image_id, url, validation_data=right) == 202
+    assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "active")
+    assert cloud.nova.show(image_id)["os_hash_value"] == right["os_hash_value"]
+    refused = cloud.nova.new()
+    wrong = {**right, "os_hash_value": "0" * len(right["os_hash_value"])}
+    assert register(cloud, "nova", refused, url, validation_data=wrong) == 202
+    assert wait_until(lambda: cloud.nova.show(refused)["status"] == "queued")
+    image = cloud.nova.show(refused)
+    assert (image["size"], image["os_hash_value"], image["locations"]) == (None, None, [])
+    assert cloud.nova.download(image_id).body == DATA, "the data of others is not removed with it"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"os_hash_algo": "sha512"},
+        {"os_hash_value": SHA512},
+        {"os_hash_algo": "crc32", "os_hash_value": "00000000"},
+        {"os_hash_algo": "sha512", "os_hash_value": "00"},
+        "sha512",
+    ],
+)
+def test_bad_digests(cloud: Cloud, url: str, data: Any) -> None:
+    assert register(cloud, "nova", cloud.nova.new(), url, validation_data=data) == 400
+
+
+def test_who_registers_and_reads_locations(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new(visibility="community")
+    assert register(cloud, "ann", image_id, url) == 403, "no service: only http and https URLs"
+    assert register(cloud, "bob", image_id, url) == 403
+    assert register(cloud, "rita", image_id, url) == 403
+    assert register(cloud, "nova", image_id, url) == 202
+    assert register(cloud, "nova", image_id, url) == 409, "it is active"
+    path = f"/v2/images/{image_id}/locations"
+    found = {name: getattr(cloud, name).ask("GET", path).status for name in ("nova", "admin", "ann", "bob", "rita")}
+    assert found == {"nova": 200, "admin": 200, "ann": 403, "bob": 403, "rita": 403}
+    assert cloud.nova.ask("GET", path).json() == [{"url": url, "metadata": {"store": "mem"}}]
+
+
+# the data in one store
+
+
+def test_taking_data_out_of_one_store(cloud: Cloud, url: str) -> None:
+    image_id = cloud.ann.new(DATA)
+    path = f"/v2/stores/fast/{image_id}"
+    assert cloud.admin.ask("DELETE", path).status == 403, "the last store"
+    assert cloud.ann.patch(image_id, add(location(url))).status == 200
+    assert cloud.ann.ask("DELETE", path).status == 403, "no administrator"
+    assert cloud.admin.ask("DELETE", f"/v2/stores/nowhere/{image_id}").status == 409
+    assert cloud.admin.ask("DELETE", f"/v2/stores/slow/{image_id}").status == 404, "not there"
+    assert cloud.admin.ask("DELETE", path).status == 204
+    assert image_id not in cloud.files("fast")
+    assert cloud.ann.show(image_id)["stores"] == "mem"
+    assert cloud.ann.download(image_id).body == DATA
+    assert cloud.admin.ask("DELETE", f"/v2/stores/fast/{cloud.ann.new()}").status == 409, "not active"
+
+
+def test_locations_are_closed_by_default(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, options={"show_multiple_locations": None})
+    cloud.service.start()
+    try:
+        image_id = cloud.ann.new(DATA)
+        url = f"memory://mem/{cloud.nova.new(DATA, store='mem')}"
+        assert cloud.admin.patch(image_id, add(location(url))).status == 403
+        image = cloud.admin.show(image_id)
+        assert "locations" not in image
+        assert "direct_url" not in image
+    finally:
+        assert cloud.service.stop() == 0
