@@ -22,11 +22,24 @@ def file_options(directory: Path | str, **given: Any) -> dict[str, Any]:
     return options
 
 
+NOTHING_DEPENDS = {"test_what_is_in_use_is_not_harmed": "nothing can depend on a blob of this backend"}
+CANNOT_HANG = {"test_a_hanging_store_answers_in_time": "a local disk and memory cannot be made to hang"}
+IN_ONE_PROCESS = dict.fromkeys(
+    (
+        "test_outlives_the_process",
+        "test_discard_takes_what_a_killed_process_left",
+        "test_discard_against_a_writer_of_another_process",
+    ),
+    "this store is the memory of one process",
+)
+
+
 class FileHooks(StoreSuite):
     """A file store in `self.directories()`; WRAPPED: with all layers."""
 
     WRAPPED: ClassVar[bool] = False
     OPTIONS: ClassVar[dict[str, Any]] = {}
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = NOTHING_DEPENDS
 
     def directories(self) -> list[Path]:
         return [self.tmp / "images"]
@@ -70,7 +83,6 @@ class FileHooks(StoreSuite):
 class MemoryHooks(Suite):
     """A memory store; what lies behind its back is its dictionary."""
 
-    SHARED = False
     WRAPPED: ClassVar[bool] = False
     WRITABLE: ClassVar[bool] = True
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
-from tests.stores.drivers import FileHooks, MemoryHooks
+from tests.stores.drivers import CANNOT_HANG, NOTHING_DEPENDS, FileHooks, MemoryHooks
 from xloud_image.errors import BadRange, BlobNotFound, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Can, Reader, Store
 from xloud_image.stores.disk import draft as draft_module
@@ -49,16 +49,6 @@ class CleansAfterErrorsOnly(FileStore):
 
 class TestCleansAfterErrorsOnly(Planted):
     FAULTY = CleansAfterErrorsOnly
-    CAUGHT_BY = "test_cancelled_at_any_moment_leaves_nothing"
-
-
-class DoesNotWaitForItsThread(FileStore):
-    async def _abandon(self, steps: Any) -> None:
-        steps.draft.remove()
-
-
-class TestDoesNotWaitForItsThread(Planted):
-    FAULTY = DoesNotWaitForItsThread
     CAUGHT_BY = "test_cancelled_at_any_moment_leaves_nothing"
 
 
@@ -333,7 +323,6 @@ class SecondProcessSeesNothing(MemoryHooks, StoreSuite):
 
 
 class TestMemoryThatClaimsToBeShared(SecondProcessSeesNothing):
-    SHARED = True
     CAUGHT_BY = "test_outlives_the_process"
 
 
@@ -359,3 +348,4 @@ class TestFlagOfAReadOnlyStore(MemoryHooks, ReadOnlySuite):
 
 class TestNoFault(Planted):
     CAUGHT_BY = ""
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = {**NOTHING_DEPENDS, **CANNOT_HANG}

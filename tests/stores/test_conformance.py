@@ -9,29 +9,35 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.stores import mounts
-from tests.stores.drivers import FileHooks, MemoryHooks
+from tests.stores.drivers import CANNOT_HANG, IN_ONE_PROCESS, NOTHING_DEPENDS, FileHooks, MemoryHooks
 from xloud_image.stores.file import FileStore
 from xloud_image.stores.testing import ReadOnlySuite, StoreSuite
 
 
-class TestFile(FileHooks):
+class Local(FileHooks):
+    """On a file system that always answers."""
+
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = {**NOTHING_DEPENDS, **CANNOT_HANG}
+
+
+class TestFile(Local):
     pass
 
 
-class TestFileInLayers(FileHooks):
+class TestFileInLayers(Local):
     WRAPPED = True
 
 
-class TestThinFile(FileHooks):
+class TestThinFile(Local):
     OPTIONS: ClassVar[dict[str, Any]] = {"thin_provisioning": True}
 
 
-class TestFileInSeveralDirectories(FileHooks):
+class TestFileInSeveralDirectories(Local):
     def directories(self) -> list[Path]:
         return [self.tmp / "first", self.tmp / "second", self.tmp / "third"]
 
 
-class TestFileUnderATimeLimit(FileHooks):
+class TestFileUnderATimeLimit(Local):
     OPTIONS: ClassVar[dict[str, Any]] = {
         "store_timeout": 20,
         "store_thread_pool_size": 2,
@@ -40,7 +46,7 @@ class TestFileUnderATimeLimit(FileHooks):
     }
 
 
-class TestFileOnTmpfs(FileHooks):
+class TestFileOnTmpfs(Local):
     @pytest.fixture
     def prepared(self, tmp_path: Path, enter: Callable[[Any], Path]) -> None:
         enter(mounts.tmpfs(tmp_path / "images", "128m"))
@@ -68,17 +74,17 @@ class TestFileOnFuse(FileHooks):
 
 
 class TestMemory(MemoryHooks, StoreSuite):
-    pass
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = {**NOTHING_DEPENDS, **CANNOT_HANG, **IN_ONE_PROCESS}
 
 
-class TestMemoryInLayers(MemoryHooks, StoreSuite):
+class TestMemoryInLayers(TestMemory):
     WRAPPED = True
 
 
 class TestReadOnlyMemory(MemoryHooks, ReadOnlySuite):
     WRITABLE = False
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = CANNOT_HANG
 
 
-class TestReadOnlyMemoryInLayers(MemoryHooks, ReadOnlySuite):
-    WRITABLE = False
+class TestReadOnlyMemoryInLayers(TestReadOnlyMemory):
     WRAPPED = True

@@ -8,7 +8,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,12 +66,20 @@ async def collect(reader: Reader) -> bytes:
 class Suite:
     """What every store promises to readers, and the hooks."""
 
-    SHARED: ClassVar[bool] = True  # a second store object sees the same data
     SECRETS: ClassVar[Sequence[str]] = ()  # of the configuration; none may appear in a URL or in `facts`
     BOUND: ClassVar[float] = 10.0  # seconds within which a hanging store has to answer
+    # tests that make no sense for this backend, each with the reason; they are not collected
+    NOT_APPLICABLE: ClassVar[Mapping[str, str]] = {}
 
     store: Store
     tmp: Path
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, reason in cls.NOT_APPLICABLE.items():
+            assert hasattr(cls, name), f"the suite has no {name}"
+            assert reason
+            setattr(cls, name, None)
 
     async def make(self) -> Store:
         raise NotImplementedError
@@ -210,8 +218,7 @@ class Suite:
     async def test_a_hanging_store_answers_in_time(self) -> None:
         url = await self.put_behind("blob", noise(SIZE))
         hanging = self.hang()
-        if hanging is None:
-            pytest.skip("this backend cannot be made to hang here")
+        assert hanging is not None, "give the suite a way to hang the backend, or say in NOT_APPLICABLE why not"
         async with hanging:
             calls = [self.store.check(), self.store.size(url), self.read(url)]
             if Can.WRITE in self.store.can:
