@@ -186,8 +186,8 @@ async def _without_prefix(request: web.Request, handler: Handler) -> tuple[web.R
     plain = _PREFIX.sub("/v2", path, count=1)
     if plain == path and _ACCEPT.search(request.headers.get(hdrs.ACCEPT, "")) and not _VERSION.fullmatch(path):
         plain = f"/v2{path}"
-    if plain == path and len(path) > 1 and path.endswith("/"):
-        plain = path.rstrip("/") or "/"
+    if len(plain) > 1 and plain.endswith("/"):
+        plain = plain.rstrip("/") or "/"
     if plain == path:
         return request, handler
     query = request.rel_url.raw_query_string
