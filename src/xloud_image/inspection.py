@@ -7,6 +7,7 @@ Rules: Image API reference, section "Data"; CVE-2024-32498 (external data files)
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,10 @@ logging.getLogger(formats.__name__).setLevel(logging.CRITICAL)
 _KNOWN: Final = frozenset(formats.ALL_FORMATS)
 # A hybrid ISO carries a partition table as well, so that it boots from a stick.
 _HYBRID: Final = frozenset({"iso", "gpt"})
+# How far qemu looks for a VMDK descriptor when it guesses a format, and what it takes for one: comments and empty
+# lines, then a version. Such a file ends in zeros, for which the inspector does not take it for text.
+_PROBED: Final = 512
+_DESCRIPTOR: Final = re.compile(rb"(?i:# *disk descriptorfile)|(?:#[^\n]*\n| *\r?\n)*version=[1-3]\r?\n")
 _HINT: Final = (
     "set disk_format to what the file is (`qemu-img info FILE` tells), or use "
     "`xloud-image stores check --deep` if you meant to try a store"
@@ -43,14 +48,19 @@ class Inspection:
         self._nonfatal = frozenset(nonfatal)
         self._undecided = [formats.ALL_FORMATS[name]() for name in formats.ALL_FORMATS if name != "raw"]
         self._found: list[formats.FileInspector] = []
+        self._head = b""
 
     @property
     def decided(self) -> bool:
         """No more bytes are needed to judge."""
-        return not self._undecided
+        return not self._undecided and len(self._head) == _PROBED
 
     def eat(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
+        if len(self._head) < _PROBED:
+            self._head += chunk[: _PROBED - len(self._head)]
+            if len(self._head) == _PROBED:
+                self._refuse_descriptor()
         for inspector in list(self._undecided):
             try:
                 inspector.eat_chunk(chunk)
@@ -65,6 +75,8 @@ class Inspection:
 
     def end(self) -> None:
         """The stream has ended: what is still undecided is judged by what came."""
+        if len(self._head) < _PROBED:
+            self._refuse_descriptor()
         for inspector in self._undecided:
             inspector.finish()
             if inspector.complete:
@@ -113,8 +125,14 @@ class Inspection:
                 f"VMDK of type {inspector.vmdktype} is not allowed here; allowed: {', '.join(sorted(self._vmdk_types))}"
             )
 
+    def _refuse_descriptor(self) -> None:
+        """A descriptor that is a file of its own has its data in other files, which it names (CVE-2024-32498)."""
+        if _DESCRIPTOR.match(self._head):
+            raise FormatRefused("the data is the text of a VMDK descriptor, which names files outside of it; refused")
+
     def _refuse_if_claimed(self, inspector: formats.FileInspector, why: str) -> None:
-        if self._match and self._claimed == inspector.NAME and self._claimed != "gpt":
+        # What claims to be a VMDK and lacks its signature could only be a descriptor: refused in any case.
+        if self._claimed == inspector.NAME and self._claimed != "gpt" and (self._match or self._claimed == "vmdk"):
             raise FormatRefused(f"the data is not {self._claimed}: {why}; {_HINT}")
 
     def _compare(self, names: set[str], *, early: bool = False) -> None:

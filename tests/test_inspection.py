@@ -1,0 +1,226 @@
+"""What image data is and may be, with the files that real tools make, harmless and dangerous ones."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.servers.place import program
+from xloud_image.errors import FormatRefused
+from xloud_image.inspection import Inspection
+
+SIZE = 8 << 20  # bytes that a guest sees
+ALLOWED = ("streamOptimized", "monolithicSparse")
+PASSWD = 'version=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 100 FLAT "/etc/passwd" 0\n'
+
+
+def judge(data: bytes, claim: str, *, step: int = 65536, match: bool = True) -> int | None:
+    """The virtual size; raises `FormatRefused`."""
+    inspection = Inspection(claim, vmdk_types=ALLOWED, match=match)
+    for at in range(0, len(data), step):
+        if inspection.decided:
+            break
+        inspection.eat(data[at : at + step])
+    inspection.end()
+    return inspection.virtual_size(len(data))
+
+
+def sealed(data: bytes, claim: str, **how: bool) -> str:
+    """The reason for which it is refused."""
+    with pytest.raises(FormatRefused) as caught:
+        judge(data, claim, **how)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+Make = Callable[..., bytes]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("formats")
+    (folder / "content").mkdir()
+    (folder / "content" / "file").write_bytes(b"content" * 1000)
+    with (folder / "disk.raw").open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run(
+        [program("mkfs.ext4", "e2fsprogs"), "-q", "-d", folder / "content", folder / "disk.raw"],
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def convert(folder: Path) -> Make:
+    """The file system in another format."""
+
+    def make(name: str, options: str = "") -> bytes:
+        new = folder / f"disk.{name}.{options.replace('=', '-')}"
+        command = [program("qemu-img", "qemu-utils"), "convert", "-q", "-f", "raw", "-O", name]
+        subprocess.run([*command, *(["-o", options] if options else []), folder / "disk.raw", new], check=True)
+        return new.read_bytes()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def create(folder: Path) -> Make:
+    """An empty image with options of `qemu-img create`."""
+
+    def make(*options: str, size: str = str(SIZE)) -> bytes:
+        new = folder / "created"
+        command = [program("qemu-img", "qemu-utils"), "create", "-q", *options, os.fspath(new), size]
+        subprocess.run([word for word in command if word], check=True, cwd=folder)
+        return new.read_bytes()
+
+    return make
+
+
+def disc(folder: Path, *options: str | Path) -> bytes:
+    new = folder / "disc.iso"
+    command = [program("xorriso", "xorriso"), "-as", "mkisofs", "-quiet", "-o", new, *options, folder / "content"]
+    subprocess.run(command, check=True, capture_output=True)
+    return new.read_bytes()
+
+
+def partitioned(folder: Path, label: str) -> bytes:
+    new = folder / f"partitioned.{label}"
+    with new.open("wb") as file:
+        file.truncate(SIZE)
+    words = f"label: {label}\nsize=4M\n"
+    subprocess.run([program("sfdisk", "fdisk"), "-q", new], input=words, text=True, check=True)
+    return new.read_bytes()
+
+
+@pytest.mark.parametrize("step", [65536, 1 << 20, 1000])
+@pytest.mark.parametrize(
+    ("tool", "options", "claim"),
+    [
+        ("qcow2", "", "qcow2"),
+        ("qcow2", "compat=0.10", "qcow2"),
+        ("vmdk", "subformat=monolithicSparse", "vmdk"),
+        ("vmdk", "subformat=streamOptimized", "vmdk"),
+        ("vpc", "force_size=on", "vhd"),
+        ("vhdx", "", "vhdx"),
+        ("vdi", "", "vdi"),
+        ("raw", "", "raw"),
+    ],
+)
+def test_formats_are_what_they_claim(convert: Make, tool: str, options: str, claim: str, step: int) -> None:
+    data = convert(tool, options)
+    assert judge(data, claim, step=step) == SIZE
+    # the same as anything else is refused, but as raw
+    for other in {"qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"} - {claim}:
+        sealed(data, other)
+    if claim != "raw":
+        assert judge(data, "raw") is None, "a guest would not see the size of the file"
+        assert claim in sealed(data, "ami")
+        assert judge(data, "iso", match=False) is None
+
+
+def test_formats_that_nobody_can_tell(convert: Make, folder: Path) -> None:
+    """They take what looks like raw data."""
+    for claim in ("ami", "ari", "aki", "ploop"):
+        assert judge(convert("raw"), claim) is None
+    assert judge(convert("parallels"), "ploop") is None
+    assert judge(b"", "raw") == 0
+    assert judge(partitioned(folder, "gpt"), "raw") == judge(partitioned(folder, "dos"), "raw") == SIZE
+
+
+def test_discs(folder: Path) -> None:
+    plain = disc(folder)
+    assert judge(plain, "iso") == len(plain)
+    both = disc(
+        folder, "-part_like_isohybrid", "-appended_part_as_gpt", "-append_partition", "2", "0xef", folder / "disk.raw"
+    )
+    assert judge(both, "iso") is not None, "one that boots from a stick as well has a partition table too"
+    assert judge(both, "raw") == len(both)
+    sealed(partitioned(folder, "gpt"), "iso")
+
+
+# dangerous content: refused whatever is claimed, and whether claims are compared or not
+
+
+@pytest.fixture(scope="session")
+def dangers(create: Make, convert: Make, folder: Path) -> dict[str, bytes]:
+    outside = convert("vmdk", "subformat=monolithicSparse").replace(
+        b'SPARSE "disk.vmdk.subformat-monolithicSparse"', b'SPARSE "/etc/passwd"'.ljust(45)
+    )
+    assert b"/etc/passwd" in outside
+    return {
+        "backing file": create("-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", size=""),
+        "data file": create("-f", "qcow2", "-o", "data_file=outside,data_file_raw=on"),
+        "QED": convert("qed"),
+        "VMDK extent": outside,
+        "VMDK descriptor": ("# Disk DescriptorFile\n" + PASSWD).encode(),
+        "padded VMDK descriptor": ("# Disk DescriptorFile\r\n" + PASSWD).encode().ljust(1 << 20, b"\0"),
+        "VMDK descriptor under another comment": ("# hello\n\n  \n#\n" + PASSWD).encode(),
+        "two files of a VMDK": convert("vmdk", "subformat=twoGbMaxExtentSparse"),
+    }
+
+
+KINDS = (
+    "backing file", "data file", "QED", "VMDK extent", "VMDK descriptor", "padded VMDK descriptor",
+    "VMDK descriptor under another comment", "two files of a VMDK",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("match", [True, False])
+@pytest.mark.parametrize("claim", ["raw", "qcow2", "vmdk", "iso", "ami"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_dangerous_content(dangers: dict[str, bytes], kind: str, claim: str, match: bool) -> None:
+    assert set(dangers) == set(KINDS)
+    sealed(dangers[kind], claim, match=match)
+
+
+@pytest.mark.parametrize("kind", ["monolithicFlat", "vmfs", "custom"])
+def test_types_of_vmdk_that_are_not_allowed(convert: Make, kind: str) -> None:
+    data = convert("vmdk", "subformat=monolithicSparse")
+    changed = data.replace(b'createType="monolithicSparse"', f'createType="{kind}"'.encode().ljust(29))
+    assert changed != data
+    for claim in ("vmdk", "raw"):
+        sealed(changed, claim)
+
+
+def test_a_vmdk_must_have_its_signature() -> None:
+    """Also when claims are not compared: what else could be in it is a descriptor behind a long comment."""
+    hidden = ("#" * 600 + "\n" + PASSWD).encode()
+    sealed(hidden, "vmdk", match=False)
+
+
+def test_several_formats_at_once(convert: Make, folder: Path) -> None:
+    """The first bytes of a qcow2 over a disc and over a partition table: refused as any of them, and as raw."""
+    head = convert("qcow2")[:104]
+    for other in (disc(folder), partitioned(folder, "gpt")):
+        both = head + other[104:]
+        for claim in ("qcow2", "iso", "raw", "ami"):
+            sealed(both, claim)
+
+
+@pytest.mark.parametrize("claim", ["qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", bytes(1 << 20), os.urandom(1 << 20)], ids=["none", "one", "zeros", "noise"]
+)
+def test_what_is_nothing_is_refused_soon(claim: str, data: bytes) -> None:
+    inspection = Inspection(claim, vmdk_types=ALLOWED, match=True)
+
+    def eat() -> None:
+        for at in range(0, len(data), 65536):
+            inspection.eat(data[at : at + 65536])
+        inspection.end()
+
+    with pytest.raises(FormatRefused, match="qemu-img info"):
+        eat()
+
+
+def test_it_stops_looking(convert: Make) -> None:
+    """What follows the decision is not looked at any more, so that gigabytes cost nothing."""
+    for name, most in (("qcow2", 1 << 19), ("raw", 1 << 19)):
+        inspection = Inspection(name, vmdk_types=ALLOWED, match=True)
+        data, at = convert(name), 0
+        while not inspection.decided:
+            inspection.eat(data[at : at + 65536])
+            at += 65536
+        assert at <= most
