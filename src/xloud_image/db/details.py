@@ -83,10 +83,12 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
     if project is not None:
         # by the images, not by the project's memberships, of which there may be very many
         force = " FORCE INDEX (ix_image_members_image_id_member)" if text.engine == "mysql" else ""
-        plus = "+" if text.engine == "sqlite" else ""
+        ours = text.any_of("image_id", ids)
+        mine = f"member = {text.bind(project)}"
+        mine = {"sqlite": f"+{mine}", "postgresql": f"({mine}) IS TRUE"}.get(text.engine, mine)
         parts.append(
             f"SELECT {MEMBER}, image_id, status, NULL, NULL, id FROM image_members{force}"  # noqa: S608 - constants
-            f" WHERE {text.any_of('image_id', ids)} AND {plus}member = {text.bind(project)} AND NOT deleted"
+            f" WHERE {ours} AND {mine} AND NOT deleted"
         )
     found: dict[str, Details] = {image_id: Details() for image_id in ids}
     for kind, image_id, key, value, extra, number in await sql.fetch(conn, " UNION ALL ".join(parts), text.values):

@@ -54,7 +54,7 @@ _MY_LOST: Final = {
     4031,
     1927,
 }
-_MY_UNFIT: Final = {1366, 1406, 1264, 1292, 1267, 1300, 3854, 1048}
+_MY_UNFIT: Final = {1366, 1406, 1264, 1292, 1267, 1270, 1271, 1300, 3854, 1048}
 
 
 def meaning(error: BaseException) -> Meaning:
@@ -142,7 +142,7 @@ def translate(error: Exception) -> Exception:
             )
         case Meaning.UNFIT:
             return BadRequest(
-                "A value cannot be stored by the database in use: a character outside its character set "
+                "A value is outside of what the database in use can hold: a character outside its character set "
                 "(such as an emoji, or NUL), a text that is too long, or a number that is too large."
             )
         case Meaning.AGAIN:

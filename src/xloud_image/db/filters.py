@@ -24,10 +24,14 @@ _INDEXED: Final = frozenset({"id", "name", "status", "checksum", "os_hash_value"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """`test`: the condition on a row `i` of images. `source`: a SELECT of the ids of all rows that pass, if indexed."""
+    """`test`: the condition on a row `i` of images. `source`: a SELECT of the ids of all rows that pass, if indexed.
+
+    `order`: the column in whose order the index gives the rows of `source`, where it does.
+    """
 
     test: Words
     source: Words | None = None
+    order: str | None = None
 
 
 def filters(query: Query) -> list[Filter]:
@@ -42,17 +46,19 @@ def filters(query: Query) -> list[Filter]:
     return found
 
 
-def _on_row(words: Callable[[sql.Text, str], str], indexed: bool) -> Filter:
+def _on_row(words: Callable[[sql.Text, str], str], indexed: bool, order: str | None = None) -> Filter:
     """A condition on columns of images alone; `words` takes the prefix of the columns."""
 
     def source(text: sql.Text) -> str:
         return f"SELECT x.id AS image_id FROM images x WHERE {words(text, 'x.')}"  # noqa: S608 - constants
 
-    return Filter(lambda text: words(text, "i."), source if indexed else None)
+    return Filter(lambda text: words(text, "i."), source if indexed else None, order)
 
 
 def _equal(column: str, value: Any) -> Filter:
-    return _on_row(lambda text, prefix: same(text, prefix + column, value), column in _INDEXED and value is not None)
+    indexed = column in _INDEXED and value is not None
+    order = "x.id" if column in ("name", "status") else None  # these indexes are ours, with the id in them
+    return _on_row(lambda text, prefix: same(text, prefix + column, value), indexed, order)
 
 
 def _one_of(column: str, values: Sequence[str]) -> Filter:
@@ -75,9 +81,10 @@ def _tag(tag: str) -> Filter:
     return Filter(
         lambda text: (
             "(SELECT 1 FROM image_tags t WHERE t.image_id = i.id"  # noqa: S608 - constants
-            f" AND t.value = {text.bind(tag)} AND NOT t.deleted LIMIT 1) = 1"
+            f" AND t.value = {text.bind(tag)} AND NOT t.deleted LIMIT 1) IS NOT NULL"
         ),
         lambda text: f"SELECT t.image_id FROM image_tags t WHERE t.value = {text.bind(tag)} AND t.deleted = false",  # noqa: S608 - constants
+        "t.image_id",
     )
 
 
@@ -85,7 +92,7 @@ def _property(name: str, value: str) -> Filter:
     def test(text: sql.Text) -> str:
         return (
             f"(SELECT 1 FROM image_properties q WHERE q.image_id = i.id AND q.name = {text.bind(name)}"  # noqa: S608 - constants
-            f" AND {plain(text)} AND NOT q.deleted LIMIT 1) = 1"
+            f" AND {plain(text)} AND NOT q.deleted LIMIT 1) IS NOT NULL"
         )
 
     def plain(text: sql.Text) -> str:
@@ -100,7 +107,7 @@ def _property(name: str, value: str) -> Filter:
         # SQLite would put the known value into substr() and then not find its index: the plus stops it
         return f"{words} AND {'+' if text.engine == 'sqlite' else ''}{plain(text)} AND NOT q.deleted"
 
-    return Filter(test, source if value else None)
+    return Filter(test, source if value else None, "q.image_id")
 
 
 def same(text: sql.Text, column: str, value: Any) -> str:

@@ -98,7 +98,7 @@ def _one(engine: sql.Engine, member: bool, hidden: bool) -> str:
 async def create(conn: AsyncConnection, image: Image) -> Image:
     """Store a new image with its details; the image as stored. Duplicate when the id is, or ever was, in use."""
     now = details.kept(conn, image.created_at)
-    image = image.replace(created_at=now, updated_at=now)
+    image = image.replace(created_at=now, updated_at=now, tags=tuple(sorted(set(image.tags))))
     values = {name: getattr(image, name) for name in ROW}
     try:
         await conn.execute(images.insert(), values | {"deleted": False})
@@ -120,8 +120,8 @@ async def change(
     """Lock and load the image, call `step`, store what differs; the image as stored. NotFound when there is none.
 
     `step` has no effect of its own and may raise to leave all as it is. What it changes of columns, properties, tags
-    and locations is stored, and updated_at moves; when nothing differs, nothing is stored. A location without a number is
-    new, one that is left out is removed.
+    and locations is stored, and updated_at moves; when nothing differs, nothing is stored. A location without a number
+    is new, one that is left out is removed.
     """
     old, found = await _locked(conn, image_id, project)
     new = step(old)
@@ -135,7 +135,7 @@ async def change(
         again = await _load(conn, image_id, project, hidden=False)
         assert again is not None
         return again[0]
-    return new.replace(updated_at=now, created_at=old.created_at, id=old.id, membership=old.membership)
+    return old.replace(updated_at=now, **columns)
 
 
 async def hide(

@@ -32,14 +32,14 @@ FIRST: Final = (
     Index(OWNED, "images", "owner, visibility, deleted, os_hidden, created_at, id"),
     Index("xloud_ix_members_member", "image_members", "member, deleted, status, image_id"),
     # filters
-    Index("xloud_ix_images_name", "images", "name"),
-    Index("xloud_ix_images_status", "images", "status"),
+    Index("xloud_ix_images_name", "images", "name, id"),
+    Index("xloud_ix_images_status", "images", "status, id"),
     Index("xloud_ix_tags_value", "image_tags", "value, deleted, image_id"),
     Index(
         "xloud_ix_properties_value",
         "image_properties",
-        f"name, substr(value, 1, {VALUE_PREFIX})",
-        f"name, value({VALUE_PREFIX})",
+        f"name, substr(value, 1, {VALUE_PREFIX}), image_id",
+        f"name, value({VALUE_PREFIX}), image_id",
     ),
 )
 ALL: Final = FIRST

@@ -31,14 +31,18 @@ class Part:
             return f"i.owner = {text.bind(query.project)} AND {rest}"
         if many:
             return f"{rest} AND {_is_member(text, query)} AND {_of_others(text, query)}"
-        # an array, and the plus, keep the engine from walking all shared images instead of the memberships
-        plus = "+" if text.engine == "sqlite" else ""
+        # an array, IS TRUE, and the plus keep the engines from walking all shared images instead of the memberships
         found = memberships(text, query)
-        mine = f"i.id = ANY(ARRAY({found}))" if text.engine == "postgresql" else f"i.id IN ({found})"
-        return (
-            f"{mine} AND {plus}i.visibility = 'shared' AND NOT i.deleted"
-            f" AND {_of_others(text, query)} AND {always(query, plus)}"
-        )
+        rest = f"NOT i.deleted AND {_of_others(text, query)}"
+        match text.engine:
+            case "postgresql":
+                return (
+                    f"i.id = ANY(ARRAY({found})) AND (i.visibility = 'shared') IS TRUE AND {rest} AND {always(query)}"
+                )
+            case "sqlite":
+                return f"i.id IN ({found}) AND +i.visibility = 'shared' AND {rest} AND {always(query, '+')}"
+            case _:
+                return f"i.id IN ({found}) AND i.visibility = 'shared' AND {rest} AND {always(query)}"
 
     def index(self, many: bool) -> str | None:
         """The index by which the part is walked in the order of creation."""
@@ -82,10 +86,11 @@ def memberships(text: sql.Text, query: Query) -> str:
 
 
 def _is_member(text: sql.Text, query: Query) -> str:
-    # as a value, not as EXISTS, which an engine may turn round and start from
+    # not EXISTS, which an engine may turn round and start from; and PostgreSQL expects nearly all to pass IS NOT NULL,
+    # but one in 200 to pass "= 1", for which it would rather sort all of them
     return (
         "(SELECT 1 FROM image_members m"  # noqa: S608 - constants
-        f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) = 1"
+        f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) IS NOT NULL"
     )
 
 

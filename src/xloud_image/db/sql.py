@@ -65,7 +65,7 @@ async def fetch(conn: AsyncConnection, sql: str, values: Sequence[Any] = ()) -> 
                 return await driver.execute_fetchall(sql, values)  # type: ignore[no-any-return]
             case _:
                 async with driver.cursor() as cursor:
-                    await cursor.execute(sql, values)
+                    await cursor.execute(sql, values or None)  # with values, a percent sign is a placeholder
                     return await cursor.fetchall()  # type: ignore[no-any-return]
     except BaseException as error:
         if not isinstance(error, Exception):

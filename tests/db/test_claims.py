@@ -1,0 +1,114 @@
+"""Claims and their leases, by the database's clock."""
+
+import asyncio
+import datetime as dt
+import uuid
+
+import pytest
+
+from xloud_image.db import claims
+from xloud_image.db.engine import Database
+from xloud_image.errors import Duplicate
+from xloud_image.model import Claim, utcnow
+
+
+def a_claim(**values: object) -> Claim:
+    return Claim(**({"id": str(uuid.uuid4()), "kind": "write", "image_id": "i", "store": "s"} | values))  # type: ignore[arg-type]
+
+
+async def begin(db: Database, lease: float, **values: object) -> Claim:
+    claim = a_claim(**values)
+    await db.write(lambda conn: claims.begin(conn, claim, lease=lease))
+    return claim
+
+
+async def test_one_write_and_one_delete_of_each(db: Database) -> None:
+    await begin(db, 60, holder="h")
+    for other in (
+        {"image_id": "other"},
+        {"store": "other"},
+        {"kind": "delete", "url": "u"},
+        {"kind": "delete", "url": "v"},
+    ):
+        await begin(db, 60, holder="h", **other)
+    for same in ({}, {"kind": "delete", "url": "u"}):
+        with pytest.raises(Duplicate):
+            await begin(db, 60, holder="h", **same)
+    assert len(await db.read(lambda conn: claims.list_all(conn))) == 5
+    assert len(await db.read(lambda conn: claims.list_all(conn, image_id="i", kind="delete"))) == 2
+
+
+async def test_all_is_kept(db: Database) -> None:
+    claim = await begin(db, 60, kind="delete", url="rbd://a/😀" + "x" * 3000, scope="location", holder="h")
+    found = await db.read(lambda conn: claims.get(conn, claim.id))
+    assert found is not None
+    assert found == Claim(
+        claim.id, "delete", "i", "s", claim.url, "location", "h", found.lease_until, found.begun_at, 0, None
+    )
+    # the database's clock is this machine's here
+    assert abs(found.begun_at - utcnow()) < dt.timedelta(seconds=5)
+    assert found.lease_until is not None
+    assert abs(found.lease_until - found.begun_at - dt.timedelta(seconds=60)) < dt.timedelta(seconds=1)
+
+
+async def test_a_lease_that_is_renewed_holds(db: Database) -> None:
+    claim = await begin(db, 0.4, holder="h")
+    for _ in range(5):
+        await asyncio.sleep(0.15)
+        assert await db.write(lambda conn: claims.renew(conn, claim.id, "h", lease=0.4))
+        assert await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5)) is None
+        assert await db.read(lambda conn: claims.expired(conn)) == []
+
+
+async def test_an_expired_lease_goes_to_the_next(db: Database) -> None:
+    claim = await begin(db, 0.2, holder="h")
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5)) is None
+    await asyncio.sleep(0.3)
+    assert [one.id for one in await db.read(lambda conn: claims.expired(conn))] == [claim.id]
+    taken = await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5))
+    assert taken is not None
+    assert (taken.holder, taken.attempts) == ("other", 1)
+    # the first holder has lost it
+    assert not await db.write(lambda conn: claims.renew(conn, claim.id, "h", lease=5))
+    assert not await db.write(lambda conn: claims.end(conn, claim.id, "h"))
+    assert await db.read(lambda conn: claims.expired(conn)) == []
+    assert await db.write(lambda conn: claims.end(conn, claim.id, "other"))
+    assert await db.read(lambda conn: claims.list_all(conn)) == []
+    assert not await db.write(lambda conn: claims.end(conn, claim.id))
+    # and another write may begin
+    await begin(db, 1, holder="h")
+
+
+async def test_a_claim_without_lease_is_anyones(db: Database) -> None:
+    claim = await begin(db, 0)
+    assert [one.id for one in await db.read(lambda conn: claims.expired(conn))] == [claim.id]
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is not None
+
+
+async def test_what_did_not_work_waits_and_says_why(db: Database) -> None:
+    claim = await begin(db, 5, holder="h")
+    assert await db.write(lambda conn: claims.postpone(conn, claim.id, "h", seconds=0.3, error="e" * 5000))
+    found = await db.read(lambda conn: claims.of_write(conn, "i", "s"))
+    assert found is not None
+    assert found.error == "e" * 1000
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is None
+    await asyncio.sleep(0.4)
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is not None
+
+
+async def test_dead_holders_and_waiting_ones_are_taken_when_asked(db: Database) -> None:
+    claim = await begin(db, 60, holder="dead")
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=60, was="another")) is None
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=60, was="dead")) is not None
+    await db.write(lambda conn: claims.postpone(conn, claim.id, "h", seconds=60, error="later"))
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=60)) is None
+    assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=60, idle=True)) is not None
+
+
+async def test_renewing_many_touches_only_ours(db: Database) -> None:
+    ours = [await begin(db, 0.2, holder="h", image_id=f"i{n}") for n in range(3)]
+    others = await begin(db, 0.2, holder="other")
+    await db.write(lambda conn: claims.renew_all(conn, "h", [ours[0].id, ours[1].id, others.id], lease=60))
+    await asyncio.sleep(0.3)
+    found = {one.id for one in await db.read(lambda conn: claims.expired(conn))}
+    assert found == {ours[2].id, others.id}
