@@ -6,6 +6,7 @@ at random, and in sequences along the links from a new image. XLOUD_IMAGE_FUZZ_S
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -18,11 +19,13 @@ from typing import Any
 import bcrypt
 import pytest
 
+from tests.servers.mariadb import MariaDB
 from tests.servers.place import ROOT
-from tests.servers.service import Service
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.service import Sections, Service
 from xloud_image.api.app import ROUTES
 
-SECONDS = int(os.environ.get("XLOUD_IMAGE_FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("XLOUD_IMAGE_FUZZ_SECONDS", "12"))
 OCTETS = {"content-type": "application/octet-stream"}
 CONFIGURATION = """
 hooks = "{hooks}"
@@ -58,19 +61,26 @@ def fuzz(one: Service, folder: Path, phases: str, *options: str, seconds: int | 
     return result
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    """Two stores and images in several states, so that the calls find something."""
-    one = Service({"DEFAULT": {"enabled_backends": "files:file,more:file"}})
-    one.configure({"more": {"filesystem_store_datadir": one.directory / "more"}})
+@contextlib.contextmanager
+def started(sections: Sections) -> Iterator[Service]:
+    """A service that must end well and log no traceback."""
+    one = Service(sections)
     one.start()
     try:
-        seed(one)
         yield one
         assert one.stop() == 0
         assert "Traceback" not in one.log
     finally:
         one.kill()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two stores and images in several states, so that the calls find something."""
+    more = {"filesystem_store_datadir": tmp_path_factory.mktemp("more")}
+    with started({"DEFAULT": {"enabled_backends": "files:file,more:file"}, "more": more}) as one:
+        seed(one)
+        yield one
 
 
 def seed(one: Service, headers: dict[str, str] | None = None) -> None:
@@ -130,20 +140,29 @@ def test_it_got_through(service: Service) -> None:
     assert len(refused - HARD) <= 3, refused - HARD
 
 
-def test_with_a_login(tmp_path: Path) -> None:
-    """The same with http_basic; also that no call of /v2 answers without."""
+def test_with_a_login_on_mariadb(mariadb: MariaDB, tmp_path: Path) -> None:
+    """With http_basic; also that no call of /v2 answers without. In a character set that lacks most of Unicode."""
     users, projects = tmp_path / "users", tmp_path / "projects"
     users.write_text(f"alice:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
     projects.write_text("alice:5f6b0b8a1d2c4e3f9a7b6c5d4e3f2a1b:member\n")
     files = {"http_basic_user_file": users, "http_basic_projects_file": projects}
-    one = Service({"xloud": {"auth": "http_basic", **files}})
-    one.start()
-    try:
+    database = {"connection": mariadb.create_database(charset="utf8")}
+    with started({"xloud": {"auth": "http_basic", **files}, "database": database}) as one:
         seed(one, {"authorization": f"Basic {base64.b64encode(b'alice:secret').decode()}"})
-        result = fuzz(one, tmp_path, "coverage", "--auth", "alice:secret")
-        assert result["complete"]
-        assert one.stop() == 0
-        assert "Traceback" not in one.log
-        assert "secret" not in one.log
-    finally:
-        one.kill()
+        assert fuzz(one, tmp_path, "coverage", "--auth", "alice:secret")["complete"]
+    assert "secret" not in one.log
+
+
+def test_with_locations_shown_on_postgresql(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """And in the older style of a single store."""
+    shown = {"show_multiple_locations": True, "show_image_direct_url": True}
+    sections = {
+        "DEFAULT": {**shown, "enabled_backends": None},
+        "glance_store": {"default_backend": None, "stores": "file", "filesystem_store_datadir": tmp_path / "images"},
+        "files": {"filesystem_store_datadir": None},
+        "database": {"connection": postgresql.create_database()},
+    }
+    with started(sections) as one:
+        assert one.request("GET", "/v2/info/stores").status == 404
+        seed(one)
+        assert fuzz(one, tmp_path, "coverage")["complete"]
