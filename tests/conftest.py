@@ -47,6 +47,10 @@ def pytest_configure(config: pytest.Config) -> None:
     run = place.run_directory()
     temporary = run / "tmp"
     temporary.mkdir(exist_ok=True)
+    # some clients keep things in the home folder
+    home = run / "home"
+    home.mkdir(exist_ok=True)
+    os.environ["HOME"] = str(home)
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     if config.option.basetemp is None:
         config.option.basetemp = run / "pytest"
