@@ -198,6 +198,7 @@ def _protocol(server: Server) -> dict[str, Any]:
         "handle_signals": False,
         "access_log": None,
         "header_seconds": min(connections.HEADER_SECONDS, server.client_socket_timeout or connections.HEADER_SECONDS),
+        "unread_seconds": server.client_socket_timeout,
         "keepalive_timeout": (server.client_socket_timeout or 3600) if server.http_keepalive else 0,
         "tcp_keepalive": True,
         "max_line_size": server.max_header_line,

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -518,6 +519,25 @@ def test_headers_that_never_end(service: Service, first: bytes) -> None:
         got = raw.talk(service.port, parts, seconds=STALL + 4)
         assert got.closed is not None
         assert got.closed < STALL + 3
+
+
+def test_a_client_that_reads_no_answer_is_cut(service: Service) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", service.port))
+        sock.settimeout(1)
+        questions = raw.head("GET", "/v2/schemas/image") * 1000
+        with pytest.raises(TimeoutError):  # the service answers no more, so it reads no more
+            _send_often(sock, questions, 1000)
+        time.sleep(STALL + 3)
+        with pytest.raises(ConnectionError):
+            _send_often(sock, b"x", 5, pause=0.2)
+
+
+def _send_often(sock: socket.socket, data: bytes, count: int, pause: float = 0) -> None:
+    for _ in range(count):
+        sock.sendall(data)
+        time.sleep(pause)
 
 
 def test_small_bodies_that_never_end(service: Service) -> None:

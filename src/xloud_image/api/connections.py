@@ -5,6 +5,7 @@ answer to bytes that are no HTTP. No call of the API is answered here.
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from typing import Any, Final
 
@@ -20,18 +21,24 @@ HEADER_SECONDS: Final = 60.0
 
 
 class Connection(web.RequestHandler):
-    """One connection. `header_seconds`: see HEADER_SECONDS."""
+    """One connection. `header_seconds`: see HEADER_SECONDS. `unread_seconds`: a client that takes nothing of its
+    answer for so long is cut by the kernel; 0: never.
+    """
 
-    __slots__ = ("_header_seconds", "_late")
+    __slots__ = ("_header_seconds", "_late", "_unread_seconds")
 
-    def __init__(self, manager: web.Server, *, header_seconds: float, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, header_seconds: float, unread_seconds: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._header_seconds = header_seconds
+        self._unread_seconds = unread_seconds
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins the time of the first request."""
         super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if self._unread_seconds and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._unread_seconds * 1000))
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
@@ -102,7 +109,7 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """aiohttp's runner, with our connections. Options: those of aiohttp's RequestHandler, and `header_seconds`."""
+    """aiohttp's runner, with our connections. Options: those of aiohttp's RequestHandler, and those of `Connection`."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
