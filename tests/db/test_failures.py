@@ -1,7 +1,5 @@
 """What the service says, and how soon, when the database stops, hangs, drops connections or is not set up."""
 
-# ruff: noqa: B023 - each step given to `read` and `write` has run when its line ends
-
 import asyncio
 import time
 import uuid

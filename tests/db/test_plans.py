@@ -4,8 +4,6 @@ Rows that an engine reads are counted by the engine itself: EXPLAIN ANALYZE, or 
 tells only its plan, in which a walk over a whole table has a word of its own.
 """
 
-# ruff: noqa: B023 - each step given to `read` and `write` has run when its line ends
-
 import datetime as dt
 import uuid
 from collections.abc import AsyncIterator
@@ -150,7 +148,8 @@ def postgresql_rows(plan: dict[str, Any]) -> int:
 
 
 PAGE = 25
-# per part one page, and its details (7 rows an image, each in an index and its table), look-ups, and some for the engine's own steps
+# per part one page, and its details (7 rows an image, each in an index and its table), look-ups, and some for the
+# engine's own steps
 BOUND = 5 * PAGE + 7 * 2 * PAGE + 150
 
 

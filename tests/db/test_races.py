@@ -1,7 +1,5 @@
 """Several connections and several processes at once on one database: nothing is lost, nothing happens twice."""
 
-# ruff: noqa: B023 - each step given to `read` and `write` has run when its line ends
-
 import asyncio
 import sys
 import uuid

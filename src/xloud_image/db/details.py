@@ -75,14 +75,16 @@ def _metadata(text: str | None) -> Mapping[str, Any]:
 async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
     """The details of all these images in one statement; `project`: whose membership to fill in."""
     text = sql.Text(sql.engine_of(conn))
+    mysql = text.engine == "mysql"
     parts = [
-        f"SELECT {kind}, image_id, {key}, {value}, {extra}, {number} FROM {table}"  # noqa: S608 - constants
+        f"SELECT {kind}, image_id, {key}, {value}, {extra}, {number}"  # noqa: S608 - constants
+        f" FROM {table}{f' FORCE INDEX (ix_{table}_image_id)' if mysql else ''}"
         f" WHERE {text.any_of('image_id', ids)} AND NOT deleted"
         for kind, table, key, value, extra, number in SOURCES
     ]
     if project is not None:
         # by the images, not by the project's memberships, of which there may be very many
-        force = " FORCE INDEX (ix_image_members_image_id_member)" if text.engine == "mysql" else ""
+        force = " FORCE INDEX (ix_image_members_image_id_member)" if mysql else ""
         ours = text.any_of("image_id", ids)
         mine = f"member = {text.bind(project)}"
         mine = {"sqlite": f"+{mine}", "postgresql": f"({mine}) IS TRUE"}.get(text.engine, mine)

@@ -88,22 +88,21 @@ class Query:
 
 
 async def find(conn: AsyncConnection, query: Query) -> list[Image]:
-    """One page, with details; three statements, four with a marker; one less for an admin without filters.
+    """One page, with details; three statements, two for an admin without filter and marker.
 
     BadRequest: an unknown marker, key or column. Forbidden: a marker that the caller may not see.
     """
     _check(query)
     order = query.order()
-    after = None if query.marker is None else await _marker(conn, query, order)
-    way = await _way(conn, query)
+    way = await _way(conn, query, order)
     try:
         text = sql.Text(sql.engine_of(conn))
-        rows = await sql.fetch(conn, page(text, query, order, after, way), text.values)
+        rows = await sql.fetch(conn, page(text, query, order, way), text.values)
     except Exception as error:
         if meaning(error) is not Meaning.ABSENT:
             raise
         text = sql.Text(sql.engine_of(conn), hints=False)  # our indexes were removed
-        rows = await sql.fetch(conn, page(text, query, order, after, way), text.values)
+        rows = await sql.fetch(conn, page(text, query, order, way), text.values)
     found = await details.load(conn, [row[0] for row in rows], query.project) if rows else {}
     return [image_of(row, found[row[0]]) for row in rows]
 
@@ -125,24 +124,58 @@ def _check(query: Query) -> None:
         raise BadRequest(f"visibility must be one of all, {', '.join(VISIBILITIES)}.")
 
 
-async def _marker(conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]]) -> tuple[Any, ...]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Way:
+    """How a page is found: from the candidates of filter number `driver`, or (None) along the parts; `many`: the caller
+    is a member of so many images that those are found along all shared ones; `after`: the marker's values of the
+    order's keys."""
+
+    filters: Sequence[Filter]
+    driver: int | None = None
+    many: bool = False
+    after: tuple[Any, ...] | None = None
+
+
+async def _way(conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]]) -> Way:
+    """Look up the marker and count, each up to its limit, what could be the start; one statement at the most."""
+    wanted = filters(query)
     text = sql.Text(sql.engine_of(conn))
-    assert query.marker is not None
-    member = (
-        "NULL"
-        if query.project is None
-        else "(SELECT count(*) FROM image_members m"  # noqa: S608 - constants
-        f" WHERE m.image_id = i.id AND m.member = {text.bind(query.project)} AND m.deleted = false)"
-    )
-    rows = await sql.fetch(
-        conn,
-        f"SELECT i.visibility, i.owner, {member}, {', '.join(f'i.{key}' for key, _ in order)}"  # noqa: S608 - constants
-        f" FROM images i WHERE i.id = {text.bind(query.marker)}",
-        text.values,
-    )
-    if not rows:
+    sources = [(n, one.source, one.order, FEW) for n, one in enumerate(wanted) if one.source is not None]
+    if any(part.whose == "member" for part in parts(query)):
+        in_order = "m.status, m.image_id" if query.member_status == "all" else "m.image_id"
+        sources.append((-1, lambda text: memberships(text, query), in_order, MEMBERSHIPS))
+    if not sources and query.marker is None:
+        return Way(wanted)
+    words = []
+    for _, source, index_order, limit in sources:
+        # PostgreSQL reads the table from its start for what it takes to be common; the order binds it to the index
+        by = f" ORDER BY {index_order}" if index_order and text.engine == "postgresql" else ""
+        words.append(f"(SELECT count(*) FROM ({source(text)}{by} LIMIT {limit + 1}) c)")  # noqa: S608 - constants
+    begin = ""
+    if query.marker is not None:
+        words += [
+            "i.id",
+            "i.visibility",
+            "i.owner",
+            "NULL"
+            if query.project is None
+            else "(SELECT count(*) FROM image_members m"  # noqa: S608 - constants
+            f" WHERE m.image_id = i.id AND m.member = {text.bind(query.project)} AND NOT m.deleted)",
+            *[f"i.{key}" for key, _ in order],
+        ]
+        begin = f" FROM (SELECT 1 AS one) o LEFT JOIN images i ON i.id = {text.bind(query.marker)}"
+    [row] = await sql.fetch(conn, f"SELECT {', '.join(words)}{begin}", text.values)
+    after = None if query.marker is None else _visible_marker(query, row[len(sources) :])
+    found = {n: number for (n, *_), number in zip(sources, row, strict=False)}
+    many = found.pop(-1, 0) > MEMBERSHIPS
+    fewest = min(found, key=lambda n: found[n], default=None)
+    return Way(wanted, None if fewest is None or found[fewest] > FEW else fewest, many, after)
+
+
+def _visible_marker(query: Query, row: Sequence[Any]) -> tuple[Any, ...]:
+    image_id, visibility, owner, membership, *values = row
+    if image_id is None:
         raise BadRequest(f"The marker {query.marker} is no image.")
-    visibility, owner, membership, *values = rows[0]
     if not (
         query.is_admin
         or visibility in ("public", "community")
@@ -154,43 +187,10 @@ async def _marker(conn: AsyncConnection, query: Query, order: Sequence[tuple[str
     return tuple(values)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Way:
-    """How a page is found: from the candidates of filter number `driver`, or (None) along the parts; `many`: the caller
-    is a member of so many images that those are found along all shared ones."""
-
-    filters: Sequence[Filter]
-    driver: int | None = None
-    many: bool = False
-
-
-async def _way(conn: AsyncConnection, query: Query) -> Way:
-    """Count, each up to its limit, what could be the start; one statement, none when there is nothing to count."""
-    wanted = filters(query)
-    text = sql.Text(sql.engine_of(conn))
-    sources = [(n, one.source, one.order, FEW) for n, one in enumerate(wanted) if one.source is not None]
-    if any(part.whose == "member" for part in parts(query)):
-        order = "m.status, m.image_id" if query.member_status == "all" else "m.image_id"
-        sources.append((-1, lambda text: memberships(text, query), order, MEMBERSHIPS))
-    if not sources:
-        return Way(wanted)
-    words = []
-    for _, source, in_order, limit in sources:
-        # PostgreSQL reads the table from its start for what it takes to be common; the order binds it to the index
-        order = f" ORDER BY {in_order}" if in_order and text.engine == "postgresql" else ""
-        words.append(f"(SELECT count(*) FROM ({source(text)}{order} LIMIT {limit + 1}) c)")  # noqa: S608 - constants
-    [row] = await sql.fetch(conn, f"SELECT {', '.join(words)}", text.values)
-    found = {n: number for (n, *_), number in zip(sources, row, strict=True)}
-    many = found.pop(-1, 0) > MEMBERSHIPS
-    fewest = min(found, key=lambda n: found[n], default=None)
-    return Way(wanted, None if fewest is None or found[fewest] > FEW else fewest, many)
-
-
 def page(
     text: sql.Text,
     query: Query,
     order: Sequence[tuple[str, Direction]],
-    after: tuple[Any, ...] | None,
     way: Way,
 ) -> str:
     """The text of the page's rows, values bound in `text`."""
@@ -207,7 +207,7 @@ def page(
             always(query),
             f"({' OR '.join([part.test(text, query) for part in visible])})",
             *[one.test(text) for n, one in enumerate(way.filters) if n != way.driver],
-            *([] if after is None else [_beyond(text, order, after)]),
+            *([] if way.after is None else [_beyond(text, order, way.after)]),
         ]
         return f"SELECT {_ROW} FROM {start} AND {' AND '.join(where)}{tail}"  # noqa: S608 - constants
     selects = []
@@ -216,7 +216,7 @@ def page(
         where = [
             part.words(text, query, way.many),
             *[one.test(text) for one in way.filters],
-            *([] if after is None else [_beyond(text, order, after)]),
+            *([] if way.after is None else [_beyond(text, order, way.after)]),
         ]
         selects.append(f"SELECT {_ROW} FROM images i{force} WHERE {' AND '.join(where)}{tail}")  # noqa: S608 - constants
     if len(selects) == 1:
