@@ -49,15 +49,27 @@ class Nodes:
         self.two.kill()
 
 
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    nodes = Nodes(tmp_path)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    nodes = Nodes(tmp_path_factory.mktemp("nodes"))
     try:
         nodes.one.start()
         nodes.two.start()
         yield nodes
     finally:
         nodes.close()
+
+
+@pytest.fixture
+def nodes(pair: Nodes) -> Iterator[Nodes]:
+    """Both run, and there is no image."""
+    yield pair
+    pair.armed.disarm()
+    for image in pair.two.request("GET", "/v2/images").json()["images"]:
+        assert pair.two.request("DELETE", f"/v2/images/{image['id']}").status == 204
+    assert files(pair.one.images) == {}
+    if pair.one.exit_code is not None:
+        pair.one.start()
 
 
 def started(call: Callable[[], Answer]) -> tuple[threading.Thread, list[Answer]]:
