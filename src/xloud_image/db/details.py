@@ -243,7 +243,15 @@ async def _remove(conn: AsyncConnection, table: sa.Table, which: sa.ColumnElemen
     await conn.execute(table.update().where(which).values(deleted=True, deleted_at=now, updated_at=now))
 
 
-async def remove_all(conn: AsyncConnection, image_id: str, now: dt.datetime) -> None:
-    """Soft-delete all rows of an image in the four tables."""
-    for table in (image_properties, image_tags, image_locations, image_members):
+async def remove_all(conn: AsyncConnection, image_id: str, now: dt.datetime, *, known: Image | None = None) -> None:
+    """Soft-delete all rows of an image in the four tables; `known`, as just locked, tells which have none."""
+    tables = [image_members]
+    for table, there in (
+        (image_properties, known is None or known.properties),
+        (image_tags, known is None or known.tags),
+        (image_locations, known is None or known.locations),
+    ):
+        if there:
+            tables.append(table)
+    for table in tables:
         await _remove(conn, table, sa.and_(table.c.image_id == image_id, table.c.deleted == sa.false()), now)

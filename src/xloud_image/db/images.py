@@ -169,9 +169,12 @@ async def revive(conn: AsyncConnection, image_id: str, status: str) -> None:
         raise NotFound(f"No deleted image with ID {image_id}")
 
 
-async def finish_delete(conn: AsyncConnection, image_id: str) -> None:
-    """Soft-delete what belongs to a hidden image: properties, tags, locations, members. May be repeated."""
-    await details.remove_all(conn, image_id, details.kept(conn, utcnow()))
+async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | None = None) -> None:
+    """Soft-delete what belongs to a hidden image: properties, tags, locations, members. May be repeated.
+
+    `known`: the image as `hide` gave it in this very transaction; what it has not need not be looked for.
+    """
+    await details.remove_all(conn, image_id, details.kept(conn, utcnow()), known=known)
 
 
 async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> tuple[Image, Details]:
