@@ -27,9 +27,9 @@ class Index:
 
 
 FIRST: Final = (
-    # who sees what, each part in the order of the default list
-    Index(SEEN, "images", "visibility, deleted, os_hidden, created_at, id"),
-    Index(OWNED, "images", "owner, visibility, deleted, os_hidden, created_at, id"),
+    # who sees what, each part in the order of the default list, with all that is asked of a row
+    Index(SEEN, "images", "visibility, deleted, os_hidden, created_at, id, status"),
+    Index(OWNED, "images", "owner, visibility, deleted, os_hidden, created_at, id, status"),
     Index("xloud_ix_members_member", "image_members", "member, deleted, status, image_id"),
     # filters
     Index("xloud_ix_images_name", "images", "name, id"),

@@ -22,7 +22,7 @@ from xloud_image.db import details, sql
 from xloud_image.db.failures import Meaning, meaning
 from xloud_image.db.filters import COMPARE, Filter, Words, filters, same
 from xloud_image.db.images import ROW, image_of
-from xloud_image.db.seen import always, memberships, parts
+from xloud_image.db.seen import Part, always, memberships, parts
 from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.model import VISIBILITIES, Image
 
@@ -187,52 +187,73 @@ def _visible_marker(query: Query, row: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def page(
-    text: sql.Text,
-    query: Query,
-    order: Sequence[tuple[str, Direction]],
-    way: Way,
-) -> str:
+def page(text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], way: Way) -> str:
     """The text of the page's rows, values bound in `text`."""
     visible = parts(query)
     if not visible:
         return f"SELECT {_ROW} FROM images i WHERE 1 = 0"  # noqa: S608 - constants
-    tail = f" ORDER BY {_order(text.engine, order)} LIMIT {int(query.limit)}"
     if way.driver is not None:
         source = way.filters[way.driver].source
         assert source is not None
-        start = _start(text, source)
-        where = [
+        words = [
+            _start(text, source),
             "NOT i.deleted",
             always(query),
             f"({' OR '.join([part.test(text, query) for part in visible])})",
             *[one.test(text) for n, one in enumerate(way.filters) if n != way.driver],
-            *([] if way.after is None else [_beyond(text, order, way.after)]),
         ]
-        return f"SELECT {_ROW} FROM {start} AND {' AND '.join(where)}{tail}"  # noqa: S608 - constants
-    selects = []
-    for part in visible:
-        force = _force(text, part.index(way.many), order)
-        where = [
-            part.words(text, query, way.many),
-            *[one.test(text) for one in way.filters],
-            *([] if way.after is None else [_beyond(text, order, way.after)]),
-        ]
-        selects.append(f"SELECT {_ROW} FROM images i{force} WHERE {' AND '.join(where)}{tail}")  # noqa: S608 - constants
-    if len(selects) == 1:
-        return selects[0]
+        return _select(text, query, order, way, _ROW, words)
+    if len(visible) == 1:
+        return _select(text, query, order, way, _ROW, _walk(text, query, order, way, visible[0]))
+    # the parts give their ids, from the index alone where it has all that is asked; the page's rows are read at the end
+    keys = ", ".join([f"i.{key}" for key, _ in order])
+    selects = [_select(text, query, order, way, keys, _walk(text, query, order, way, part)) for part in visible]
     if text.engine == "sqlite":  # it takes no parentheses around the members of a union
-        selects = [f"SELECT * FROM ({select}) AS p{n}" for n, select in enumerate(selects)]  # noqa: S608 - constants
-        return " UNION ALL ".join(selects) + tail
-    return " UNION ALL ".join([f"({select})" for select in selects]) + tail
+        union = " UNION ALL ".join([f"SELECT * FROM ({select}) AS p{n}" for n, select in enumerate(selects)])  # noqa: S608 - constants
+    else:
+        union = " UNION ALL ".join([f"({select})" for select in selects])
+    ids = f"({union} ORDER BY {_order(text.engine, order, '')} LIMIT {int(query.limit)}) c"
+    return f"SELECT {_ROW} FROM {_by_id(text, ids, 'id')} ORDER BY {_order(text.engine, order)}"  # noqa: S608 - constants
+
+
+def _select(
+    text: sql.Text,
+    query: Query,
+    order: Sequence[tuple[str, Direction]],
+    way: Way,
+    columns: str,
+    words: Sequence[str],
+) -> str:
+    """`words`: the table with a first condition, and more conditions."""
+    beyond = [] if way.after is None else [_beyond(text, order, way.after)]
+    where = " AND ".join([*words, *beyond])
+    return f"SELECT {columns} FROM {where} ORDER BY {_order(text.engine, order)} LIMIT {int(query.limit)}"  # noqa: S608 - constants
+
+
+def _walk(text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], way: Way, part: Part) -> list[str]:
+    if part.whose == "member" and not way.many:
+        start = _start(text, lambda text: memberships(text, query))
+    else:
+        start = f"images i{_force(text, part.index, order)} WHERE i.deleted = false"
+    return [start, part.words(text, query, way.many), *[one.test(text) for one in way.filters]]
 
 
 def _start(text: sql.Text, source: Words) -> str:
-    """Images by the ids of a source, in words that leave the engine no other order."""
+    """Images by the ids of a source, in words that leave the engine no other way."""
     if text.engine == "postgresql":
         return f"images i WHERE i.id = ANY(ARRAY({source(text)}))"
-    join = "CROSS JOIN" if text.engine == "sqlite" else "STRAIGHT_JOIN"
-    return f"(SELECT DISTINCT d.image_id FROM ({source(text)}) d) c {join} images i WHERE i.id = c.image_id"  # noqa: S608 - constants
+    ids = f"(SELECT DISTINCT d.image_id FROM ({source(text)}) d) c"  # noqa: S608 - constants
+    return _by_id(text, ids, "image_id")
+
+
+def _by_id(text: sql.Text, ids: str, key: str) -> str:
+    match text.engine:
+        case "mysql":
+            return f"{ids} STRAIGHT_JOIN images i FORCE INDEX (PRIMARY) WHERE i.id = c.{key}"
+        case "sqlite":
+            return f"{ids} CROSS JOIN images i WHERE i.id = c.{key}"
+        case _:
+            return f"images i WHERE i.id = ANY(ARRAY(SELECT c.{key} FROM {ids}))"  # noqa: S608 - constants
 
 
 def _force(text: sql.Text, index: str | None, order: Sequence[tuple[str, Direction]]) -> str:
@@ -243,11 +264,11 @@ def _force(text: sql.Text, index: str | None, order: Sequence[tuple[str, Directi
     return f" FORCE INDEX ({index})"
 
 
-def _order(engine: sql.Engine, order: Sequence[tuple[str, Direction]]) -> str:
+def _order(engine: sql.Engine, order: Sequence[tuple[str, Direction]], prefix: str = "i.") -> str:
     # unknown values come first going up and last going down, on every engine
     nulls = {"asc": " NULLS FIRST", "desc": " NULLS LAST"} if engine == "postgresql" else {"asc": "", "desc": ""}
     return ", ".join(
-        f"{key} {direction.upper()}{nulls[direction] if key in _NULLABLE else ''}" for key, direction in order
+        f"{prefix}{key} {direction.upper()}{nulls[direction] if key in _NULLABLE else ''}" for key, direction in order
     )
 
 

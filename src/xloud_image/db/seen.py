@@ -23,30 +23,25 @@ class Part:
     whose: str
 
     def words(self, text: sql.Text, query: Query, many: bool) -> str:
-        """The condition on a row `i` of images, by which the part is walked; `many`: memberships of the caller."""
-        rest = f"i.visibility = '{self.visibility}' AND i.deleted = false AND {always(query)}"
+        """The condition on a row `i` of images, by which the part is walked.
+
+        Of a "member" part the rows come by the memberships, unless these are `many`.
+        """
+        rest = f"i.visibility = '{self.visibility}' AND {always(query)}"
         if self.whose == "all":
             return rest
         if self.whose == "own":
             return f"i.owner = {text.bind(query.project)} AND {rest}"
+        of_others = f"(i.owner <> {text.bind(query.project)} OR i.owner IS NULL)"
         if many:
-            return f"{rest} AND {_is_member(text, query)} AND {_of_others(text, query)}"
-        # an array, IS TRUE, and the plus keep the engines from walking all shared images instead of the memberships
-        found = memberships(text, query)
-        rest = f"NOT i.deleted AND {_of_others(text, query)}"
-        match text.engine:
-            case "postgresql":
-                return (
-                    f"i.id = ANY(ARRAY({found})) AND (i.visibility = 'shared') IS TRUE AND {rest} AND {always(query)}"
-                )
-            case "sqlite":
-                return f"i.id IN ({found}) AND +i.visibility = 'shared' AND {rest} AND {always(query, '+')}"
-            case _:
-                return f"i.id IN ({found}) AND i.visibility = 'shared' AND {rest} AND {always(query)}"
+            return f"{rest} AND {of_others} AND {_is_member(text, query)}"
+        # IS TRUE: PostgreSQL is not to cross the memberships with an index of all shared images
+        return f"(i.visibility = 'shared') IS TRUE AND NOT i.deleted AND {of_others} AND {always(query)}"
 
-    def index(self, many: bool) -> str | None:
+    @property
+    def index(self) -> str:
         """The index by which the part is walked in the order of creation."""
-        return {"all": indexes.SEEN, "own": indexes.OWNED}.get(self.whose, indexes.SEEN if many else None)
+        return indexes.OWNED if self.whose == "own" else indexes.SEEN
 
     def test(self, text: sql.Text, query: Query) -> str:
         """The same as a test on a candidate, with no word that could draw the engine to another index."""
@@ -75,9 +70,9 @@ def parts(query: Query) -> list[Part]:
     return found
 
 
-def always(query: Query, plus: str = "") -> str:
+def always(query: Query) -> str:
     """What holds for every list: hidden ones apart, killed ones never."""
-    return f"{plus}i.os_hidden = {'true' if query.os_hidden else 'false'} AND {plus}i.status <> 'killed'"
+    return f"i.os_hidden = {'true' if query.os_hidden else 'false'} AND i.status <> 'killed'"
 
 
 def memberships(text: sql.Text, query: Query) -> str:
@@ -92,10 +87,6 @@ def _is_member(text: sql.Text, query: Query) -> str:
         "(SELECT 1 FROM image_members m"  # noqa: S608 - constants
         f" WHERE m.image_id = i.id AND {_membership(text, query)} LIMIT 1) IS NOT NULL"
     )
-
-
-def _of_others(text: sql.Text, query: Query) -> str:
-    return f"(i.owner <> {text.bind(query.project)} OR i.owner IS NULL)"
 
 
 def _membership(text: sql.Text, query: Query) -> str:
