@@ -103,7 +103,8 @@ class Member:
 class Claim:
     """Bytes in a store for which we answer although no location row shows them: a durable row of our own.
 
-    kind "write": written before the first byte; ended in the transaction that adds the location. `url` is None.
+    kind "write": written before the first byte; ended in the transaction that adds the location. `url` is the key in
+    the store, None when that is the image's id; see `key`.
     kind "delete": written in the transaction that hides the image or location; ended when the bytes are gone.
     Whoever holds the lease (`holder`, until `lease_until`) works on it; an expired claim is the reaper's.
     `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several).
@@ -120,3 +121,8 @@ class Claim:
     begun_at: dt.datetime = dataclasses.field(default_factory=utcnow)
     attempts: int = 0
     error: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Of a "write": the name of the bytes in the store."""
+        return self.url or self.image_id

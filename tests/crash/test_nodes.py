@@ -16,6 +16,7 @@ from tests.crash.points import Armed, wait_until
 from tests.crash.proof import claims, files, rows
 from tests.servers.http import Answer
 from tests.servers.service import Service
+from tests.stores.mounts import Hangable
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 LEASE = points.SETTINGS["xloud"]["lease_time"]
@@ -43,6 +44,10 @@ class Nodes:
 
     def put(self, node: Service, image_id: str, body: Any) -> Answer:
         return node.request("PUT", f"/v2/images/{image_id}/file", body=body, headers=OCTETS)
+
+    def held(self) -> dict[str, int]:
+        """The bytes in the directory by image; a second attempt has a name that begins with the image's id."""
+        return {name[:36]: size for name, size in files(self.one.images).items()}
 
     def close(self) -> None:
         self.one.kill()
@@ -131,7 +136,7 @@ def test_a_node_that_stood_still_during_uploads(nodes: Nodes) -> None:
     assert middle_answer[0].status in (409, 410)
     assert complete_answer[0].status in (409, 410)
     assert claims(nodes.one) == []
-    assert files(nodes.one.images) == {middle: len(SECOND), complete: len(SECOND)}
+    assert nodes.held() == {middle: len(SECOND), complete: len(SECOND)}
     for image_id in (middle, complete):
         assert nodes.status(image_id) == "active"
         for node in (nodes.one, nodes.two):
@@ -164,3 +169,38 @@ def test_what_a_dead_node_left(nodes: Nodes) -> None:
     thread.join(30)
     assert answers[0].status == 0
     assert (files(nodes.one.images), claims(nodes.two)) == ({}, [])
+
+
+def test_a_removal_that_comes_too_late(tmp_path: Path) -> None:
+    """One node's mount hangs while it removes what an upload left. The other node sees the directory, cleans up and
+    takes the data. When the mount goes on, the removal is carried out: it must not meet the new data."""
+    settings = {"DEFAULT": {"workers": 1}, "xloud": points.SETTINGS["xloud"], "files": {"filesystem_store_timeout": 1}}
+    mount = Hangable(tmp_path / "disk", tmp_path / "mount")
+    one = Service({**settings, "files": {**settings["files"], "filesystem_store_datadir": mount.target}})
+    shared = {"database": one.sections["database"], "files": {"filesystem_store_datadir": tmp_path / "disk"}}
+    two = Service({**settings, **shared})
+    image = {"disk_format": "raw", "container_format": "bare"}
+    try:
+        one.start()
+        two.start()
+        image_id = one.request("POST", "/v2/images", json=image).json()["id"]
+        path = f"/v2/images/{image_id}/file"
+
+        def broken() -> Iterator[bytes]:
+            yield FIRST
+            assert wait_until(lambda: any(files(tmp_path / "disk").values()))
+            mount.stop()
+            yield b"too much"
+
+        headers = {**OCTETS, "x-openstack-image-size": str(len(FIRST))}
+        assert one.request("PUT", path, body=broken(), headers=headers).status >= 400
+        assert wait_until(lambda: two.request("PUT", path, body=SECOND, headers=OCTETS).status == 204, 30)
+        mount.go_on()
+        time.sleep(1)
+        assert two.request("GET", path).body == SECOND
+        assert wait_until(lambda: not claims(two))
+        assert [name[:36] for name in files(tmp_path / "disk")] == [image_id]
+    finally:
+        one.kill()
+        two.kill()
+        mount.close()

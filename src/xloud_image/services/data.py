@@ -80,7 +80,7 @@ async def upload(
         try:
             await reach("upload.claimed")
             flow = _flow(service, image, _watched(source, declared), declared)
-            blob = await store.write(image_id, flow, size=declared, caller=owed.caller(ctx))
+            blob = await store.write(claim.key, flow, size=declared, caller=owed.caller(ctx))
             await reach("upload.written")
             summary = await flow.result()
             return await _activate(service, claim, blob, summary)
@@ -171,24 +171,31 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store) ->
             raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
         with service.holding(mine):
             try:
-                await store.discard(image_id, caller=owed.caller(ctx))
+                await store.discard(mine.key, caller=owed.caller(ctx))
             except Exception as error:
                 await owed.postpone(service, mine, error)
                 raise
             await service.db.write(lambda conn: claims.end(conn, left, holder=service.holder))
     claim = owed.new_claim(service, "write", image_id, store.name)
 
-    def saving(current: Image) -> Image:
-        _require_queued(current)
-        require_formats(current)
-        return current.replace(status="saving")
+    async def begin(conn: AsyncConnection) -> Claim:
+        changed = False
 
-    async def begin(conn: AsyncConnection) -> None:
+        def saving(current: Image) -> Image:
+            nonlocal changed
+            changed = current.updated_at != current.created_at
+            _require_queued(current)
+            require_formats(current)
+            return current.replace(status="saving")
+
         await images.change(conn, image_id, saving)
-        await claims.begin(conn, claim, lease=lease)
+        # An image that was changed may have had an upload before, and on a hung mount the removal of its bytes may
+        # still be under way, in whatever process: it comes too late for a name of this upload's own.
+        mine = dataclasses.replace(claim, url=f"{image_id}-{claim.id[:8]}") if changed else claim
+        await claims.begin(conn, mine, lease=lease)
+        return mine
 
-    await service.db.write(begin)
-    return claim
+    return await service.db.write(begin)
 
 
 async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary) -> Image:
@@ -234,7 +241,7 @@ async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store |
                 found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
                 return found is not None and summary is not None and _holds(found, summary)
             if store is not None:
-                await store.discard(claim.image_id, caller=owed.caller(ctx))
+                await store.discard(claim.key, caller=owed.caller(ctx))
             await reach("undo.bytes_gone")
             await release(service, claim)
         except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again

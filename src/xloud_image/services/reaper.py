@@ -105,7 +105,7 @@ async def _undo_write(service: Service, claim: Claim) -> None:
         await data.requeue(service, claim)
         raise LookupError(f"the store '{claim.store}' is not configured now")
     try:
-        await store.discard(claim.image_id)
+        await store.discard(claim.key)
     except Exception:
         await data.requeue(service, claim)
         raise
