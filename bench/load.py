@@ -54,7 +54,7 @@ _STATEMENTS = (
     "from bench_ids where {batch} order by n",
     "insert into image_members (image_id, member, can_share, status, created_at, updated_at, deleted) "
     "select id, '{owner}', 0, 'accepted', t, t, 0 "
-    # as many memberships in a small table as in a large one: a project's own number, not the table's, is what it pays for
+    # as many memberships in a small table as in a large one: a project pays for its own number, not the table's
     "from bench_ids where {batch} and seq % 50 = 7 and seq < 1000 order by n",
 )
 _TABLES = ("images", "image_properties", "image_tags", "image_locations", "image_members")
