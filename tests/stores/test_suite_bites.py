@@ -18,10 +18,11 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Outcomes ("failed", "passed") by class: of faulty ones of the test that has to catch the fault."""
     place = tmp_path_factory.mktemp("bites")
     nodes = [f"tests/stores/faults.py::{name}::{test}" for name, test in PLANTED.items()]
-    # pictures of that many failures nobody looks at
+    # pictures of that many failures nobody looks at; with CI=true they would show every byte, for minutes
     options = [
         "-q",
         "--tb=no",
+        "--assert=plain",
         "--noconftest",
         "-p",
         "no:cacheprovider",
