@@ -63,8 +63,14 @@ def test_the_cache_of_a_flavor_is_a_warning(read: Read) -> None:
 
 
 def test_two_answers_are_told(read: Read) -> None:
-    loaded = read("[xloud]\nauth = none\n" + FLAVOR.format("keystone"), open_door=False)
+    loaded = read("[xloud]\nauth = http_basic\n" + FLAVOR.format("keystone"), open_door=False)
     assert told(loaded, "[xloud] auth", "warning") == ["counts, not flavor = keystone"]
+
+
+def test_no_login_beside_a_flavor_that_asks_for_one_is_refused(read: Read) -> None:
+    loaded = read("[xloud]\nauth = none\n" + FLAVOR.format("keystone") + TOKEN, open_door=False)
+    (sentence,) = told(loaded, "[xloud] auth", "refuse")
+    assert "lets everybody in" in sentence
 
 
 @pytest.mark.parametrize(

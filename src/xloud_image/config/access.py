@@ -105,7 +105,11 @@ def _method(values: Values) -> str:
     asked = values.get("xloud", "auth")
     by_flavor = next((part for part in parts if part in ("keystone", "http_basic")), None)
     if asked:
-        if by_flavor and by_flavor != asked:
+        if by_flavor and asked == "none":
+            # a door left open by a forgotten line would be noticed too late
+            text = f"lets everybody in, flavor = {flavor} does not: remove one of the two"
+            values.note("refuse", Kind.UNSAFE, text, "xloud", "auth")
+        elif by_flavor and by_flavor != asked:
             values.note("warning", Kind.GUESS, f"counts, not flavor = {flavor}", "xloud", "auth")
         return str(asked)
     if by_flavor:
