@@ -23,7 +23,10 @@ class ClientGone(ImageServiceError):
 
 
 async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
-    """The body as it comes; the small chunks of HTTP are gathered, all else is uncopied. `ClientGone` when nothing comes for `timeout` seconds (0: wait for ever)."""
+    """The body as it comes; the small chunks of HTTP are gathered, all else is uncopied.
+
+    `ClientGone` when nothing comes for `timeout` seconds (0: wait for ever).
+    """
     await _invite(request)
     content = request.content
     # Chunks of HTTP are small and would each take its own turn through the digests: there a copy is cheaper.
