@@ -1,0 +1,138 @@
+"""What lies in the pools of a test's Ceph, looked at and changed as its administrator, behind the stores' backs."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from tests.servers import Missing
+from tests.servers.ceph import Ceph
+
+try:
+    import rados
+    import rbd
+except ImportError:
+    rados = rbd = None
+
+
+class Pool:
+    """Pool `images` by one connection; clones go to pool `volumes`. `clone_format`: 1 or 2, of later clones."""
+
+    def __init__(self, ceph: Ceph) -> None:
+        if rbd is None:
+            raise Missing(
+                "the bindings of Ceph are not linked here (Debian packages python3-rbd, python3-rados; `make`)"
+            )
+        self.ceph = ceph
+        self._clusters = {
+            number: rados.Rados(
+                conffile=str(ceph.conf), rados_id="admin", conf={"rbd_default_clone_format": str(number)}
+            )
+            for number in (1, 2)
+        }
+        for cluster in self._clusters.values():
+            cluster.connect()
+        self.images = self._clusters[1].open_ioctx("images")
+        self.volumes = self._clusters[1].open_ioctx("volumes")
+        self.rbd = rbd.RBD()
+        self._clones: set[str] = set()
+
+    def close(self) -> None:
+        for ioctx in (self.images, self.volumes):
+            ioctx.close()
+        for cluster in self._clusters.values():
+            cluster.shutdown()
+
+    @contextlib.contextmanager
+    def image(self, name: str, **how: Any) -> Iterator[Any]:
+        image = rbd.Image(self.images, name, **how)
+        try:
+            yield image
+        finally:
+            image.close()
+
+    def put(self, name: str, data: bytes, *, snapshot: bool = True, features: int | None = None) -> str:
+        """An image as a Glance writes it; its URL."""
+        self.rbd.create(self.images, name, len(data), order=23, old_format=False, features=features or 61)
+        with self.image(name) as image:
+            for start in range(0, len(data), 8 << 20):
+                image.write(data[start : start + (8 << 20)], start)
+            if snapshot:
+                image.create_snap("snap")
+                image.protect_snap("snap")
+        return f"rbd://{self.ceph.fsid}/images/{name}/snap"
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of the image's snapshot, None where a cloner would find no image or no protected snapshot."""
+        try:
+            with self.image(name, snapshot="snap", read_only=True) as image:
+                assert image.is_protected_snap("snap")
+                data: bytes = image.read(0, image.size())
+                return data
+        except rbd.ImageNotFound:
+            return None
+
+    def clone(self, name: str, child: str, *, form: int) -> None:
+        cluster = self._clusters[form]
+        with cluster.open_ioctx("images") as images, cluster.open_ioctx("volumes") as volumes:
+            self.rbd.clone(images, name, "snap", volumes, child, features=1)
+        self._clones.add(child)
+
+    def remove_clone(self, child: str) -> None:
+        self.rbd.remove(self.volumes, child)
+        self._clones.discard(child)
+
+    def prefix(self, child: str) -> str:
+        """What the names of a clone's own objects begin with."""
+        image = rbd.Image(self.volumes, child, read_only=True)
+        try:
+            found: str = image.stat()["block_name_prefix"]
+            return found
+        finally:
+            image.close()
+
+    def read_clone(self, child: str) -> bytes:
+        image = rbd.Image(self.volumes, child, read_only=True)
+        try:
+            data: bytes = image.read(0, image.size())
+            return data
+        finally:
+            image.close()
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.rbd.list(self.images))
+
+    @property
+    def trash(self) -> list[str]:
+        return sorted(entry["name"] for entry in self.rbd.trash_list(self.images))
+
+    @property
+    def objects(self) -> list[str]:
+        """Every object of the pool that belongs to an image."""
+        always = {"rbd_directory", "rbd_info", "rbd_trash", "rbd_children", "rbd_trash_purge_schedule"}
+        return sorted(one.key for one in self.images.list_objects() if one.key not in always)
+
+    @property
+    def claims(self) -> list[str]:
+        return [name for name in self.objects if name.startswith("xloud_image_claim.")]
+
+    def empty(self) -> None:
+        """Remove the clones made here, every image, and every piece of one."""
+        for child in list(self._clones):
+            self.remove_clone(child)
+        for name in self.names:
+            self.rbd.trash_move(self.images, name, 0)
+        for entry in list(self.rbd.trash_list(self.images)):
+            with contextlib.suppress(rbd.ImageNotFound):
+                image = rbd.Image(self.images, image_id=entry["id"])
+                try:
+                    for snap in list(image.list_snaps()):
+                        if snap["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
+                            if image.is_protected_snap(snap["name"]):
+                                image.unprotect_snap(snap["name"])
+                            image.remove_snap(snap["name"])
+                finally:
+                    image.close()
+            self.rbd.trash_remove(self.images, entry["id"], force=True)
+        for name in self.objects:
+            self.images.remove_object(name)
