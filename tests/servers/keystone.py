@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,41 +73,8 @@ password_hash_algorithm = bcrypt
 password_hash_rounds = 4
 max_password_length = 72
 """
-
-_APPLICATION = '''\
-"""Keystone for gunicorn."""
-import sys
-
-# Keystone would read the arguments of gunicorn
-sys.argv = ["keystone"]
-
-import sqlalchemy
-from oslo_db.sqlalchemy import enginefacade
-
-# A login reads and then writes in one transaction. Begun as a reader, it fails at once
-# when another one writes ("database is locked"); begun as a writer, it waits.
-_original = enginefacade._TransactionFactory._create_session
-
-
-def _create_session(self, mode, bind=None):
-    session = _original(self, mode, bind)
-    if mode is enginefacade._WRITER and bind is None:
-        session.bind = session.bind.execution_options(writes=True)
-    return session
-
-
-enginefacade._TransactionFactory._create_session = _create_session
-
-
-@sqlalchemy.event.listens_for(sqlalchemy.engine.Engine, "begin")
-def _begin(connection):
-    if connection.get_execution_options().get("writes") and "in_transaction" not in connection.info:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        connection.info["in_transaction"] = True
-
-
-from keystone.wsgi.api import application  # noqa: E402,F401
-'''
+# run by gunicorn in Keystone's own environment
+_APPLICATION = Path(__file__).with_name("keystone_application.py")
 
 
 class Keystone:
@@ -159,7 +127,7 @@ class Keystone:
             expiration=self._expiration,
             expired_window=self._expired_window,
         )
-        (directory / "keystone_application.py").write_text(_APPLICATION)
+        shutil.copy(_APPLICATION, directory)
         self._process = Process(
             "keystone",
             [
@@ -251,6 +219,46 @@ class Keystone:
             for endpoint in endpoints["endpoints"]:
                 self.call("PATCH", f"/endpoints/{endpoint['id']}", {"endpoint": {"url": url}}, token)
         self.image_url = url
+
+    def add_user(self, name: str, password: str, project: str, roles: Sequence[str]) -> None:
+        """A user of domain Default with these roles in a project that exists; nothing when it is there already."""
+        token = self.token()
+        found, _ = self.call("GET", f"/users?name={name}&domain_id=default", token=token)
+        if found["users"]:
+            return
+        listed, _ = self.call("GET", "/roles", token=token)
+        identities = {role["name"]: role["id"] for role in listed["roles"]}
+        where = self.project_id(project)
+        fields = {"name": name, "password": password, "domain_id": "default", "default_project_id": where}
+        made, _ = self.call("POST", "/users", {"user": fields}, token)
+        for role in roles:
+            self.call("PUT", f"/projects/{where}/users/{made['user']['id']}/roles/{identities[role]}", token=token)
+
+    def add_endpoint(self, kind: str, name: str, url: str) -> None:
+        """A service of this type with one address, the same for all interfaces; an older address is replaced."""
+        token = self.token()
+        found, _ = self.call("GET", f"/services?type={kind}", token=token)
+        if found["services"]:
+            service = found["services"][0]["id"]
+            listed, _ = self.call("GET", f"/endpoints?service_id={service}", token=token)
+            for endpoint in listed["endpoints"]:
+                self.call("PATCH", f"/endpoints/{endpoint['id']}", {"endpoint": {"url": url}}, token)
+            return
+        made, _ = self.call("POST", "/services", {"service": {"name": name, "type": kind}}, token)
+        for interface in INTERFACES:
+            fields = {"service_id": made["service"]["id"], "interface": interface, "url": url, "region_id": REGION}
+            self.call("POST", "/endpoints", {"endpoint": fields}, token)
+
+    def place_service(self, kind: str, name: str, url: str) -> None:
+        """Put a service of another type into the catalogue, or move it; later logins see it."""
+        token = self.token()
+        services, _ = self.call("GET", f"/services?type={kind}", token=token)
+        for service in services["services"]:
+            self.call("DELETE", f"/services/{service['id']}", token=token)
+        made, _ = self.call("POST", "/services", {"service": {"name": name, "type": kind}}, token)
+        for interface in INTERFACES:
+            place = {"service_id": made["service"]["id"], "interface": interface, "url": url, "region_id": REGION}
+            self.call("POST", "/endpoints", {"endpoint": place}, token)
 
     def authtoken(self, **more: str) -> dict[str, str]:
         """The `[keystone_authtoken]` section of an operator, for this server."""
