@@ -1,0 +1,1 @@
+"""Parts of the vmware store: its options and URLs, its session with the server, files on datastores."""
