@@ -1,0 +1,34 @@
+"""Images in volumes of Cinder through the whole service: several processes read one image at the same time."""
+
+import concurrent.futures
+
+from tests.conftest import ServiceFactory
+from tests.servers.cinder import Cinder
+from tests.services.test_owed import new_image
+from xloud_image.stores.testing import noise
+
+DATA = noise((5 << 20) + 7)
+
+
+def test_an_image_is_uploaded_read_by_two_processes_and_deleted(service: ServiceFactory, cinder: Cinder) -> None:
+    node = {"cinder_mount_point_base": str(cinder.directory / "service")}
+    sections = {
+        "DEFAULT": {"enabled_backends": "volumes:cinder", "workers": "2"},
+        "glance_store": {"default_backend": "volumes"},
+        "volumes": cinder.store_options(**node),
+    }
+    server = service(sections, environment=cinder.nfs_environment)
+    image = new_image(server, DATA)
+    name = f"image-{image}"
+    (volume,) = (one for one in cinder.volumes() if one["name"] == name)
+    assert volume["metadata"]["image_size"] == str(len(DATA))
+
+    def read(number: int) -> bool:
+        headers = {"Range": f"bytes={number}-"} if number else {}
+        answer = server.request("GET", f"/v2/images/{image}/file", headers=headers, seconds=120)
+        return answer.status in (200, 206) and answer.body == DATA[number:]
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(read, (0, 1, 5 << 20, 0, 4096, 70001)))
+    assert server.request("DELETE", f"/v2/images/{image}", seconds=120).status == 204
+    assert not [one for one in cinder.volumes() if one["status"] != "deleting"]
