@@ -1,0 +1,170 @@
+"""Locations whose bytes are not under our hand: what is noted of them, and whether they are still what they were.
+
+The notes are a part of the location's metadata that only the service writes and no client sees: the version at
+registering, whether whoever registered it may be led to addresses that are not public (if not, no read is either), and
+since when the bytes are known to be wrong. Rows without notes are as old as the image and are trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import images
+from xloud_image.errors import (
+    BadRequest,
+    BlobChanged,
+    BlobError,
+    BlobNotFound,
+    ImageServiceError,
+    NotFound,
+    StoreUnavailable,
+)
+from xloud_image.identity.context import Context
+from xloud_image.model import Image, Location, utcnow
+from xloud_image.services.service import Service
+from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
+from xloud_image.streams import Flow
+
+log = structlog.get_logger(__name__)
+
+NOTES: Final = "xloud"  # the key in the metadata
+_VERSION, _UNTRUSTED, _WRONG = "version", "untrusted", "wrong_since"
+
+
+def notes(location: Location) -> Mapping[str, Any]:
+    """What the service noted of a location."""
+    found = location.metadata.get(NOTES)
+    return found if isinstance(found, dict) else {}
+
+
+def without_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as clients may give and see them."""
+    return {name: value for name, value in metadata.items() if name != NOTES}
+
+
+def noted(store: Store, blob: Blob, *, trusted: bool) -> dict[str, Any]:
+    """The metadata of a new location that hold its notes; nothing where only we change the bytes."""
+    if Can.CHANGE not in store.can:
+        return {}
+    found: dict[str, Any] = {_VERSION: blob.version} if blob.version else {}
+    return {NOTES: found if trusted else {**found, _UNTRUSTED: True}}
+
+
+def is_wrong(location: Location) -> bool:
+    """Whether a full read showed other bytes than the image has."""
+    return bool(notes(location).get(_WRONG))
+
+
+def caller(ctx: Context, location: Location) -> Caller:
+    """For whom a location is read: whoever asks, but trusted no more than who registered it."""
+    return Caller(
+        user=ctx.user, project=ctx.project, token=ctx.token, trusted=not notes(location).get(_UNTRUSTED, False)
+    )
+
+
+def other_size(store: Store, size: int, found: str) -> BlobError:
+    """The error of a store that has fewer or more bytes than the image: where only we write, the data is lost."""
+    kind = BlobChanged if Can.CHANGE in store.can else BlobNotFound
+    return kind(f"the image has {size} bytes, the store has others: {found}")
+
+
+def require_unchanged(store: Store, location: Location, reader: Reader, size: int | None) -> None:
+    """`BlobChanged` when what is open is not what was registered, as far as the store tells before the first byte."""
+    if size is not None and reader.size not in (None, size):
+        raise other_size(store, size, f"{reader.size} bytes")
+    version = notes(location).get(_VERSION)
+    if version and reader.version and version != reader.version:
+        raise BlobChanged("the file is of another version (ETag or time of change) than when it was registered")
+
+
+def require_no_credentials(url: str) -> None:
+    """`BadRequest` for a URL with a password: who may see locations would see it, and the database would keep it."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in ("http", "https") and "@" in rest.partition("/")[0].partition("?")[0].partition("#")[0]:
+        raise BadRequest("A URL with a user name or password is not taken: the database would keep it for everybody.")
+
+
+def digest_of(image: Image) -> tuple[str, str] | None:
+    """Algorithm and hex value of the digest that the whole data must have; None when none is known."""
+    if image.os_hash_algo and image.os_hash_value and image.os_hash_algo in hashlib.algorithms_available:
+        return image.os_hash_algo, image.os_hash_value.lower()
+    return ("md5", image.checksum.lower()) if image.checksum else None
+
+
+async def verified(
+    service: Service, image: Image, location: Location, chunks: AsyncIterator[bytes], size: int
+) -> AsyncIterator[bytes]:
+    """All of the data, compared with the image's digest before the last chunk is handed on.
+
+    `BlobChanged` instead of the last chunk when it differs: whoever counts bytes notices. The location is marked.
+    """
+    digest = digest_of(image)
+    assert digest is not None
+    algorithm, expected = digest
+    flow = Flow(chunks, declared=size, cap=size, digests=(algorithm,), inspection=None, pool=service.digest_pool)
+    held: bytes | None = None
+    try:
+        async for chunk in flow:
+            if held is not None:
+                yield held
+            held = chunk
+        found = (await flow.result()).digests[algorithm]
+    except BadRequest as error:  # more or fewer bytes: nothing is known about the right ones
+        raise StoreUnavailable(f"the data broke off: {error.message}") from error
+    if found != expected:
+        await _mark(service, image, location, algorithm)
+        raise BlobChanged(f"the {algorithm} of the data differs from that of the image")
+    if held is not None:
+        yield held
+
+
+async def _mark(service: Service, image: Image, location: Location, algorithm: str) -> None:
+    log.error(
+        "a location has other data than its image and is not read any more until it is registered again",
+        image=image.id,
+        store=location.store,
+        location=location.id,
+        digest=algorithm,
+    )
+
+    def marked(current: Image) -> Image:
+        return current.replace(
+            locations=tuple(
+                with_notes(other, {**notes(other), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
+                if other.id == location.id and not is_wrong(other)
+                else other
+                for other in current.locations
+            )
+        )
+
+    async def write(conn: AsyncConnection) -> None:
+        await images.change(conn, image.id, marked)
+
+    try:
+        await service.db.write(write)
+    except NotFound:
+        pass  # deleted meanwhile
+    except ImageServiceError as error:
+        log.error("the location could not be marked", image=image.id, reason=error.message)
+
+
+def with_notes(location: Location, new: Mapping[str, Any]) -> Location:
+    """The same location with other notes."""
+    metadata = without_notes(location.metadata)
+    if new:
+        metadata[NOTES] = dict(new)
+    return Location(location.url, metadata, location.status, location.id)
+
+
+def none_left(image: Image) -> BlobChanged:
+    """What a client is told when all that is left of an image is another file."""
+    return BlobChanged(
+        f"The data of the image {image.id} lies elsewhere and is not what was registered any more: its size, version "
+        "or digest differs. Put the right file back, let an administrator register its URL again "
+        f"(POST /v2/images/{image.id}/locations), or make a new image."
+    )

@@ -1,0 +1,1 @@
+"""Parts of the http store: which addresses may be reached, and what answers mean. No bytes move here."""

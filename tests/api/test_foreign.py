@@ -1,0 +1,396 @@
+"""Images that lie on a web server: who may register them, when they have changed behind our back, and what then."""
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.cloud import Caller, Cloud
+from tests.crash.points import wait_until
+from tests.crash.proof import claims, rows
+from tests.servers.certificates import authority
+from tests.servers.http import Answer
+from tests.stores.test_http import Folder, running
+
+SMALL = b"small data on a web server"
+LARGE = bytes(range(256)) * 20_000  # 5 MB: many chunks
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """The web store is heavier than the others."""
+    cloud = Cloud(
+        tmp_path_factory.mktemp("foreign"),
+        options={"enabled_backends": "fast:file,slow:file,mem:memory,web:http"},
+        web={"weight": 100, "https_ca_certificates_file": authority().ca},
+        xloud={"auth": "http_basic", "store_answer_time": 3, "reaper_interval": 1, "lease_time": 5},
+    )
+    users = {"http_basic_user_file": cloud.folder / "users", "http_basic_projects_file": cloud.folder / "projects"}
+    cloud.service.configure({"xloud": users})
+    try:
+        cloud.service.start()
+        yield cloud
+        assert cloud.service.stop() == 0
+        assert "Traceback" not in cloud.service.log
+    finally:
+        cloud.service.kill()
+
+
+@pytest.fixture(scope="module")
+def www(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
+    folder = tmp_path_factory.mktemp("www")
+    folder.parent.chmod(0o755)
+    folder.chmod(0o755)
+    with running(Folder(folder)) as server:
+        yield server
+
+
+class File:
+    """A file on the web server; `replace` changes its bytes, with `secretly` not what the server says of it."""
+
+    def __init__(self, www: Folder, name: str, data: bytes) -> None:
+        self.path = www.www / name
+        self.url = f"{www.url}/{name}"
+        self.data = data
+        self.path.write_bytes(data)
+
+    def replace(self, data: bytes, *, secretly: bool) -> None:
+        told = self.path.stat()
+        self.path.write_bytes(data)
+        moment = told.st_mtime_ns if secretly else told.st_mtime_ns + 5_000_000_000
+        os.utime(self.path, ns=(moment, moment))
+
+
+def new_file(www: Folder, data: bytes) -> File:
+    return File(www, f"file-{uuid.uuid4().hex}", data)
+
+
+def register(caller: Caller, image_id: str, url: str, **more: Any) -> Answer:
+    return caller.ask("POST", f"/v2/images/{image_id}/locations", json={"url": url, **more})
+
+
+def add(url: str, **metadata: Any) -> dict[str, Any]:
+    return {"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": metadata}}
+
+
+def hashed(cloud: Cloud, image_id: str) -> bool:
+    return bool(wait_until(lambda: cloud.admin.show(image_id)["os_hash_value"]))
+
+
+def on_the_web(cloud: Cloud, file: File) -> str:
+    """The id of an image that lies there, with its digests."""
+    image_id = cloud.nova.new(visibility="community")
+    answer = register(cloud.nova, image_id, file.url)
+    assert answer.status == 202, answer.body
+    assert hashed(cloud, image_id)
+    return image_id
+
+
+def also_in_memory(cloud: Cloud, image_id: str, data: bytes) -> None:
+    other = f"memory://mem/{cloud.nova.new(data, store='mem')}"
+    assert cloud.admin.patch(image_id, add(other)).status == 200
+
+
+def metadata(cloud: Cloud, image_id: str) -> list[dict[str, Any]]:
+    statement = f"SELECT meta_data FROM image_locations WHERE image_id = '{image_id}' AND NOT deleted ORDER BY id"
+    return [json.loads(text) for (text,) in rows(cloud.service, statement)]
+
+
+def set_metadata(cloud: Cloud, image_id: str, value: dict[str, Any]) -> None:
+    file = cloud.service.sections["database"]["connection"].removeprefix("sqlite:///")
+    with sqlite3.connect(file, timeout=30) as connection:
+        connection.execute("UPDATE image_locations SET meta_data = ? WHERE image_id = ?", (json.dumps(value), image_id))
+    connection.close()
+
+
+# who registers what
+
+
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+@pytest.mark.parametrize("who", ["nova", "admin"])
+def test_services_and_administrators_register_private_addresses(cloud: Cloud, www: Folder, who: str, way: str) -> None:
+    file, caller = new_file(www, SMALL), getattr(cloud, who)
+    image_id = caller.new(visibility="community")
+    answer = register(caller, image_id, file.url) if way == "POST" else caller.patch(image_id, add(file.url))
+    assert answer.status == (202 if way == "POST" else 200), answer.body
+    image = caller.show(image_id)
+    assert (image["status"], image["size"], image["stores"]) == ("active", len(SMALL), "web")
+    for whoever in (caller, cloud.bob):
+        assert whoever.download(image_id).body == SMALL
+    assert caller.download(image_id, Range="bytes=6-9").body == SMALL[6:10]
+    head = caller.ask("HEAD", f"/v2/images/{image_id}/file")
+    assert (head.status, head.headers["content-length"]) == (200, str(len(SMALL)))
+    assert hashed(cloud, image_id), "its digests follow, so that a change will be noticed"
+    assert caller.show(image_id)["os_hash_value"] == hashlib.sha512(SMALL).hexdigest()
+    assert caller.download(image_id).body == SMALL
+
+
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+def test_others_register_public_addresses_only(cloud: Cloud, www: Folder, way: str) -> None:
+    file = new_file(www, SMALL)
+    for url in (file.url, file.url.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest", "http://[::1]/"):
+        image_id = cloud.ann.new()
+        answer = register(cloud.ann, image_id, url) if way == "POST" else cloud.ann.patch(image_id, add(url))
+        assert answer.status == 400
+        assert b"no public address" in answer.body
+        assert cloud.ann.show(image_id)["status"] == "queued"
+
+
+def test_what_a_stranger_registered_is_never_read_inside(cloud: Cloud, www: Folder) -> None:
+    """The name was public once and means something inside now."""
+    image_id = on_the_web(cloud, new_file(www, SMALL))
+    set_metadata(cloud, image_id, {"store": "web", "xloud": {"untrusted": True}})
+    for caller in (cloud.bob, cloud.admin, cloud.nova):
+        assert caller.download(image_id).status == 503
+    also_in_memory(cloud, image_id, SMALL)
+    assert cloud.bob.download(image_id).body == SMALL
+
+
+@pytest.mark.parametrize("old", [{}, {"store": "web"}, {"store": "gone"}], ids=str)
+def test_rows_that_are_there_already_are_read(cloud: Cloud, www: Folder, old: dict[str, Any]) -> None:
+    image_id = on_the_web(cloud, new_file(www, SMALL))
+    set_metadata(cloud, image_id, old)
+    assert cloud.bob.download(image_id).body == SMALL
+
+
+def test_no_credentials_in_a_url(cloud: Cloud, www: Folder) -> None:
+    url = new_file(www, SMALL).url.replace("://", "://me:hunter2@")
+    for caller in (cloud.nova, cloud.admin, cloud.ann):
+        image_id = caller.new()
+        for answer in (register(caller, image_id, url), caller.patch(image_id, add(url))):
+            assert answer.status == 400
+            assert b"user name or password" in answer.body
+    assert "hunter2" not in cloud.service.log
+
+
+def test_what_cannot_be_registered(cloud: Cloud, www: Folder) -> None:
+    image_id = cloud.nova.new()
+    for path, status in (("absent", 400), ("nginx-is-there", 400)):
+        assert register(cloud.nova, image_id, f"{www.url}/{path}").status == status
+    assert register(cloud.nova, image_id, new_file(www, b"").url).status == 400, "empty"
+    right = {"os_hash_algo": "sha512", "os_hash_value": "0" * 128}
+    assert register(cloud.nova, image_id, new_file(www, SMALL).url, validation_data=right).status == 202
+    assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "queued"), "another digest"
+
+
+def test_over_tls(cloud: Cloud, www: Folder) -> None:
+    with running(Folder(www.www, certificate=tuple(authority().issue()))) as secure:
+        name = new_file(www, SMALL).url.rpartition("/")[2]
+        image_id = cloud.nova.new()
+        assert register(cloud.nova, image_id, f"{secure.url}/{name}").status == 202
+        assert cloud.nova.download(image_id).body == SMALL
+
+
+def test_the_notes_of_the_service(cloud: Cloud, www: Folder) -> None:
+    """No client sees, sets or removes them."""
+    image_id = cloud.admin.new()
+    file = new_file(www, SMALL)
+    forged = {"xloud": {"wrong_since": "x", "version": "y"}, "zone": "north"}
+    assert cloud.admin.patch(image_id, add(file.url, **forged)).status == 200
+    (before,) = metadata(cloud, image_id)
+    assert before["zone"] == "north"
+    assert set(before["xloud"]) == {"version"}
+    assert before["xloud"]["version"] != "y"
+    shown = [{"url": file.url, "metadata": {"store": "web", "zone": "north"}}]
+    assert cloud.admin.show(image_id)["locations"] == shown
+    assert cloud.admin.ask("GET", f"/v2/images/{image_id}/locations").json() == shown
+    for new in ({}, {"xloud": {}}, {"xloud": {"untrusted": True}, "zone": "south"}):
+        change = {"op": "replace", "path": "/locations", "value": [{"url": file.url, "metadata": new}]}
+        assert cloud.admin.patch(image_id, change).status == 200
+        (after,) = metadata(cloud, image_id)
+        assert after["xloud"] == before["xloud"]
+        assert after.get("zone") == new.get("zone")
+
+
+def test_nobody_forges_notes_of_other_stores(cloud: Cloud) -> None:
+    image_id = cloud.admin.new(SMALL)
+    url = f"memory://mem/{cloud.admin.new(SMALL, store='mem')}"
+    assert cloud.admin.patch(image_id, add(url, xloud={"wrong_since": "x"}, zone="north")).status == 200
+    assert metadata(cloud, image_id) == [{"store": "fast"}, {"store": "mem", "zone": "north"}]
+
+
+# uploading and deleting
+
+
+def test_it_takes_no_data(cloud: Cloud) -> None:
+    image_id = cloud.ann.new()
+    answer = cloud.ann.upload(image_id, b"data", store="web")
+    assert answer.status == 410
+    for word in (b"read-only", b"'web'", b"mem, fast", b"X-Image-Meta-Store", b"/locations"):
+        assert word in answer.body
+    assert cloud.ann.show(image_id)["status"] == "queued"
+
+
+def test_deleting_the_image_leaves_the_file(cloud: Cloud, www: Folder) -> None:
+    file = new_file(www, SMALL)
+    image_id = on_the_web(cloud, file)
+    also_in_memory(cloud, image_id, SMALL)
+    assert cloud.admin.ask("DELETE", f"/v2/stores/web/{image_id}").status == 204
+    assert cloud.admin.show(image_id)["stores"] == "mem"
+    assert cloud.admin.patch(image_id, add(file.url)).status == 200
+    assert cloud.admin.delete(image_id).status == 204
+    assert file.path.read_bytes() == SMALL
+    assert claims(cloud.service) == []
+
+
+# files that change
+
+
+@pytest.mark.parametrize("size", ["the same size", "another size"])
+def test_a_change_is_noticed_before_the_first_byte(cloud: Cloud, www: Folder, size: str) -> None:
+    file = new_file(www, LARGE)
+    image_id = on_the_web(cloud, file)
+    assert cloud.bob.download(image_id).body == LARGE
+    file.replace(LARGE[::-1] if size == "the same size" else LARGE + b"more", secretly=False)
+    for headers in ({}, {"Range": "bytes=100-200"}):
+        answer = cloud.bob.download(image_id, **headers)
+        assert answer.status == 503
+        assert b"not what was registered" in answer.body
+    also_in_memory(cloud, image_id, LARGE)
+    assert cloud.bob.download(image_id).body == LARGE
+    assert cloud.bob.download(image_id, Range="bytes=100-200").body == LARGE[100:201]
+
+
+def test_a_file_that_is_gone(cloud: Cloud, www: Folder) -> None:
+    file = new_file(www, SMALL)
+    image_id = on_the_web(cloud, file)
+    file.path.unlink()
+    assert cloud.bob.download(image_id).status == 404
+    also_in_memory(cloud, image_id, SMALL)
+    assert cloud.bob.download(image_id).body == SMALL
+
+
+def test_wrong_data_is_cut_before_its_end(cloud: Cloud, www: Folder) -> None:
+    """The server says that it is the same file; at the end of a full read the digest tells that it is not."""
+    file = new_file(www, LARGE)
+    image_id = on_the_web(cloud, file)
+    file.replace(LARGE[:-1] + b"x", secretly=True)
+    assert cloud.bob.download(image_id, Range="bytes=0-9").status == 206, "no part of it can tell"
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        cloud.bob.download(image_id)
+    assert 0 < len(caught.value.partial) < len(LARGE)
+    assert "wrong_since" in metadata(cloud, image_id)[0]["xloud"]
+    assert "has other data than its image" in cloud.service.log
+    for headers in ({}, {"Range": "bytes=0-9"}):
+        answer = cloud.bob.download(image_id, **headers)
+        assert answer.status == 503, "it is not asked any more"
+        assert b"administrator" in answer.body
+    also_in_memory(cloud, image_id, LARGE)
+    assert cloud.bob.download(image_id).body == LARGE
+
+
+def test_wrong_data_of_one_chunk_never_reaches_a_client(cloud: Cloud, www: Folder) -> None:
+    file = new_file(www, SMALL)
+    image_id = on_the_web(cloud, file)
+    file.replace(SMALL[::-1], secretly=True)
+    assert cloud.bob.download(image_id).status == 503
+    assert "wrong_since" in metadata(cloud, image_id)[0]["xloud"]
+
+
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+def test_registering_it_again(cloud: Cloud, www: Folder, way: str) -> None:
+    file = new_file(www, SMALL)
+    image_id = on_the_web(cloud, file)
+    file.replace(SMALL[::-1], secretly=True)
+    assert cloud.bob.download(image_id).status == 503
+
+    def again(caller: Caller) -> int:
+        if way == "POST":
+            return register(caller, image_id, file.url).status
+        return caller.patch(image_id, add(file.url)).status
+
+    assert again(cloud.bob) == 403
+    assert again(cloud.admin) == (202 if way == "POST" else 200)
+    assert cloud.bob.download(image_id).status == 503, "still wrong, and found out again"
+    file.replace(SMALL, secretly=False)
+    assert cloud.bob.download(image_id).status == 503
+    assert again(cloud.nova) == (202 if way == "POST" else 200)
+    assert cloud.bob.download(image_id).body == SMALL
+    file.replace(SMALL + b"!", secretly=False)
+    assert again(cloud.admin) == 409, "another size is another image"
+    assert len(metadata(cloud, image_id)) == 1
+
+
+# reading falls back
+
+
+def test_the_next_location_while_the_server_is_away(cloud: Cloud, www: Folder) -> None:
+    with running(Folder(www.www)) as server:
+        name = new_file(www, LARGE).url.rpartition("/")[2]
+        image_id = cloud.nova.new(visibility="community")
+        assert register(cloud.nova, image_id, f"{server.url}/{name}").status == 202
+        assert hashed(cloud, image_id)
+        also_in_memory(cloud, image_id, LARGE)
+        children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        for pid in map(int, children):
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            assert cloud.bob.download(image_id).body == LARGE
+            assert time.monotonic() - begun < 12, "one answer time"
+            begun = time.monotonic()
+            assert cloud.bob.download(image_id, "?prefer=mem").body == LARGE
+            assert time.monotonic() - begun < 2.9, "the other one is not asked"
+        finally:
+            for pid in map(int, children):
+                os.kill(pid, signal.SIGCONT)
+    assert cloud.bob.download(image_id).body == LARGE
+    assert cloud.bob.download(image_id, "?prefer=web", Range="bytes=5-9").body == LARGE[5:10]
+
+
+def test_a_server_that_only_fails(cloud: Cloud, www: Folder) -> None:
+    with running(Folder(www.www, server="location /ill/ { return 500; }")) as server:
+        image_id = on_the_web(cloud, new_file(www, SMALL))
+        (row,) = metadata(cloud, image_id)
+        file = cloud.service.sections["database"]["connection"].removeprefix("sqlite:///")
+        with sqlite3.connect(file, timeout=30) as connection:
+            value = f"{server.url}/ill/x"
+            connection.execute("UPDATE image_locations SET value = ? WHERE image_id = ?", (value, image_id))
+        connection.close()
+        answer = cloud.bob.download(image_id)
+        assert answer.status == 503
+        assert b"try again" in answer.body
+        assert value.encode() not in answer.body
+        assert row["store"] == "web"
+
+
+# bytes that two images name
+
+
+def test_bytes_of_two_images_go_with_the_last_one(cloud: Cloud) -> None:
+    first = cloud.nova.new(SMALL, store="mem", visibility="community")
+    url = f"memory://mem/{first}"
+    second, third = cloud.nova.new(visibility="community"), cloud.nova.new()
+    assert register(cloud.nova, second, url).status == 202
+    assert cloud.nova.patch(third, add(url)).status == 200
+    assert cloud.nova.delete(first).status == 204
+    assert cloud.bob.download(second).body == SMALL
+    assert cloud.nova.delete(third).status == 204
+    assert cloud.bob.download(second).body == SMALL
+    assert wait_until(lambda: claims(cloud.service) == [])
+    assert cloud.nova.delete(second).status == 204
+    assert register(cloud.nova, cloud.nova.new(), url).status == 400, "nothing is there any more"
+
+
+def test_bytes_of_two_images_stay_when_one_gives_up_its_location(cloud: Cloud) -> None:
+    shared = cloud.nova.new(SMALL, store="mem", visibility="community")
+    url = f"memory://mem/{shared}"
+    image_id = cloud.admin.new(SMALL, visibility="community")
+    assert cloud.admin.patch(image_id, add(url)).status == 200
+    assert cloud.admin.ask("DELETE", f"/v2/stores/mem/{image_id}").status == 204
+    assert cloud.bob.download(shared).body == SMALL
+    assert cloud.admin.patch(image_id, add(url)).status == 200
+    numbered = [place["url"] for place in cloud.admin.show(image_id)["locations"]].index(url)
+    assert cloud.admin.patch(image_id, {"op": "remove", "path": f"/locations/{numbered}"}).status == 200
+    assert cloud.bob.download(shared).body == SMALL
+    assert cloud.nova.delete(shared).status == 204
+    assert cloud.admin.patch(image_id, add(url)).status == 400, "nothing is there any more"

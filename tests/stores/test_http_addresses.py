@@ -1,0 +1,212 @@
+"""Which addresses strangers can make the http store reach: none but public ones, whatever they write."""
+
+import ipaddress
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.servers.nginx import Nginx
+from tests.servers.place import HOST
+from xloud_image.errors import BadRequest, StoreUnavailable
+from xloud_image.stores.base import Caller
+from xloud_image.stores.http import HttpStore
+from xloud_image.stores.remote import addresses
+from xloud_image.stores.testing import collect
+
+STRANGER = Caller(trusted=False)
+OTHER = "127.0.0.2"  # a second address of this machine: counts as public where a test says so
+
+
+class Names:
+    """Answers look-ups as told: one set of addresses after the other, the last one for ever. Real ones otherwise."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[list[str]]] = {}
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int, *how: Any) -> list[tuple[Any, Any, Any, Any, tuple[Any, ...]]]:
+        self.asked.append(host)
+        turns = self.answers.get(host)
+        if turns is None:
+            return list(socket.getaddrinfo(host, port, *how))
+        found = turns.pop(0) if len(turns) > 1 else turns[0]
+        return [
+            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found
+        ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """It listens at both addresses and says at which one it was asked."""
+    server = Nginx()
+    server._server = (
+        f"listen {OTHER}:{server.port}; location = /where {{ return 200 $server_addr; }} "
+        "location = /to { return 302 $arg_url; }"
+    )
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+@pytest.fixture
+async def store(names: Names) -> AsyncIterator[HttpStore]:
+    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    made = HttpStore("web", options, connect=2, idle=2, lookup=names)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+def other_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = addresses.public
+    monkeypatch.setattr(addresses, "public", lambda address: str(address) == OTHER or real(address))
+
+
+async def where(store: HttpStore, url: str, caller: Caller | None = STRANGER) -> str:
+    async with store.open(url, caller=caller) as reader:
+        return (await collect(reader)).decode()
+
+
+@pytest.mark.parametrize(
+    "address",
+    """
+    0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1
+    172.31.255.255 192.0.0.1 192.0.0.170 192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1 198.19.255.255 198.51.100.1
+    203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255
+    :: ::1 ::127.0.0.1
+    ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
+    64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::8.8.8.8
+    2002:7f00:1:: 2002:a00:1::1 2002:a9fe:a9fe::1 2001::1 2001:0:53aa:64c:0:0:80ff:fffe 2001:db8::1 3fff::1
+    2001:4860::5efe:7f00:1 2001:4860::200:5efe:a00:1
+    100::1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%1 fec0::1 ff02::1 ff0e::1 4000::1 e000::1
+    """.split(),
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not addresses.public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    """
+    1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 169.253.0.1 169.255.0.1
+    172.15.255.255 172.32.0.0 192.167.255.255 192.169.0.0 198.17.0.1 198.20.0.1 223.255.255.255
+    2001:4860:4860::8888 2606:4700::1111 2a00:1450::1 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1
+    2001:4860::5efe:808:808
+    """.split(),
+)
+def test_addresses_that_are_public(address: str) -> None:
+    assert addresses.public(ipaddress.ip_address(address))
+
+
+SPELLINGS = """
+    127.0.0.1 localhost LOCALHOST localhost. 127.0.0.1. 127.1 127.0.1 0x7f.1 0x7f.0.0.1 0X7F.0.0.1 0177.0.0.1
+    2130706433 0x7f000001 017700000001 0 0.0.0.0 127.0.0.1.. 127.0.0.01 [::1] [::] [::ffff:127.0.0.1]
+    [0:0:0:0:0:ffff:7f00:1] [::127.0.0.1] [64:ff9b::7f00:1] [fe80::1%25lo] [::ffff:7f00:1%25lo]
+    127.0.0.1%00.example.org 127%2e0%2e0%2e1 %6c%6f%63%61%6c%68%6f%73%74
+    \uff11\uff12\uff17.0.0.1 \u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3 127\u30020\u30020\u30021
+    ip6-localhost
+    """.split()
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_no_spelling_of_this_machine_is_reached(
+    store: HttpStore, server: Nginx, names: Names, scheme: str, host: str
+) -> None:
+    """Told from an address where nobody listens by nothing: the answer is the same and no connection is made."""
+    url = f"{scheme}://{host}:{server.port}/where"
+    if not store.owns(url):
+        return
+    for call in (store.stat(url, caller=STRANGER), where(store, url)):
+        with pytest.raises(BadRequest, match=r"public address|unusual spelling"):
+            await call
+
+
+@pytest.mark.parametrize(
+    "found", [[HOST], ["8.8.8.8", HOST], [HOST, OTHER], ["::1"], ["::ffff:127.0.0.1"], []], ids=str
+)
+async def test_every_address_of_a_name_has_to_be_public(
+    store: HttpStore, server: Nginx, names: Names, other_is_public: None, found: list[str]
+) -> None:
+    names.answers["images.example"] = [found]
+    with pytest.raises(BadRequest, match="no public address"):
+        await where(store, f"http://images.example:{server.port}/where")
+
+
+async def test_what_does_not_exist_is_refused_in_the_same_words(store: HttpStore, names: Names) -> None:
+    said = set()
+    for host in ("localhost", "no-such-name.invalid", HOST):
+        with pytest.raises(BadRequest) as caught:
+            await store.stat(f"http://{host}/", caller=STRANGER)
+        said.add(caught.value.message)
+    assert len(said) == 1
+    with pytest.raises(StoreUnavailable, match="cannot be resolved"):
+        await store.stat("http://no-such-name.invalid/")
+
+
+async def test_the_address_that_was_checked_is_the_one_connected_to(
+    store: HttpStore, server: Nginx, names: Names, other_is_public: None
+) -> None:
+    """The name means something else whenever it is asked again (DNS rebinding)."""
+    url = f"http://rebind.example:{server.port}/where"
+    names.answers["rebind.example"] = [[OTHER], [HOST]]
+    assert await where(store, url) == OTHER
+    assert names.asked == ["rebind.example"], "asked once for one request"
+    store._webs[True].session.connector.clear_dns_cache()  # type: ignore[union-attr]
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="no public address"):
+            await where(store, url)
+    assert set(names.asked) == {"rebind.example"}
+
+
+async def test_each_redirect_is_looked_at(store: HttpStore, server: Nginx, names: Names, other_is_public: None) -> None:
+    names.answers["inside.example"] = [[HOST]]
+    names.answers["outside.example"] = [[OTHER]]
+    start = f"http://outside.example:{server.port}/to?url="
+    assert await where(store, f"{start}http://{OTHER}:{server.port}/where") == OTHER
+    for inside in (HOST, "inside.example", "localhost", "[::1]", "0x7f.1", "2130706433"):
+        with pytest.raises(BadRequest):
+            await where(store, f"{start}http://{inside}:{server.port}/where")
+    inner = f"http://{OTHER}:{server.port}/to?url=http://{HOST}:{server.port}/where"
+    with pytest.raises(BadRequest, match="no public address"):
+        await where(store, f"{start}{inner}")
+
+
+@pytest.mark.parametrize("caller", [None, Caller(), Caller(user="u", trusted=True)], ids=["nobody", "default", "user"])
+async def test_the_trusted_reach_every_address(
+    store: HttpStore, server: Nginx, names: Names, caller: Caller | None
+) -> None:
+    names.answers["inside.example"] = [[HOST]]
+    for host in (HOST, "localhost", "inside.example", OTHER):
+        assert await where(store, f"http://{host}:{server.port}/where", caller) == (OTHER if host == OTHER else HOST)
+    with pytest.raises(BadRequest, match="no public address"):
+        await where(store, f"http://inside.example:{server.port}/where")
+
+
+async def test_a_name_server_that_hangs_holds_up_its_asker_only(server: Nginx) -> None:
+
+    gate = threading.Event()
+
+    def hanging(host: str, *how: Any) -> Any:
+        gate.wait(20)
+        return []
+
+    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    store = HttpStore("web", options, connect=0.5, lookup=hanging)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.stat("http://hangs.example/", caller=STRANGER)
+        assert await where(store, f"http://{HOST}:{server.port}/where", None) == HOST
+    finally:
+        gate.set()
+        await store.aclose()
