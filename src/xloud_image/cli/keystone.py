@@ -1,0 +1,90 @@
+"""`xloud-image keystone …`: the service's place in Keystone."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xloud_image.cli.options import ConfigDirs, ConfigFiles, load
+
+if TYPE_CHECKING:
+    from xloud_image.config.settings import KeystoneSettings
+
+app = typer.Typer(no_args_is_help=True, help="The service's place in Keystone: is its account valid, register it.")
+# never an option: command lines are read by everybody
+PASSWORD = "XLOUD_IMAGE_ADMIN_PASSWORD"  # noqa: S105 - the name of a variable
+
+
+def _settings(files: ConfigFiles, dirs: ConfigDirs) -> "KeystoneSettings":
+    from xloud_image.errors import ConfigError
+
+    loaded = load(files, dirs)
+    wrong = [str(note) for note in loaded.refusals if (note.option or "").startswith("[keystone_authtoken]")]
+    if wrong:
+        raise ConfigError("; ".join(wrong))
+    if loaded.settings.auth.keystone is None:
+        raise ConfigError(f"Keystone is not asked: [xloud] auth is {loaded.settings.auth.method}")
+    return loaded.settings.auth.keystone
+
+
+@app.command()
+def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Try the service's own account. Exit code 1 when Keystone refuses it or does not answer.
+
+    xloud-image keystone check --config-dir /etc/glance
+    """
+    from xloud_image.errors import ConfigError
+    from xloud_image.identity import registration
+
+    if reason := registration.is_valid(_settings(config_file, config_dir)):
+        raise ConfigError(reason)
+    typer.echo("Keystone knows the service's account.")
+
+
+@app.command()
+def register(
+    facts: Annotated[Path, typer.Option(metavar="FILE", help="deployment.json of `config render`.")],
+    administrator: Annotated[str, typer.Option(help="Who may change Keystone.")] = "admin",
+    project: Annotated[str, typer.Option(help="Project of the administrator.")] = "admin",
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Make the catalogue entry, endpoints, user, project and role that are missing; may be repeated.
+
+    The administrator's password is read from XLOUD_IMAGE_ADMIN_PASSWORD. Each line that begins with "changed:" tells
+    what was done.
+
+        xloud-image keystone register --facts /etc/glance/deployment.json --config-dir /etc/glance
+    """
+    from xloud_image.errors import ConfigError
+    from xloud_image.identity import registration
+
+    settings = _settings(config_file, config_dir)
+    try:
+        told = json.loads(facts.read_text())["keystone"]
+        wanted = registration.Registration(
+            endpoints=told["endpoints"],
+            region=told["region"],
+            service=told["service"]["name"],
+            type=told["service"]["type"],
+            role=told["role"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{facts} is no deployment.json with a part about Keystone: {error}") from None
+    password = os.environ.get(PASSWORD)
+    if not password:
+        reason = registration.is_valid(settings)
+        if reason:
+            raise ConfigError(
+                f"{reason}. To register the service an administrator is needed: set keystone_admin_password in "
+                f"passwords.yml (here: {PASSWORD})"
+            )
+        typer.echo("The account is valid; without an administrator's password nothing else was looked at.")
+        return
+    done = registration.register(settings, wanted, administrator, password, project)
+    for line in done:
+        typer.echo(f"changed: {line}")
+    if not done:
+        typer.echo("Everything was there.")

@@ -1,0 +1,47 @@
+"""Values from the command line (`-e`): name=value, a JSON or YAML mapping, or @file, as Ansible takes them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xloud_image.deploy import documents
+from xloud_image.deploy.documents import Entry
+from xloud_image.deploy.problems import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xloud_image.deploy.problems import Problems
+
+
+def read(texts: Sequence[str], problems: Problems) -> dict[str, Entry]:
+    """Names and values, later ones winning. What cannot be read becomes an error."""
+    found: dict[str, Entry] = {}
+    for text in texts:
+        if text.startswith("@"):
+            found |= documents.read(Path(text[1:]), problems)
+        elif text.lstrip().startswith("{"):
+            found |= documents.parse(text, Path("-e"), problems)
+        else:
+            found |= _pairs(text, problems)
+    return found
+
+
+def _pairs(text: str, problems: Problems) -> dict[str, Entry]:
+    origin = Origin(Path("-e"))
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        problems.error(f"cannot be read: {error}", origin=origin)
+        return {}
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            problems.error("is no name=value", origin=origin)
+        else:
+            found[name] = Entry(value, origin)
+    return found

@@ -1,0 +1,217 @@
+"""Globals, passwords and overrides → the files of one node, with the origin of every line. Writes only when told to.
+
+Everything that is wrong with what was given is told in one run, before anything is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from xloud_image.config import loader
+from xloud_image.config.notes import Kind
+from xloud_image.deploy import choice, documents, facts, keys, overrides, passwords, sections, wishes
+from xloud_image.deploy.documents import Entry
+from xloud_image.deploy.given import Globals
+from xloud_image.deploy.overrides import Line
+from xloud_image.deploy.problems import Origin, Problems
+from xloud_image.deploy.writing import write_whole
+from xloud_image.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xloud_image.deploy.passwords import Passwords
+
+MAIN: Final = "glance-api.conf"
+FACTS: Final = "deployment.json"
+PASSWORDS: Final = "passwords.yml"
+OVERRIDES: Final = "config"
+_HEAD: Final = (
+    "Made by `xloud-image config render` from the globals: change those, or the override directory, not this file.\n"
+    "`xloud-image config render --explain` says where each line comes from."
+)
+_SECRET, _PLAIN = 0o600, 0o640
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inputs:
+    """Where to read. `overrides`, `passwords` None: where they are by default, beside the globals, if they exist.
+
+    `more`: names and values that win over all files (`-e`). `hostname`: whose override folder is read.
+    `address`: of the deployment, for globals that
+    name none; `node_address`: what this node listens on, when that is another and the globals do not say.
+    """
+
+    globals: Path
+    passwords: Path | None = None
+    overrides: Path | None = None
+    more: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
+    hostname: str = ""
+    address: str = ""
+    node_address: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rendered:
+    """What a node gets. `files`: relative path → bytes and mode; `lines`: those of ini files, by path."""
+
+    files: Mapping[str, tuple[bytes, int]] = dataclasses.field(repr=False)
+    lines: Mapping[str, Sequence[Line]] = dataclasses.field(repr=False)
+    facts: Mapping[str, Any]
+    problems: Problems
+    unused: Sequence[tuple[str, Entry, str]]
+    passwords: Passwords
+
+
+def render(inputs: Inputs) -> Rendered:
+    """Read and render; nothing is written. ConfigError: every error, one line each."""
+    problems = Problems()
+    g, secrets = _globals(inputs, problems)
+    for name in keys.table():
+        g.get(name)  # the type of every key is checked, also of those that mean nothing today
+    stores = choice.stores(g)
+    default = choice.default(g, stores)
+    _contradictions(g, stores)
+    directory = _overrides(inputs, g)
+    theirs: list[Line] = []
+    for path in overrides.files(directory, inputs.hostname) if directory else ():
+        theirs = overrides.merge(theirs, overrides.read(path, g.text, problems))
+    unused = g.look_at_names()
+    lines = wishes.apply(sections.main(g, stores, default), theirs, stores, problems)
+    _complete(inputs, g, lines, stores)
+    beside = facts.beside(g, stores, directory, inputs.hostname)
+    problems.stop()
+
+    files = dict(beside.files)
+    if beside.policy and not any(line.key == ("oslo_policy", "policy_file") for line in lines):
+        lines.append(Line("oslo_policy", "policy_file", beside.policy.name, Origin(beside.policy)))
+    by_file: dict[str, Sequence[Line]] = {MAIN: lines}
+    if any(line.name == "swift_store_config_file" and not line.theirs for line in lines):
+        by_file[sections.SWIFT_FILE] = sections.swift_file(g)
+    for name, some in by_file.items():
+        files[name] = (overrides.as_ini(some, _HEAD).encode(), _SECRET)
+    try_out(files, problems)
+    problems.stop()
+    told = facts.of(g, stores, default[0], lines, beside, sorted(files))
+    files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
+    return Rendered(files, by_file, told, problems, unused, secrets)
+
+
+def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[choice.Store]) -> None:
+    for store, lacking in sections.required(lines, stores):
+        for option, key in lacking.items():
+            told = g.emptied(key)
+            g.problems.error(
+                f"is missing; the store '{store.name}' ({store.origin}) cannot do without {option}",
+                key,
+                told.origin if told else Origin(inputs.globals),
+            )
+
+
+def write(rendered: Rendered, output: Path, *, keep_passwords: bool = True) -> list[Path]:
+    """Write the files below `output`, and remove those that an earlier run made and this one does not; what changed.
+
+    ConfigError: it cannot be done; every file is then as it was.
+    """
+    made: set[str] = set()
+    # the first run, or an older one: nothing is known to be ours
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        made = set(json.loads((output / FACTS).read_text())["files"])
+    try:
+        output.mkdir(parents=True, exist_ok=True, mode=0o750)
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be made: {error.strerror}") from None
+    gone = [output / name for name in sorted(made - set(rendered.files)) if ".." not in Path(name).parts]
+    files = {output / name: what for name, what in rendered.files.items()}
+    if rendered.passwords.made and keep_passwords:
+        # first: files that name a password which nobody remembers would be worse than the reverse
+        write_whole({rendered.passwords.path: (rendered.passwords.text.encode(), passwords.MODE)})
+    return write_whole(files, gone)
+
+
+def _globals(inputs: Inputs, problems: Problems) -> tuple[Globals, Passwords]:
+    if not inputs.globals.is_file():
+        problems.error("does not exist; `xavs-ansible` looks for it in its --configdir", origin=Origin(inputs.globals))
+        problems.stop()
+    paths = [inputs.globals, *sorted((inputs.globals.parent / "globals.d").glob("*.y*ml"))]
+    layers = [documents.read(path, problems) for path in paths]
+    given = frozenset(name for layer in (*layers, inputs.more) for name, entry in layer.items() if entry.value)
+    file = inputs.passwords or inputs.globals.parent / PASSWORDS
+    if inputs.passwords and not file.parent.is_dir():
+        problems.error(f"the directory {file.parent} does not exist", origin=Origin(file))
+    secrets = passwords.read(file, problems, given=given)
+    if any(not layer for layer in layers) or (file.exists() and not secrets.entries):
+        problems.stop()  # a file of which nothing could be read: what it would have said is not guessed
+    node: dict[str, Entry] = {}
+    said = {name for layer in (*layers, inputs.more) for name in layer}
+    why = Origin(why="found: the address of this node")
+    if inputs.address and not said & {"kolla_internal_vip_address", "xavs_internal_vip_address"}:
+        node["kolla_internal_vip_address"] = Entry(inputs.address, why)
+    if inputs.node_address:
+        node["api_interface_address"] = Entry(inputs.node_address, why)
+    return Globals([node, *layers, secrets.entries, inputs.more], problems), secrets
+
+
+def _overrides(inputs: Inputs, g: Globals) -> Path | None:
+    if inputs.overrides:
+        if not inputs.overrides.is_dir():
+            g.problems.error("is no directory", "--overrides", Origin(inputs.overrides))
+            return None
+        return inputs.overrides
+    if g.is_set("node_custom_config"):
+        named = Path(str(g.get("node_custom_config") or ""))
+        if not named.is_dir():
+            g.problems.error(f"'{named}' is no directory", "node_custom_config", g.origin("node_custom_config"))
+            return None
+        return named
+    beside = inputs.globals.parent / OVERRIDES
+    return beside if beside.is_dir() else None
+
+
+def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
+    """What cannot be meant, beyond two names with two values."""
+    ceph = [store for store in stores if store.type == "rbd"]
+    if ceph and g.get("external_ceph_cephx_enabled") and (empty := g.emptied("ceph_glance_keyring")):
+        g.problems.error(
+            'is empty, and Ceph asks for keys; name the file, or set external_ceph_cephx_enabled: "no"',
+            "ceph_glance_keyring",
+            empty.origin,
+        )
+    if g.get("glance_enable_tls_backend"):
+        key = "glance_enable_tls_backend" if g.is_set("glance_enable_tls_backend") else "kolla_enable_tls_backend"
+        g.problems.error("TLS is not served by this release: end it in the balancer", key, g.origin(key))
+    if g.get("enable_glance") is False:
+        g.problems.error("is off: there is nothing to render", "enable_glance", g.origin("enable_glance"))
+    if g.get("glance_auth_method") == "keystone" and g.get("api_interface_address") == "127.0.0.1":
+        g.problems.warning(
+            "nothing names an address: the service listens on 127.0.0.1 alone, and looks for its database and "
+            "Keystone there; set it (xavs-ansible fills in the node's own)",
+            "kolla_internal_vip_address",
+        )
+    for name in ("glance_store_weights", "glance_store_descriptions"):
+        for store in g.get(name) or {}:
+            if store not in {one.name for one in stores}:
+                g.problems.error(f"'{store}' is no store that is on", name, g.origin(name))
+
+
+def try_out(files: Mapping[str, tuple[bytes, int]], problems: Problems) -> None:
+    """Read the rendered files as the service will; what it refuses is an error here, what it guesses a warning."""
+    with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
+        directory = Path(name)
+        for relative, (data, mode) in files.items():
+            path = directory / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            path.chmod(mode)
+        loaded = loader.load([], [directory], env={})
+        for note in loaded.notes:
+            option = note.option or ""
+            if note.level == "refuse":
+                problems.error(f"the service would not start: {note.text}", option)
+            elif note.kind in (Kind.UNKNOWN, Kind.GUESS):
+                problems.warning(note.text, option)

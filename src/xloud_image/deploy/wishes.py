@@ -1,0 +1,101 @@
+"""What an operator's override lines do to the rendered ones beyond replacing the same option. No file is read here.
+
+Guides put the options of a store into [glance_store]. Such a line, written by a person, wins over the line that we
+rendered into the store's own section: ours is taken out, so that nobody has to know an order of precedence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from xloud_image.config.store_options import OPTIONS, READ_ONLY
+from xloud_image.deploy import choice, sections
+from xloud_image.deploy.keys import SWITCHES
+from xloud_image.deploy.overrides import Line, merge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xloud_image.deploy.choice import Store
+    from xloud_image.deploy.problems import Problems
+
+GLOBAL: Final = "glance_store"
+_TYPE_OF_OPTION: Final = {opt.dest: type_ for type_, opts in OPTIONS.items() for opt in opts}
+_TYPE_OF_OPTION.update(
+    {old.name: type_ for type_, opts in OPTIONS.items() for opt in opts for old in opt.deprecated_opts if old.name}
+)
+_NEW_NAME: Final = {
+    old.name: opt.dest for opts in OPTIONS.values() for opt in opts for old in opt.deprecated_opts if old.name
+}
+# an operator's option → rendered options of the same store that would contradict it
+_INSTEAD: Final = {
+    "filesystem_store_datadirs": ("filesystem_store_datadir",),
+    **dict.fromkeys(
+        (*sections.SWIFT_ACCOUNT[:2], *sections.SWIFT_CREDENTIAL),
+        ("swift_store_config_file", "default_swift_reference"),
+    ),
+}
+
+
+def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], problems: Problems) -> list[Line]:
+    """The merged lines."""
+    theirs = [line for line in theirs if _is_possible(line, stores, problems)]
+    lines = merge(rendered, theirs)
+    count = Counter(store.type for store in stores)
+    for line in theirs:
+        section, name = line.key
+        type_ = _TYPE_OF_OPTION.get(name)
+        if type_ is None:
+            continue
+        if section == GLOBAL:
+            targets = [store for store in stores if store.type == type_ and count[type_] == 1]
+            if not targets and not count[type_]:
+                problems.warning(
+                    f'has no effect: no store of type {type_} is on; set {SWITCHES.get(type_, "")}: "yes"',
+                    f"[{line.section}] {line.name}",
+                    line.origin,
+                )
+        else:
+            targets = [store for store in stores if store.name.lower() == section]
+        for store in targets:
+            gone = (
+                {_NEW_NAME.get(name, name), *_INSTEAD.get(name, ())} if section == GLOBAL else {*_INSTEAD.get(name, ())}
+            )
+            lines = [old for old in lines if old.theirs or old.key not in {(store.name.lower(), one) for one in gone}]
+    return _with_sections(lines, stores)
+
+
+def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
+    """Complains about names of stores that are not on, with the key of the globals that switches them on."""
+    where = f"[{line.section}] {line.name}"
+    if line.key == (GLOBAL, "default_backend"):
+        name = line.value.strip().strip("\"'")
+        store = choice.named(name, stores)
+        if store is None:
+            problems.error(choice.not_enabled(name, stores), where, line.origin)
+        elif store.type in READ_ONLY:
+            problems.warning(
+                f"the store '{store.name}' never takes data: every upload that names no other store gets 410",
+                where,
+                line.origin,
+            )
+    elif line.key == ("DEFAULT", "enabled_backends"):
+        problems.warning(
+            "replaces what the globals say about stores; mounts and keys of the container still follow the globals",
+            where,
+            line.origin,
+        )
+    elif line.key[0] in OPTIONS and line.key[0] not in {store.name.lower() for store in stores}:
+        type_ = line.key[0]
+        if type_ in SWITCHES and not any(store.type == type_ for store in stores):
+            problems.warning(
+                f'has no effect: no such store is on; set {SWITCHES[type_]}: "yes" in the globals', where, line.origin
+            )
+    return True
+
+
+def _with_sections(lines: list[Line], stores: list[Store]) -> list[Line]:
+    """Lines of one section together, in the order in which sections first appear."""
+    order = list(dict.fromkeys(line.key[0] for line in lines))
+    return sorted(lines, key=lambda line: order.index(line.key[0]))

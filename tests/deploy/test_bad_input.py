@@ -1,0 +1,292 @@
+"""What is wrong with globals is told with key, file and line, all of it in one run, and nothing is written then."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.conftest import ADDRESS, Desk
+from xloud_image.deploy import passwords, rendering
+from xloud_image.errors import ConfigError
+
+CEPH = 'glance_backend_ceph: "yes"\n'
+# globals (line 1 is the address) → the error
+TABLE = {
+    "glance_backend_cehp: yes\n": "globals.yml:2: glance_backend_cehp: is no key that is known; "
+    "is 'glance_backend_ceph' meant?",
+    "glance_s3_store_bukcet: x\n": "globals.yml:2: glance_s3_store_bukcet: is no key that is known; "
+    "is 'glance_s3_store_bucket' meant?",
+    "database_adress: x\n": "globals.yml:2: database_adress: is no key that is known; is 'database_address' meant?",
+    "completely_different: x\n": "globals.yml:2: completely_different: is no key that is known",
+    "glance_backend_file: perhaps\n": "globals.yml:2: glance_backend_file: 'perhaps' is not yes or no",
+    "glance_api_port: 70000\n": "globals.yml:2: glance_api_port: '70000' is not a port number",
+    "glance_api_workers: many\n": "globals.yml:2: glance_api_workers: 'many' is not a whole number",
+    "keystone_internal_url: 10.0.0.1:5000\n": "globals.yml:2: keystone_internal_url: '10.0.0.1:5000' is not an "
+    "http:// or https:// address",
+    "glance_rbd_store_chunk_size: 0\n": "globals.yml:2: glance_rbd_store_chunk_size: '0' is not allowed: "
+    "Should be greater than or equal to 1",
+    "glance_s3_store_bucket_url_format: x\n": "globals.yml:2: glance_s3_store_bucket_url_format: 'x' is not allowed: "
+    "Valid values are [auto, virtual, path], but found 'x'",
+    "memcache_security_strategy: X\n": "globals.yml:2: memcache_security_strategy: 'X' is none of None, MAC, ENCRYPT",
+    "glance_backend_file: 'no'\n": 'globals.yml:2: glance_backend_file: no store is on; set glance_backend_file: '
+    '"yes", or another one',
+    "glance_backend_file: yes\nglance_backend_file: no\n": "globals.yml:3: glance_backend_file: stands twice; "
+    "first in line 2",
+    "glance_s3_store_host: a\nglance_backend_s3_url: b\n": "globals.yml:3: glance_backend_s3_url: is another name for "
+    "glance_s3_store_host (globals.yml:2) and has 'b', not 'a'; keep one",
+    "glance_s3_store_secret_key: a\nglance_backend_s3_secret_key: b\n": "globals.yml:3: glance_backend_s3_secret_key: "
+    "is another name for glance_s3_store_secret_key (globals.yml:2) and has another value; keep one",
+    CEPH + "ceph_glance_keyring: ''\n": "globals.yml:3: ceph_glance_keyring: is empty, and Ceph asks for keys; name "
+    'the file, or set external_ceph_cephx_enabled: "no"',
+    "glance_default_backend: rbd\n": "globals.yml:2: glance_default_backend: 'rbd' is not enabled (the stores are: "
+    'file); set glance_backend_ceph: "yes" in the globals',
+    "glance_default_backend: fiel\n": "globals.yml:2: glance_default_backend: 'fiel' is no store (is 'file' meant?)",
+    "glance_backend_s3: yes\nglance_s3_store_host: h\nglance_s3_store_access_key: a\nglance_s3_store_bucket: b\n"
+    "glance_s3_store_secret_key:\n": "globals.yml:6: glance_s3_store_secret_key: is missing; the store 's3' "
+    "(globals.yml:2 glance_backend_s3) cannot do without s3_store_secret_key",
+    CEPH + "glance_ceph_backends: [{name: a, enabled: no}]\n": "globals.yml:3: glance_ceph_backends: "
+    "glance_backend_ceph is on, but no entry of glance_ceph_backends is enabled",
+    "glance_backend_ceph: no\nglance_ceph_backends: [{name: a, enabled: yes}]\n": "globals.yml:3: "
+    "glance_ceph_backends: 'a' is enabled, but glance_backend_ceph is off (globals.yml:2 glance_backend_ceph)",
+    CEPH + "glance_ceph_backends: [{name: a, pol: x}]\n": "globals.yml:3: glance_ceph_backends: entry 1 has an "
+    "unknown 'pol'; is 'pool' meant?",
+    "glance_backend_file: no\nglance_backends: [{name: file, type: file, enabled: yes}]\n": "globals.yml:3: "
+    "glance_backends: says that 'file' is on, glance_backend_file (globals.yml:2 glance_backend_file) says the "
+    "opposite; keep one",
+    "glance_backend_http: yes\nglance_backends: [{name: file, type: file, enabled: yes}]\n": "globals.yml:2: "
+    "glance_backend_http: is on, but glance_backends (globals.yml:3 glance_backends) has no store of type http",
+    "glance_backends: [{name: a, type: floppy, enabled: yes}]\n": "globals.yml:2: glance_backends: 'floppy' is no "
+    "type of store here; types are file, rbd, swift, s3, vmware, cinder, http",
+    "glance_store_weights: {s3: 1}\n": "globals.yml:2: glance_store_weights: 's3' is no store that is on",
+    "glance_enable_tls_backend: yes\n": "globals.yml:2: glance_enable_tls_backend: TLS is not served by this release: "
+    "end it in the balancer",
+    "enable_glance: no\n": "globals.yml:2: enable_glance: is off: there is nothing to render",
+    "glance_api_port: '{{ nowhere }}'\n": "globals.yml:2: glance_api_port: refers to {{ nowhere }}, which is not given",
+    "glance_api_port: '{{ a }}'\na: '{{ glance_api_port }}'\n": "globals.yml:2: glance_api_port: refers to "
+    "{{ glance_api_port }}, which refers back to it",
+    "database_address: \"{{ x | default('y') }}\"\n": "globals.yml:2: database_address: has an expression in {{ }}; "
+    "only the plain name of another key is read here: write the value",
+    "glance_auth_method: none\n": "[xloud] auth: the service would not start: none lets every caller in as admin, so "
+    "only a loopback address may be listened on; set bind_host to 127.0.0.1, or auth to keystone or http_basic",
+    "glance_enable_property_protection: yes\n": "glance/property-protections-rules.conf: does not exist, and is "
+    "asked for",
+    "glance_policy_file: /nowhere/p.yaml\n": "globals.yml:2: glance_policy_file: /nowhere/p.yaml does not exist",
+    "node_custom_config: /nowhere\n": "globals.yml:2: node_custom_config: '/nowhere' is no directory",
+    "glance_backend_file: [yes\n": "globals.yml:3: is no YAML: while parsing a flow sequence expected ',' or ']', but "
+    "got '<stream end>'",
+    "glance_tag: x\n\tglance_tag: x\n": "globals.yml:3: is no YAML: while scanning for the next token "
+    "found character '\\t' that cannot "
+    "start any token",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TABLE)
+def test_an_error_names_key_file_and_line(desk: Desk, text: str) -> None:
+    errors = [error.replace(f"{desk.path}/", "") for error in desk.refused(text)]
+    assert TABLE[text] in errors
+
+
+def test_everything_in_one_run(desk: Desk) -> None:
+    desk.write("config/glance/glance-api.conf", "[DEFAULT\n")
+    desk.write("globals.d/x.yml", "glance_api_port: x\nglance_api_port: y\n")
+    desk.write("config/glance.conf", "[glance_store]\ndefault_backend = swift\n")
+    errors = desk.refused("glance_backend_s3: maybe\nglanc_tag: x\n", "openstack_logging_debug=x")
+    starts = [error.partition(": ")[0] for error in errors]
+    assert starts == [
+        "globals.d/x.yml:2",
+        "globals.yml:3",
+        "globals.yml:2",
+        "-e",
+        "globals.d/x.yml:1",
+        "config/glance/glance-api.conf:1",
+        "config/glance.conf:2",
+    ] or set(starts) == {
+        "globals.d/x.yml:2",
+        "globals.yml:3",
+        "globals.yml:2",
+        "-e",
+        "globals.d/x.yml:1",
+        "config/glance/glance-api.conf:1",
+        "config/glance.conf:2",
+    }  # fmt: skip
+
+
+def test_no_globals(desk: Desk) -> None:
+    (error,) = desk.refused()
+    assert error == "globals.yml: does not exist; `xavs-ansible` looks for it in its --configdir"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"- a\n- b\n", "holds no `name: value` lines"),
+        (b"$ANSIBLE_VAULT;1.1;AES256\n6162\n", "is encrypted by ansible-vault"),
+        (b"1: x\n", "'1' is no name of a key"),
+        (b"a: &a [*a]\n", "is nested too deeply"),
+        (b"a: " + b"[" * 30 + b"]" * 30, "is nested too deeply"),
+    ],
+)
+def test_files_that_are_no_globals(desk: Desk, data: bytes, text: str) -> None:
+    desk.globals.write_bytes(data)
+    assert any(text in error for error in desk.refused())
+
+
+def test_no_secret_stands_in_an_error(desk: Desk) -> None:
+    errors = desk.refused(
+        "glance_s3_store_secret_key: [hunter2]\nkeystone_admin_password: {a: hunter2}\n"
+        "glance_vmware_server_password: hunter2\nvmware_vcenter_host_password: hunter3\n"
+    )
+    assert len(errors) == 3
+    assert "hunter" not in str(errors)
+
+
+# passwords
+
+
+def test_passwords_are_made_once(desk: Desk) -> None:
+    file = desk.path / "passwords.yml"
+    file.unlink()
+    rendered = desk.render("")
+    assert not file.exists(), "rendering writes nothing"
+    rendering.write(rendered, desk.path / "out")
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text()
+    assert [line.partition(":")[0] for line in text.splitlines()] == list(passwords.MADE)
+    again = desk.render("")
+    assert again.passwords.made == ()
+    assert rendering.write(again, desk.path / "out") == []
+    assert file.read_text() == text
+
+
+def test_a_password_that_is_missing_is_added(desk: Desk) -> None:
+    file = desk.write(
+        "passwords.yml",
+        "# kept\ndatabase_password: r00t\nglance_keystone_password:   # from the template\nnova_password: n\n",
+    )
+    rendering.write(desk.render("memcache_secret_key: x\n"), desk.path / "out")
+    lines = file.read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "# kept",
+        "database_password",
+        "glance_keystone_password",
+        "nova_password",
+        "glance_database_password",
+    ]
+    assert lines[0:2] == ["# kept", "database_password: r00t"]
+    assert len(lines[2].partition(": ")[2]) == 40
+
+
+# writing
+
+
+def test_what_is_rendered_no_more_is_removed(desk: Desk) -> None:
+    out = desk.path / "out"
+    out.mkdir()
+    (out / "theirs.conf").write_text("x")
+    rendering.write(desk.render("glance_backend_swift: yes\n"), out)
+    assert (out / "glance-swift.conf").exists()
+    changed = rendering.write(desk.render("glance_backend_file: yes\n"), out)
+    assert sorted(path.name for path in changed) == ["deployment.json", "glance-api.conf", "glance-swift.conf"]
+    assert sorted(path.name for path in out.iterdir()) == ["deployment.json", "glance-api.conf", "theirs.conf"]
+    assert (out / "glance-api.conf").stat().st_mode & 0o777 == 0o600
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_a_full_disk_leaves_the_old_files_whole(desk: Desk, tmp_path: Path) -> None:
+    """A file system of its own, filled to the last block; the old file is there to the byte afterwards."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() != 0:
+        pytest.fail("only root can make a file system of 64 KiB: run as root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mount], check=True)
+    try:
+        out = mount / "out"
+        rendering.write(desk.render(""), out)
+        old = {path.name: path.read_bytes() for path in out.iterdir()}
+        fill(mount / "filler")
+        with pytest.raises(ConfigError, match="No space left on device; what was there is as it was"):
+            rendering.write(desk.render("glance_api_port: 19292\n"), out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == old
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_directory_that_cannot_be_made(desk: Desk) -> None:
+    with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
+        rendering.write(desk.render(""), desk.globals / "out")
+
+
+# the command
+
+
+def run(desk: Desk, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "xloud_image", "config", "render", *words],
+        cwd=desk.path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command(desk: Desk) -> None:
+    desk.globals.write_text(ADDRESS + "glance_backend_file: yes\nnova_console: novnc\n")
+    first = run(desk, "--globals", "globals.yml", "--explain", "--output", "out")
+    assert first.returncode == 0, first.stderr
+    assert "default_backend = file" in first.stdout
+    assert "globals.yml:2 glance_backend_file" in first.stdout
+    assert "#   globals.yml:3 nova_console: concerns another service" in first.stdout
+    assert "written: out/glance-api.conf" in first.stdout
+    assert "d4tabase" not in first.stdout + first.stderr
+    assert "k3ystone" not in first.stdout + first.stderr
+    second = run(desk, "--globals", "globals.yml", "--output", "out")
+    assert second.stdout == "out is as it should be already.\n"
+    checked = subprocess.run(
+        [sys.executable, "-m", "xloud_image", "config", "check", "--config-dir", desk.path / "out"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_command_refuses_in_lines(desk: Desk) -> None:
+    desk.globals.write_text("glance_api_port: x\nglance_tga: x\n")
+    done = run(desk, "--globals", "globals.yml", "--output", "out", "-e", "junk")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "-e: is no name=value" in done.stderr
+    done = run(desk, "--globals", "globals.yml", "--output", "out")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 3
+    assert not (desk.path / "out").exists()
+
+
+def test_the_command_within_a_limit_of_file_size(desk: Desk) -> None:
+    """As a disk that is full, seen from the whole command: exit code 1, one sentence, the old files whole."""
+    desk.globals.write_text(ADDRESS)
+    assert run(desk, "--globals", "globals.yml", "--output", "out").returncode == 0
+    old = (desk.path / "out" / "glance-api.conf").read_bytes()
+    desk.globals.write_text(ADDRESS + "glance_api_port: 19292\n")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, 1200))
+
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "xloud_image", "config", "render", "--globals", "globals.yml", "--output", "out"],
+        cwd=desk.path, capture_output=True, text=True, preexec_fn=limit, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert (desk.path / "out" / "glance-api.conf").read_bytes() == old
+    assert sorted(path.name for path in (desk.path / "out").iterdir()) == ["deployment.json", "glance-api.conf"]

@@ -1,0 +1,284 @@
+"""`xavs-ansible` on this machine, with a real engine, database and Keystone: the document's file store line by line,
+what a second run changes, what a run in the middle of a download does to it, and every refusal that must come first.
+
+The tests of this file are one deployment, in the order of the file."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.client import OpenStack
+from tests.servers.keystone import USERS, Keystone
+from tests.servers.mariadb import MariaDB
+from tests.servers.place import HOST, environment, free_port, new_directory
+from tests.servers.podman import Podman
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+OWNER = 42415
+VOLUME = "glance"
+
+
+class Site:
+    """A control host, which is its own only node. `run` is one call of xavs-ansible."""
+
+    def __init__(self, podman: Podman, database: MariaDB, keystone: Keystone) -> None:
+        self.podman = podman
+        self.path = new_directory("site")
+        self.port = free_port()
+        self.node = new_directory("node")
+        # the two lines of the document; the machine's own particulars stand in a file beside them
+        (self.path / "globals.yml").write_text(f'glance_backend_file: "yes"\nglance_file_datadir_volume: {VOLUME}\n')
+        (self.path / "globals.d").mkdir()
+        (self.path / "globals.d" / "place.yml").write_text(
+            f"kolla_internal_vip_address: {HOST}\ndatabase_port: {database.port}\nglance_api_port: {self.port}\n"
+            f"keystone_internal_url: {keystone.url}\nkeystone_public_url: {keystone.url}\n"
+            f"glance_database_name: deployed_{os.getpid()}\nglance_database_user: deployed_{os.getpid()}\n"
+            f"glance_keystone_user: deployed-{os.getpid()}\nglance_api_workers: 1\nnode_config: {self.node}\n"
+            "glance_drain_time: 300\n"
+        )
+        (self.path / "passwords.yml").write_text(f"keystone_admin_password: {USERS['admin'].password}\n")
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def run(self, *words: str, code: int | None = 0) -> str:
+        done = subprocess.run(
+            [environment(".venv-deploy", "xavs-ansible"), *words, "--configdir", self.path],
+            env={**os.environ, **self.podman.environment, "ANSIBLE_LOCAL_TEMP": str(self.path / "tmp"),
+                 "ANSIBLE_HOME": str(self.path / "ansible"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        output = done.stdout + done.stderr
+        assert code is None or done.returncode == code, output[-8000:]
+        assert "keystone_admin_password" not in output or USERS["admin"].password not in output
+        return output
+
+    def shell(self, line: str) -> str:
+        """A line of the document, typed as it stands."""
+        done = subprocess.run(
+            ["/bin/bash", "-ec", line], env={**os.environ, **self.podman.environment}, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def add(self, text: str) -> None:
+        with (self.path / "globals.yml").open("a") as file:
+            file.write(text)
+
+    def override(self, text: str) -> None:
+        path = self.path / "config" / "glance" / "glance-api.conf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def container(self) -> tuple[str, str]:
+        """Its id and when it was started."""
+        found = self.podman.inspect("glance_api")
+        return found["Id"], found["State"]["StartedAt"]
+
+
+def changed(output: str) -> int:
+    found = re.search(r"localhost +: ok=\d+ +changed=(\d+) +unreachable=0 +failed=0", output)
+    assert found, output[-4000:]
+    return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def site(mariadb: MariaDB, keystone: Keystone) -> Iterator[Site]:
+    podman = Podman()
+    podman.start()
+    try:
+        podman.image()
+        yield Site(podman, mariadb, keystone)
+    finally:
+        podman.close()
+
+
+def test_prechecks_change_nothing(site: Site) -> None:
+    assert changed(site.run("prechecks", "--tags", "glance")) <= 1, "passwords that were missing are made"
+    assert not (site.node / "glance-api").exists()
+    assert site.podman.run("ps", "-aq") == ""
+
+
+def test_a_taken_port_is_told_before_anything_is_touched(site: Site) -> None:
+    with socket.create_server((HOST, site.port)):
+        output = site.run("deploy", code=2)
+    assert f"port {site.port} of {HOST} is taken by another process" in output
+    assert not (site.node / "glance-api").exists()
+
+
+def test_check_mode_changes_nothing(site: Site) -> None:
+    output = site.run("deploy", "--check", "--diff")
+    assert "+default_backend = file" in output
+    assert re.search(r"\+password = \*\*\*", output)
+    assert not (site.node / "glance-api").exists()
+
+
+def test_deploy_as_the_document_has_it(site: Site, openstack: OpenStack, keystone: Keystone, tmp_path: Path) -> None:
+    assert changed(site.run("deploy", "--tags", "glance")) > 0
+    shown = site.shell(r'docker exec glance_api grep -A 5 "\[glance_store\]" /etc/glance/glance-api.conf')
+    assert shown.startswith("[glance_store]\ndefault_backend = file\n")
+    assert "filesystem_store_datadir = /var/lib/glance/images/" in shown
+    assert "uid=42415" in site.shell("docker exec glance_api id")
+    disk = tmp_path / "disk"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "8M"], check=True)
+    openstack.clouds["cloud"] = keystone.clouds()["admin"]
+    openstack.run("image", "create", "--disk-format", "qcow2", "--container-format", "bare", "--file", disk, "deployed",
+                  cloud="cloud")  # fmt: skip
+    image = openstack.json("image", "show", "deployed", cloud="cloud")
+    place = Path(site.podman.run("volume", "inspect", "--format", "{{.Mountpoint}}", VOLUME).strip())
+    assert (place / "images" / image["id"]).read_bytes() == disk.read_bytes()
+    assert (place / "images" / image["id"]).stat().st_uid == OWNER
+
+
+def test_the_second_run_changes_nothing(site: Site) -> None:
+    before = site.container()
+    assert changed(site.run("deploy", "--tags", "glance")) == 0
+    assert site.container() == before
+
+
+def test_the_container_has_no_rights(site: Site) -> None:
+    found = site.podman.inspect("glance_api")
+    assert not found["HostConfig"]["Privileged"]
+    assert not found["EffectiveCaps"]
+    mounts = {mount["Destination"].rstrip("/"): mount for mount in found["Mounts"]}
+    assert mounts["/etc/glance"]["RW"] is False
+    assert mounts["/var/lib/glance"]["Name"] == VOLUME
+    mode = (site.node / "glance-api" / "glance-api.conf").stat()
+    assert (mode.st_mode & 0o777, mode.st_uid) == (0o600, OWNER)
+
+
+def test_a_download_runs_across_a_reconfigure(site: Site, keystone: Keystone) -> None:
+    """Another weight and description are taken by SIGHUP: the same container, and the transfer keeps its process."""
+    token = keystone.token("admin")
+    data = os.urandom(32 << 20)
+
+    def call(method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
+        request = urllib.request.Request(
+            site.url + path, body, {"X-Auth-Token": token, "Content-Type": kind}, method=method
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            content: bytes = answer.read()
+        return content
+
+    made = json.loads(call("POST", "/v2/images", b'{"name": "slow", "disk_format": "raw", "container_format": "bare"}'))
+    call("PUT", f"/v2/images/{made['id']}/file", data, "application/octet-stream")
+    before = site.container()
+    result: list[str] = []
+    read: list[int] = []
+    begun = threading.Event()
+
+    def download() -> None:
+        request = urllib.request.Request(f"{site.url}/v2/images/{made['id']}/file", headers={"X-Auth-Token": token})
+        digest = hashlib.sha256()
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=120) as answer:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                read.append(len(block))
+                begun.set()
+                # more than sockets hold is still to come when the reconfigure has ended
+                if not done.wait(0.2) and sum(read) > len(data) // 2:
+                    done.wait(200)
+        result.append(digest.hexdigest())
+
+    done = threading.Event()
+    thread = threading.Thread(target=download)
+    thread.start()
+    assert begun.wait(30)
+    site.add("glance_store_descriptions: {file: Taken live}\n")
+    output = site.run("reconfigure", "--tags", "glance")
+    assert sum(read) < len(data), "it is still under way"
+    done.set()
+    thread.join(120)
+    assert changed(output) == 2, "the file and the container"
+    assert result == [hashlib.sha256(data).hexdigest()]
+    assert site.container() == before, "nothing was restarted"
+    shown = json.loads(call("GET", "/v2/info/stores"))["stores"]
+    assert [(store["id"], store["description"]) for store in shown] == [("file", "Taken live")]
+
+
+def test_a_configuration_that_is_refused_touches_nothing(site: Site) -> None:
+    before = site.container(), (site.node / "glance-api" / "glance-api.conf").read_bytes()
+    site.override("[DEFAULT]\ndelayed_delete = true\n[glance_store]\ndefault_backend = vsphere\n")
+    output = re.sub(r"\s+", " ", site.run("reconfigure", code=2))
+    assert "glance_backend_vmware" in output
+    assert "glance-api.conf:4" in output
+    assert (site.container(), (site.node / "glance-api" / "glance-api.conf").read_bytes()) == before
+
+
+def test_the_custom_directory_of_the_document(site: Site, tmp_path: Path) -> None:
+    """Owned as the document says (42424): it is handed to the right user, mounted, and the service uses it."""
+    directory = new_directory("glance_images")
+    os.chown(directory, 42424, 42424)
+    site.override(f"[glance_store]\ndefault_backend = file\nfilesystem_store_datadir = {directory}/\n")
+    before = site.container()
+    site.run("reconfigure", "--tags", "glance")
+    assert site.container()[0] != before[0], "a new mount takes a new container"
+    assert directory.stat().st_uid == OWNER
+    shown = site.shell("docker exec glance_api xloud-image stores check --config-dir /etc/glance --json")
+    assert json.loads(shown)[0]["ok"] is True
+    assert changed(site.run("reconfigure")) == 0
+    foreign = new_directory("foreign")
+    (foreign / "file").write_text("x")
+    site.override(f"[glance_store]\ndefault_backend = file\nfilesystem_store_datadir = {foreign}/\n")
+    output = re.sub(r"\s+", " ", site.run("reconfigure", code=2))
+    assert f"chown -R {OWNER}:{OWNER} {foreign}" in output
+    site.add("glance_datadir_is_mount: yes\n")
+    output = re.sub(r"\s+", " ", site.run("reconfigure", code=2))
+    assert "should be a mount and is none: nothing is written there" in output
+    site.override("")
+
+
+def test_two_operators_at_once(site: Site) -> None:
+    with (site.path / ".xavs-ansible.lock").open("a+") as file:
+        file.truncate(0)
+        file.write("deploy, process 1, user ann\n")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        output = site.run("deploy", code=1)
+    assert output.startswith("xavs-ansible: somebody else is at work on ")
+    assert "deploy, process 1, user ann" in output
+
+
+WRONG = {
+    ("deploy", "--tags", "nova"): (2, "'nova' is no tag that is deployed here"),
+    ("swim",): (2, "swim"),
+    ("deploy", "-i", "nowhere"): (1, "the inventory nowhere does not exist"),
+    ("destroy",): (1, "say --yes-i-really-really-mean-it"),
+    ("deploy", "-e", "glance_api_prot=1"): (2, "is 'glance_api_port' meant?"),
+}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_usage(site: Site, words: tuple[str, ...]) -> None:
+    code, text = WRONG[words]
+    assert text in re.sub(r"[\s│]+", " ", site.run(*words, code=code))
+
+
+def test_a_host_that_is_not_reachable(site: Site, tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts"
+    inventory.write_text("[glance-api]\naway ansible_host=127.0.0.1 ansible_port=1\n")
+    assert "UNREACHABLE!" in site.run("deploy", "-i", str(inventory), code=4)
+
+
+def test_stop_and_destroy(site: Site) -> None:
+    site.run("stop")
+    assert site.podman.inspect("glance_api")["State"]["Running"] is False
+    assert changed(site.run("stop")) == 0
+    assert changed(site.run("deploy")) > 0, "deploy starts it again"
+    site.run("destroy", "--yes-i-really-really-mean-it")
+    assert site.podman.run("ps", "-aq") == ""
+    assert VOLUME not in site.podman.run("volume", "ls", "-q").split()
+    assert not (site.node / "glance-api").exists()

@@ -1,0 +1,106 @@
+"""Podman with images and containers of the tests' own: another run of it, and the machine's, never see them.
+
+The base image is a Debian made by debootstrap once and kept in `.cache`, so that no registry is asked; the image of the
+service is built anew in each session from the sources, on layers that are kept.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.servers.place import ROOT, Missing, program
+from tests.servers.process import run
+
+BASE = "localhost/xloud-image-base:bookworm"
+SUITE = "bookworm"
+_DEBIAN = "python3,python3-venv,python3-rbd,python3-rados,qemu-utils"
+
+
+class Podman:
+    """`environment`: for every process that is to meet these containers. `docker` in its PATH is podman."""
+
+    def __init__(self) -> None:
+        self._kept = ROOT / ".cache" / "containers"
+        self.environment: dict[str, str] = {}
+        self._place: Path | None = None
+
+    def start(self) -> None:
+        """Settings only; the image is built by `image()`."""
+        if os.geteuid() != 0:
+            raise Missing("containers with a user of their own need root")
+        podman = program("podman", "podman")
+        # podman refuses long paths
+        self._place = Path(tempfile.mkdtemp(prefix="xi-", dir="/tmp"))
+        self._place.chmod(0o755)
+        self._kept.mkdir(parents=True, exist_ok=True)
+        (self._place / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self._kept}"\nrunroot = "{self._place / "run"}"\n'
+        )
+        # some machines allow no more open files, and their cgroups no other runtime
+        (self._place / "containers.conf").write_text(
+            '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]\n'
+            f'[engine]\nruntime = "runc"\nevents_logger = "file"\ntmp_dir = "{self._place / "libpod"}"\n'
+        )
+        program("runc", "runc")
+        (self._place / "bin").mkdir()
+        (self._place / "bin" / "docker").symlink_to(podman)
+        self.environment = {
+            "CONTAINERS_CONF": str(self._place / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self._place / "storage.conf"),
+            "PATH": f"{self._place / 'bin'}:{os.environ['PATH']}",
+        }
+        # a session that was killed may have left some
+        self.run("rm", "--all", "--force", "--time", "0")
+        self.run("volume", "rm", "--all", "--force")
+
+    def close(self) -> None:
+        """Remove containers and volumes; images and layers stay for the next session."""
+        if self._place is None:
+            return
+        self.run("rm", "--all", "--force", "--time", "0")
+        self.run("volume", "rm", "--all", "--force")
+        shutil.rmtree(self._place, ignore_errors=True)
+        self._place = None
+
+    def run(self, *words: str, seconds: float = 60) -> str:
+        """One command of podman; its output. Raises `Stuck` when it fails."""
+        return run([program("podman", "podman"), *words], environment=self.environment, seconds=seconds)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """A container as podman describes it."""
+        found: list[dict[str, Any]] = json.loads(self.run("container", "inspect", name))
+        return found[0]
+
+    def image(self) -> str:
+        """Build the image of the service from the sources; its name. The first time takes some minutes."""
+        if sys.version_info[:2] != (3, 11):
+            raise Missing("Python 3.11 is needed to fetch libraries for Debian's (bookworm)")
+        how = {"PYTHON": sys.executable}
+        there = subprocess.run(
+            [program("podman", "podman"), "image", "exists", BASE],
+            env={**os.environ, **self.environment}, check=False,
+        )  # fmt: skip
+        how |= {"BASE": BASE, "PACKAGES": ""} if there.returncode == 0 else {"ROOTFS": str(_debian())}
+        output = run([ROOT / "deploy" / "build-image"], environment={**self.environment, **how}, seconds=900)
+        return output.strip().splitlines()[-1].removeprefix("built ")
+
+
+def _debian() -> Path:
+    """A Debian with Python, made once from the mirror that this machine's apt knows."""
+    kept = ROOT / ".cache" / f"debian-{SUITE}"
+    if not (kept / "usr").is_dir():
+        fresh = kept.with_suffix(".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        listed = run(["apt-get", "indextargets", "--format", "$(CODENAME) $(COMPONENT) $(CREATED_BY) $(REPO_URI)"])
+        mirrors = [line.split()[3] for line in listed.splitlines() if line.split()[:3] == [SUITE, "main", "Packages"]]
+        if not mirrors:
+            raise Missing(f"apt of this machine knows no mirror of Debian {SUITE}")
+        words = [program("debootstrap", "debootstrap"), "--variant=minbase", f"--include={_DEBIAN}"]
+        run([*words, SUITE, fresh, mirrors[0]], seconds=900)
+        fresh.rename(kept)
+    return kept
