@@ -6,7 +6,7 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── BadRequest                   400
     ├── Unauthorized                 401
     ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
-    ├── NotFound                     404
+    ├── NotFound                     404   └── NoSuchImage
     ├── MethodNotAllowed             405
     ├── Conflict                     409   ├── Duplicate  ├── InUse
     ├── Gone                         410   └── WriteDisabled
@@ -14,9 +14,10 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── WrongMediaType               415   └── FormatRefused
     ├── BadRange                     416
     ├── HeaderTooLarge               431
-    ├── Unavailable                  503   ├── StoreUnavailable  ├── WriteDenied
+    ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
     │                                      ├── IdentityUnavailable  └── DatabaseUnavailable
-    ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported
+    ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
+    │                                      └── BlobChanged 503
     └── ConfigError                  exit 1, never an answer
 """
 
@@ -68,6 +69,13 @@ class NotFound(ImageServiceError):
     """Unknown, or invisible to the caller: the two are never told apart."""
 
     status = 404
+
+
+class NoSuchImage(NotFound):
+    """The one answer for images that do not exist and for those that the caller cannot see."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"No image with the id {image_id} was found.")
 
 
 class MethodNotAllowed(ImageServiceError):
@@ -147,6 +155,12 @@ class StoreUnavailable(Unavailable):
     """A store does not answer, or not in time."""
 
 
+class StoreRefused(StoreUnavailable):
+    """A store answers and does not let us in: a wrong password, a right that is missing. Asking again cannot help."""
+
+    temporary = False
+
+
 class WriteDenied(Unavailable):
     """A store refuses writing: permissions, a read-only mount, a missing directory."""
 
@@ -169,6 +183,12 @@ class BlobNotFound(BlobError):
     """A store has no data under this URL."""
 
 
+class BlobChanged(BlobError):
+    """The bytes under this URL are not those that the image was registered with; somebody has to look at them."""
+
+    status = 503
+
+
 class AlreadyExists(BlobError):
     """A store has data under this key already; it stays as it is."""
 
@@ -179,6 +199,13 @@ class Unsupported(BlobError):
     """A store cannot do this by design; its `can` flags said so."""
 
     status = 400
+
+
+class StillNeeded(BlobError):
+    """Deleted as far as clients can see; the bytes go later, when what depends on them (a clone) is gone. Whoever asked
+    for the deletion keeps it owed and asks again."""
+
+    status = 409
 
 
 class ConfigError(ImageServiceError):

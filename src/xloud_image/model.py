@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -47,6 +48,23 @@ class Location:
         """The store's id as the row has it; None for rows older than several stores."""
         store = self.metadata.get("store")
         return store if isinstance(store, str) else None
+
+
+def shown_url(url: str) -> str:
+    """A location's URL for those who may see locations: rows that older releases of the peer wrote for S3 and Swift
+    hold logins. Of S3 the rest is what newer releases write; elsewhere stars stand for the login. Again is the same."""
+    scheme, _, rest = url.partition("://")
+    kind = scheme.lower().partition("+")[0]
+    if kind in ("http", "https"):
+        authority = re.split("[/?#]", rest, maxsplit=1)[0]
+        start = authority.rfind("@") + 1
+    elif kind in ("s3", "swift") and scheme != "swift+config":
+        start = rest.rfind("@") + 1  # an old key may hold a slash or an @
+    else:
+        return url
+    if not start:
+        return url
+    return f"{scheme}://{'' if kind == 's3' else '***@'}{rest[start:]}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -36,9 +36,9 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
         "items": {
             "type": "object",
             "oneOf": [
-                {"properties": {"add": _PATH}, "required": ["add", "value"]},
-                {"properties": {"replace": _PATH}, "required": ["replace", "value"]},
-                {"properties": {"remove": _PATH}, "required": ["remove"]},
+                {"properties": {"add": _PATH, "replace": False, "remove": False}, "required": ["add", "value"]},
+                {"properties": {"replace": _PATH, "add": False, "remove": False}, "required": ["replace", "value"]},
+                {"properties": {"remove": _PATH, "add": False, "replace": False}, "required": ["remove"]},
             ],
         },
     },

@@ -57,7 +57,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ("DELETE", f"{_IMAGE}/members/{{member}}", images.remove_member),
     ("GET", f"{_IMAGE}/locations", locations.find),
     ("POST", f"{_IMAGE}/locations", locations.add),
-    ("GET", f"{_IMAGE}/tasks", info.not_offered),
+    ("GET", f"{_IMAGE}/tasks", info.tasks_of_image),
     ("DELETE", "/v2/stores/{store}/{image_id}", locations.delete_from_store),
     ("GET", "/v2/schemas/{name}", info.schema),
     ("GET", "/v2/info/stores", info.stores),
@@ -216,8 +216,7 @@ def _refuse(request: web.Request, known: web.HTTPException) -> None:
         raise MethodNotAllowed(f"{request.method} is not possible here, only {allowed}.", headers={"Allow": allowed})
     parts = request.path.split("/")
     if len(parts) > 2 and parts[2] in _NOT_OFFERED:
-        what = parts[2].replace("_", " ")
-        raise NotFound(f"The {what} calls of the Image API are not offered by this release (see GET /versions).")
+        raise info.not_offered(parts[2])
     raise NotFound("There is nothing under this path.")
 
 

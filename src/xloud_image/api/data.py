@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from xloud_image.api import receiving, sending
+from xloud_image.api import receiving, sending, wire
 from xloud_image.api.state import context, image_id, service
 from xloud_image.errors import BadRequest, NotFound, WrongMediaType
 from xloud_image.model import Image
-from xloud_image.services import data, lookup
+from xloud_image.services import advice, data, downloads, lookup
 
 OCTETS = "application/octet-stream"
 
@@ -28,7 +28,8 @@ async def upload(request: web.Request) -> web.Response:
         declared=receiving.declared_size(request),
         store_id=request.headers.get("X-Image-Meta-Store"),
     )
-    return web.Response(status=204, headers=_store_headers(image))
+    headers = _store_headers(image) | wire.warning(advice.of(service(request), image))
+    return web.Response(status=204, headers=headers)
 
 
 def _store_headers(image: Image) -> dict[str, str]:
@@ -40,7 +41,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304."""
     prefer = _preferred(request)
     span = sending.requested(request)
-    image = await data.downloadable(service(request), context(request), image_id(request), prefer=prefer)
+    image = await downloads.downloadable(service(request), context(request), image_id(request), prefer=prefer)
     if image.status in ("queued", "saving", "uploading", "importing", "killed") or not image.locations:
         return web.Response(status=204)
     headers = _headers(image)
@@ -51,7 +52,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         span = None
     if request.method == "HEAD" and image.size is not None:
         return _head(image.size, span, headers)
-    async with data.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
+    async with downloads.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         response.content_length = opened.length
         if span is not None:
@@ -63,7 +64,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _head(size: int, span: data.Span | None, headers: dict[str, str]) -> web.StreamResponse:
+def _head(size: int, span: downloads.Span | None, headers: dict[str, str]) -> web.StreamResponse:
     response = web.StreamResponse(headers=headers)
     response.content_length = size
     if span is not None:

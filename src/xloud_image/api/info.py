@@ -94,7 +94,13 @@ async def health(request: web.Request) -> web.Response:
     return web.Response(text="OK")
 
 
-async def not_offered(request: web.Request) -> web.Response:
-    """Calls of the Image API that this release has not: said plainly, with the code that clients know."""
-    what = request.path.split("/")[2].replace("_", " ")
-    raise NotFound(f"The {what} calls of the Image API are not offered by this release (see GET /versions).")
+def not_offered(what: str) -> NotFound:
+    """For calls of the Image API that this release has not: said plainly, with the code that clients know."""
+    return NotFound(
+        f"The {what.replace('_', ' ')} calls of the Image API are not offered by this release (see GET /versions)."
+    )
+
+
+async def tasks_of_image(request: web.Request) -> web.Response:
+    """GET /v2/images/{image_id}/tasks → 404: nothing here runs as a task."""
+    raise not_offered("tasks")

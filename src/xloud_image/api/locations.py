@@ -9,7 +9,7 @@ from aiohttp import web
 from xloud_image import schemas
 from xloud_image.api import wire
 from xloud_image.api.state import context, image_id, service, store_id
-from xloud_image.services import locations
+from xloud_image.services import advice, locations
 
 _NEW_LOCATION: Final = schemas.Shape(schemas.new_location())
 
@@ -19,8 +19,8 @@ async def add(request: web.Request) -> web.Response:
     body = await wire.body_object(request)
     _NEW_LOCATION.require(body)
     validation = body.get("validation_data") or {}
-    await locations.register(service(request), context(request), image_id(request), body["url"], validation)
-    return web.Response(status=202)
+    image = await locations.register(service(request), context(request), image_id(request), body["url"], validation)
+    return web.Response(status=202, headers=wire.warning(advice.of(service(request), image)))
 
 
 async def find(request: web.Request) -> web.Response:

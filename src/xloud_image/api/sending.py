@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from xloud_image.errors import BadRange, BadRequest, ImageServiceError
-from xloud_image.services.data import Download, Span
+from xloud_image.services.downloads import Download, Span
 from xloud_image.stores.base import FileRange
 
 log = structlog.get_logger(__name__)

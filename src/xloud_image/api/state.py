@@ -7,10 +7,9 @@ from typing import Final
 
 from aiohttp import web
 
-from xloud_image.errors import BadRequest, NotFound
+from xloud_image.errors import BadRequest, NoSuchImage, NotFound
 from xloud_image.identity import Identity
 from xloud_image.identity.context import Context
-from xloud_image.policy.images import no_such_image
 from xloud_image.services.service import Service
 
 SERVICE: Final = web.AppKey("service", Service)
@@ -51,7 +50,7 @@ def image_id(request: web.Request) -> str:
     """The image's id from the path; what cannot be an id is not found."""
     text = request.match_info["image_id"]
     if not _UUID.fullmatch(text):
-        raise no_such_image(text[:80])
+        raise NoSuchImage(text[:80])
     return text.lower()
 
 

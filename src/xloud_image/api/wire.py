@@ -18,9 +18,9 @@ from xloud_image.api import receiving
 from xloud_image.api.state import SERVICE
 from xloud_image.errors import BadRequest
 from xloud_image.identity.context import Context
-from xloud_image.model import Image, Location, Member
+from xloud_image.model import Image, Location, Member, shown_url
 from xloud_image.policy import images as rights
-from xloud_image.services import data
+from xloud_image.services import downloads, foreign
 from xloud_image.services.service import Service
 
 JSON: Final = "application/json"
@@ -50,6 +50,17 @@ async def body_object(request: web.Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")
     return value
+
+
+def warning(text: str | None) -> dict[str, str]:
+    """A sentence for whoever reads headers, beside an answer that says that all is well; none without a sentence.
+
+    `Warning` with code 299 (miscellaneous) is what other services say such things in, so that clients show it.
+    """
+    if text is None:
+        return {}
+    plain = text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
+    return {"Warning": f'299 - "{plain}"'}
 
 
 def moment(value: dt.datetime) -> str:
@@ -110,16 +121,16 @@ def _stores(service: Service, value: Image) -> dict[str, None]:
 
 
 def _expose(service: Service, value: Image, shown: dict[str, Any]) -> None:
-    ordered = [place for _, place in data.in_order(service, value)] if value.locations else []
+    ordered = [place for _, place in downloads.in_order(service, value)] if value.locations else []
     if service.settings.exposure.show_multiple_locations:
         shown["locations"] = [location(place) for place in ordered]
     if service.settings.exposure.show_image_direct_url and ordered:
-        shown["direct_url"] = ordered[0].url
+        shown["direct_url"] = shown_url(ordered[0].url)
 
 
 def location(value: Location) -> dict[str, Any]:
-    """One location."""
-    return {"url": value.url, "metadata": dict(value.metadata)}
+    """One location, without a login that its URL may hold."""
+    return {"url": shown_url(value.url), "metadata": foreign.without_notes(value.metadata)}
 
 
 def member(value: Member) -> dict[str, Any]:

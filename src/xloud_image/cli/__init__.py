@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__
-from xloud_image.cli import config, db, stores
+from xloud_image.cli import config, db, keystone, stores
 from xloud_image.cli.serve import serve
 from xloud_image.errors import ImageServiceError
 
@@ -27,6 +27,7 @@ app.command()(serve)
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(stores.app, name="stores")
+app.add_typer(keystone.app, name="keystone")
 
 
 def _version(asked: bool) -> None:
@@ -61,6 +62,9 @@ def _all(
 
 def main() -> None:
     """Run the command line of this process; never returns."""
+    # A library (stevedore) keeps a list of what is installed in the home folder. A service writes nothing there; a
+    # place that can hold no file is the library's only switch.
+    os.environ.setdefault("XDG_CACHE_HOME", os.devnull)
     try:
         app(prog_name="xloud-image")
     except ImageServiceError as error:

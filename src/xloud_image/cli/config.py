@@ -1,10 +1,15 @@
 """`xloud-image config …`: what a configuration means."""
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
+
+if TYPE_CHECKING:
+    from xloud_image.deploy.problems import Level, Problems
 
 app = typer.Typer(no_args_is_help=True, help="What the configuration means.")
 
@@ -45,3 +50,71 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
             for note in notes:
                 typer.echo(f"#   {note.kind}: {note}")
     raise typer.Exit(1 if loaded.refusals else 0)
+
+
+@app.command()
+def render(
+    globals_: Annotated[Path, typer.Option("--globals", metavar="FILE", help="globals.yml; globals.d beside it too.")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Where the files go; without it nothing is written.")
+    ] = None,
+    passwords: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Passwords; by default passwords.yml beside the globals. Made when missing."),
+    ] = None,
+    overrides: Annotated[
+        Path | None,
+        typer.Option(metavar="DIRECTORY", help="Override directory; by default config/ beside the globals."),
+    ] = None,
+    hostname: Annotated[str, typer.Option(help="The node whose override folder glance/HOSTNAME/ is read too.")] = "",
+    extra: Annotated[
+        list[str] | None, typer.Option("-e", "--extra", metavar="NAME=VALUE", help="Wins over all files; or @FILE.")
+    ] = None,
+    address: Annotated[str, typer.Option(help="Address of the node, when the globals name none.")] = "",
+    node_address: Annotated[
+        str, typer.Option(help="Address that this node listens on, when the globals name none; else --address.")
+    ] = "",
+    preview: Annotated[bool, typer.Option("--preview", help="Do not keep passwords that are made.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show where each line comes from; secrets masked.")
+    ] = False,
+) -> None:
+    """Make the files of a node from globals: glance-api.conf, what belongs beside it, and deployment.json.
+
+    This is what `xavs-ansible` does on the control host. Everything that is wrong in what was given is told in one run,
+    with file and line, before anything is written; the files are read as the service will read them. Files that are the
+    same already are left alone. Exit code 1 when something is wrong.
+
+        xloud-image config render --globals /etc/xavs/globals.yml --explain
+
+        xloud-image config render --globals globals.yml --overrides config --output /tmp/glance
+    """
+    from xloud_image.deploy import explaining, rendering
+    from xloud_image.deploy import extra as extras
+    from xloud_image.deploy.problems import Problems
+
+    found = Problems()
+    more = extras.read(extra or (), found)
+    found.stop()
+    done = rendering.render(rendering.Inputs(globals_, passwords, overrides, more, hostname, address, node_address))
+    if explain:
+        typer.echo(explaining.explain(done))
+    _tell(done.problems)
+    if output is None:
+        if not explain:
+            typer.echo("Nothing is wrong. Nothing was written: name a directory with --output.")
+        return
+    changed = rendering.write(done, output, keep_passwords=not preview)
+    if done.passwords.made and not preview:
+        typer.echo(f"made in {done.passwords.path}: {', '.join(done.passwords.made)}")
+    for path in changed:
+        typer.echo(f"{'written' if path.exists() else 'removed'}: {path}")
+    if not changed:
+        typer.echo(f"{output} is as it should be already.")
+
+
+def _tell(problems: "Problems") -> None:
+    levels: tuple[Level, ...] = ("warning", "note")
+    for level in levels:
+        for problem in problems.of(level):
+            typer.echo(f"{level}: {problem}", err=True)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +28,30 @@ def _database(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "D
         ready.make_embedded_state(loaded.settings)
     ready.sqlite_place(loaded.settings)
     return loaded.settings.database
+
+
+@app.command()
+def create(
+    administrator: Annotated[str, typer.Option(help="Who may make databases and users on the server.")] = "root",
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Make the empty database and its user on MySQL or MariaDB, when they are not there; may be repeated.
+
+    The administrator's password is read from XLOUD_IMAGE_ADMIN_PASSWORD; it is not needed when the service's own
+    account works already. Each line that begins with "changed:" tells what was done.
+
+        xloud-image db create --config-dir /etc/glance
+    """
+    from xloud_image.db import creation
+
+    settings = _database(config_file, config_dir)
+    password = os.environ.get("XLOUD_IMAGE_ADMIN_PASSWORD", "")
+    done = asyncio.run(creation.create(settings, administrator, password))
+    for line in done:
+        typer.echo(f"changed: {line}")
+    if not done:
+        typer.echo("Everything was there.")
 
 
 @app.command()

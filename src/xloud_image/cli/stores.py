@@ -78,7 +78,9 @@ def check(
     """Try every store at once: reachable, authorised, writable, free space.
 
     This is the test of a new backend, instead of uploading something to see where it ends up. Exit code 1 when a store
-    cannot be used. --json prints a list of objects with store, type, ok, detail, free (bytes) and timings (seconds).
+    cannot be used. --json prints a list of objects with store, type, ok, detail, reachable, authorised, writable (null:
+    not found out), reserved, free (bytes), facts (pool, bucket, …) and timings (seconds; check is the latency). A store
+    that never takes data is fine and not writable. The service's own stores stand apart.
 
         xloud-image stores check --deep
 
@@ -91,8 +93,35 @@ def check(
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
     else:
-        _table(("store", "type", "usable", "free", "seconds", "detail"), [_row(result) for result in results])
+        titles = ("store", "type", "usable", "reachable", "authorised", "writable", "free", "seconds", "detail")
+        _table(titles, [_row(result) for result in results if not result.reserved])
+        reserved = [_row(result) for result in results if result.reserved]
+        if reserved:
+            typer.echo("\nThe service's own:")
+            _table(titles, reserved)
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
+
+
+@app.command()
+def contents(
+    store: Annotated[str, typer.Argument(help="The id of a store.")],
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 50,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 30.0,
+) -> None:
+    """Print what lies in a store: the keys of its data, mostly ids of images. The database is not asked.
+
+    This is `rbd ls images`, a listing of the bucket, of the container, of the directory.
+
+        xloud-image stores contents rbd --limit 10
+    """
+    from xloud_image.services import store_check
+
+    loaded = _loaded(config_file, config_dir)
+    found = asyncio.run(store_check.keys(loaded.settings, store, limit=limit, timeout=timeout))
+    typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found), nl=as_json or bool(found))
 
 
 @app.command()
@@ -141,7 +170,12 @@ def _debt(claim: "Claim") -> dict[str, Any]:
 def _row(result: "Result") -> tuple[str, ...]:
     free = "" if result.free is None else f"{result.free / 2**30:.1f} GiB"
     seconds = ", ".join(f"{name} {value:.3f}" for name, value in result.timings.items())
-    return (result.store, result.type, "yes" if result.ok else "NO", free, seconds, result.detail)
+    words = {True: "yes", False: "NO", None: "?"}
+    writable = "read-only" if result.ok and not result.writable else words[result.writable]
+    states = (words[result.ok], words[result.reachable], words[result.authorised], writable)
+    facts = ", ".join(f"{name} {value}" for name, value in result.facts.items() if value not in (None, "", [], {}))
+    detail = f"{result.detail} ({facts})" if result.ok and facts else result.detail
+    return (result.store, result.type, *states, free, seconds, detail)
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

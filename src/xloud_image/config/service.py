@@ -106,6 +106,7 @@ def rest(values: Values) -> dict[str, Any]:
         "log_file": _log_file(values),
         "log_json": values.get("xloud", "log_json") or values.get("DEFAULT", "use_json"),
         "default_log_levels": tuple(values.get("DEFAULT", "default_log_levels")),
+        "store_answer_time": values.get("xloud", "store_answer_time"),
         "reaper_interval": values.get("xloud", "reaper_interval"),
         "lease_time": values.get("xloud", "lease_time"),
     }

@@ -190,5 +190,6 @@ class Settings:
     log_file: str | None = None
     log_json: bool = False
     default_log_levels: tuple[str, ...] = ()
+    store_answer_time: int = 60  # seconds for an answer of a store, and for the first byte of a read
     reaper_interval: int = 30  # seconds between two looks at expired claims
     lease_time: int = 60  # seconds a claim lives without renewal

@@ -12,8 +12,6 @@ from oslo_config import cfg
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What this release can open. A type that is known but missing here is refused by name.
-BUILT: Final = frozenset({"file", "memory"})
 # These never take data.
 READ_ONLY: Final = frozenset({"http"})
 # Other names for a type that stand in old files: URI schemes.
@@ -56,7 +54,7 @@ _FILE = [
         "filesystem_store_timeout",
         default=0,
         min=0,
-        help="Seconds until a call on a hung mount fails; 0: never.",
+        help="Seconds that one step of a call may take on a hung mount; 0: ten minutes.",
     ),
     cfg.IntOpt("filesystem_store_thread_pool_size", default=10, min=1, help="Threads for calls under that timeout."),
     cfg.IntOpt(
@@ -189,7 +187,8 @@ _HTTP = [
     # Upstream's default is True: TLS not verified. Ours verifies, and the loader says so.
     cfg.BoolOpt("https_insecure", default=False, help="Do not verify TLS."),
     cfg.StrOpt("https_ca_certificates_file", help="CA file; wins over https_insecure."),
-    cfg.DictOpt("http_proxy_information", default={}, help="scheme:proxy pairs."),
+    # secret: a proxy's name and password may be in it
+    cfg.DictOpt("http_proxy_information", default={}, secret=True, help="scheme:proxy pairs."),
 ]
 
 OPTIONS: Final[Mapping[str, list[cfg.Opt]]] = {

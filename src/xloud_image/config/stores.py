@@ -19,15 +19,26 @@ from xloud_image.config import store_options
 from xloud_image.config.notes import Kind
 from xloud_image.config.options import table
 from xloud_image.config.settings import StoreSettings
-from xloud_image.config.store_options import BUILT, COMMON, OPTIONS, READ_ONLY, RESERVED, type_of
+from xloud_image.config.store_options import COMMON, OPTIONS, READ_ONLY, RESERVED, type_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from oslo_config import cfg
 
     from xloud_image.config.values import Values
 
 GLOBAL: Final = "glance_store"
 FALLBACK: Final = "backend_defaults"
+# a service account of a cinder store: all of these or none; where Keystone is may be told alone, for the catalogue
+_IDENTITY: Final = "cinder_store_auth_address"
+_ACCOUNT: Final = (
+    _IDENTITY,
+    "cinder_store_user_name",
+    "cinder_store_password",
+    "cinder_store_project_name",
+)
+_PLACEHOLDER: Final = re.compile(r"<[A-Za-z][A-Za-z _-]*>")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -37,7 +48,6 @@ class Stores:
     def __init__(self, values: Values) -> None:
         """Registers the options of stores with `values` and tells it every guess."""
         self._values = values
-        self._not_built: set[str] = set()
         for options in OPTIONS.values():
             values.register(GLOBAL, options)
             values.register(FALLBACK, options)
@@ -87,19 +97,11 @@ class Stores:
         type_ = type_of(name)
         if type_ is None:
             near = difflib.get_close_matches(name.lower(), [*OPTIONS, *store_options.ALIASES], 1)
-            hint = f"; is '{type_of(near[0])}' meant?" if near else f"; types are {', '.join(sorted(BUILT))}"
+            hint = f"; is '{type_of(near[0])}' meant?" if near else f"; types are {', '.join(sorted(OPTIONS))}"
             self._refuse(f"'{name}' is no type of store{hint}", group, option)
             return None
         if type_ != name:
             self._guess(f"'{name}' is taken as the type {type_}", group, option)
-        if type_ not in BUILT:
-            self._not_built.add(type_)
-            self._refuse(
-                f"stores of type {type_} are not built in this release (built: {', '.join(sorted(BUILT))})",
-                group,
-                option,
-            )
-            return None
         if type_ == "memory":
             self._values.note("warning", Kind.GUESS, "a store of type memory loses everything on stop", group, option)
         return type_
@@ -143,28 +145,44 @@ class Stores:
             return ""
         if name in ids:
             return name
-        of_type = [store.id for store in self.settings if not store.reserved and store.type == type_of(name)]
+        type_ = type_of(name)
+        of_type = [store.id for store in self.settings if not store.reserved and store.type == type_]
         if len(of_type) == 1:
             self._guess(f"'{name}' is no store id; taken as the store '{of_type[0]}'", GLOBAL, "default_backend")
             return of_type[0]
         if ids:
             near = difflib.get_close_matches(name, ids, 1)
             hint = f"is '{near[0]}' meant?" if near else f"the stores are {', '.join(ids)}"
+            if type_ and not of_type:
+                pairs = ", ".join(f"{store.id}:{store.type}" for store in self.settings if not store.reserved)
+                hint = f"to have one of this type write [DEFAULT] enabled_backends = {pairs}, {type_}:{type_}"
             self._refuse(f"'{name}' is no store of enabled_backends; {hint}", GLOBAL, "default_backend")
         return ""
 
     def _default_of_single(self) -> str:
-        for option in ("default_backend", "default_store"):
-            if self._values.is_set(GLOBAL, option):
-                type_ = type_of(self._values.get(GLOBAL, option)) or ""
-                return type_ if any(store.id == type_ for store in self.settings) else ""
-        writable = [store.id for store in self.settings if not store.reserved and store.type not in READ_ONLY]
+        ids = [store.id for store in self.settings if not store.reserved]
+        writable = [id_ for id_ in ids if id_ not in READ_ONLY]
+        named = [
+            type_of(self._values.get(GLOBAL, option)) or ""
+            for option in ("default_backend", "default_store")
+            if self._values.is_set(GLOBAL, option)
+        ]
+        if named and named[0] in READ_ONLY and named[0] in ids:
+            # it can be read from all the same; data goes where else it can
+            others = [name for name in named if name in writable] or writable
+            if len(others) == 1:
+                text = f"'{named[0]}' takes no data: the default is '{others[0]}', '{named[0]}' is for reading"
+                option = "default_backend" if self._values.is_set(GLOBAL, "default_backend") else "default_store"
+                self._guess(text, GLOBAL, option)
+                return others[0]
+        if named:
+            return named[0] if named[0] in ids else ""
         if "file" in writable:
             return "file"
         if len(writable) > 1:
             self._refuse(f"default_store is missing; name one of {', '.join(writable)}", GLOBAL, "stores")
             return ""
-        return next(iter(writable or (store.id for store in self.settings if not store.reserved)), "")
+        return next(iter(writable or ids), "")
 
     def _warn_about_default(self) -> None:
         default = next((store for store in self.settings if store.id == self.default), None)
@@ -172,9 +190,12 @@ class Stores:
             self._values.note(
                 "warning",
                 Kind.GUESS,
-                f"the default store '{default.id}' never takes data: every upload that names no store gets 410",
+                f"the default store '{default.id}' never takes data: every upload that names no store gets 410; images "
+                "come into it by registering a URL (POST /v2/images/ID/locations)",
                 GLOBAL,
-                "default_backend",
+                "default_store"
+                if self._values.is_set(GLOBAL, "default_store") and not self.multi
+                else "default_backend",
             )
 
     def _store(self, id_: str, type_: str) -> StoreSettings:
@@ -183,7 +204,19 @@ class Stores:
         options = {opt.dest: self._option(id_, type_, opt) for opt in opts}
         for opt in opts:
             if opt.required and not options[opt.dest]:
-                self._refuse("is missing; this type of store cannot do without it", id_, opt.dest)
+                self._refuse(
+                    "is missing; this type of store cannot do without it", self._place(id_, opt.dest), opt.dest
+                )
+            if any(_PLACEHOLDER.fullmatch(text) for text in _texts(options[opt.dest])):
+                text = "is a placeholder of a guide, in angle brackets; write the real value"
+                self._values.note("warning", Kind.GUESS, text, self._place(id_, opt.dest), opt.dest)
+        if type_ == "http" and not any(
+            self._values.is_set(group, "https_insecure") for group in (id_, GLOBAL, FALLBACK)
+        ):
+            text = "is not set: certificates are verified (Glance does not verify them unless told to)"
+            self._guess(text, self._place(id_, "https_insecure"), "https_insecure")
+        if type_ == "cinder":
+            options |= self._volume_account(id_, options)
         common = {opt.dest: self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON}
         return StoreSettings(
             id=id_,
@@ -192,6 +225,35 @@ class Stores:
             weight=common["weight"],
             options=options,
         )
+
+    def _place(self, id_: str, name: str) -> str:
+        """The section where the operator wrote this option of the store, or would write it; for notes."""
+        if self._values.is_set(id_, name):
+            return id_
+        return GLOBAL if not self.multi or self._values.is_set(GLOBAL, name) else id_
+
+    def _volume_account(self, id_: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a cinder store's service account has to be filled in. The peer ignores an account that is not whole
+        and takes each caller's own token; here that is never done without a word."""
+        given = [name for name in _ACCOUNT if options[name] and name != _IDENTITY]
+        missing = [name for name in _ACCOUNT if not options[name]]
+        by_credential = options["cinder_store_application_credential_id"]
+        if by_credential or not given or not missing:
+            return {}
+        own = {name: self._values.get("keystone_authtoken", name) for name in ("username", "project_name", "password")}
+        same = (options["cinder_store_user_name"], options["cinder_store_project_name"])
+        if missing == ["cinder_store_password"] and own["password"] and same == (own["username"], own["project_name"]):
+            text = f"is not set: that of [keystone_authtoken] is used, which names the same user '{own['username']}'"
+            self._guess(text, self._place(id_, missing[0]), missing[0])
+            return {"cinder_store_password": own["password"]}
+        for name in missing:
+            self._refuse(
+                f"is missing: with {', '.join(given)} this store works under an account of its own, which needs it; "
+                f"set it, or remove {'this one' if len(given) == 1 else 'these'} to work under each caller's account",
+                self._place(id_, name),
+                name,
+            )
+        return {}
 
     def _option(self, id_: str, type_: str, opt: cfg.Opt) -> Any:
         """The value of one option by the order at the top of this file."""
@@ -262,7 +324,7 @@ class Stores:
         """Options for types that no store has, and sections of stores that are not enabled."""
         ids = {store.id.lower() for store in self.settings}
         by_name = {opt.dest: type_ for type_, opts in OPTIONS.items() for opt in opts}
-        unused = {type_ for type_ in OPTIONS if type_ not in self._types and type_ not in self._not_built}
+        unused = {type_ for type_ in OPTIONS if type_ not in self._types}
         asked = (self._values.get("DEFAULT", "enabled_backends") or "").replace(" ", "")
         for group in (GLOBAL, FALLBACK):
             lost = sorted(
@@ -291,3 +353,7 @@ class Stores:
 def _plain(value: Any) -> Any:
     """For comparing: `/images/` and `/images` are one directory."""
     return value.rstrip("/") if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]

@@ -12,13 +12,10 @@ from typing import Any, Final
 
 import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
-from xloud_image.db.tables import image_locations, image_members, image_properties, image_tags
+from xloud_image.db.tables import image_locations, image_properties, image_tags
 from xloud_image.errors import Conflict
 from xloud_image.model import Image, Location
 
@@ -29,6 +26,17 @@ SOURCES: Final = (
     (TAG, "image_tags", "value", "NULL", "NULL", "id"),
     (LOCATION, "image_locations", "status", "value", "meta_data", "id"),
 )
+# a property overwrites the row of its name, also a deleted one
+_CONFLICT: Final = (
+    "ON CONFLICT (image_id, name) DO UPDATE SET"
+    " value = excluded.value, updated_at = excluded.updated_at, deleted = false, deleted_at = NULL"
+)
+_TAKEN: Final[Mapping[sql.Engine, str]] = {
+    "sqlite": _CONFLICT,
+    "postgresql": _CONFLICT,
+    "mysql": "ON DUPLICATE KEY UPDATE name = VALUES(name), value = VALUES(value), updated_at = VALUES(updated_at),"
+    " deleted = false, deleted_at = NULL",
+}
 
 
 class Details:
@@ -124,18 +132,8 @@ async def _write_properties(
     if gone:
         await _remove(conn, image_properties, image_properties.c.id.in_(gone), now)
     if put:
-        rows = [
-            {
-                "image_id": image_id,
-                "name": name,
-                "value": value,
-                "created_at": now,
-                "updated_at": now,
-                "deleted": False,
-            }
-            for name, value in put.items()
-        ]
-        await conn.execute(_put_properties(sql.engine_of(conn), rows))
+        rows = [{"image_id": image_id, "name": name, "value": value, **_new(now)} for name, value in put.items()]
+        await sql.insert(conn, "image_properties", rows, _TAKEN[sql.engine_of(conn)])
         if conn.dialect.name in ("mysql", "mariadb") and any(name not in old.properties for name in put):
             text = sql.Text("mysql")
             found = await sql.fetch(
@@ -148,49 +146,13 @@ async def _write_properties(
     return bool(gone or put)
 
 
-def _put_properties(engine: sql.Engine, rows: list[dict[str, Any]]) -> sa.Insert:
-    """Insert, or overwrite the row of that name, also a deleted one."""
-    if engine == "mysql":
-        mysql = mysql_insert(image_properties).values(rows)
-        return mysql.on_duplicate_key_update(
-            name=mysql.inserted.name,
-            value=mysql.inserted.value,
-            updated_at=mysql.inserted.updated_at,
-            deleted=False,
-            deleted_at=None,
-        )
-    other = (sqlite_insert if engine == "sqlite" else postgresql_insert)(image_properties).values(rows)
-    return other.on_conflict_do_update(
-        index_elements=["image_id", "name"],
-        set_={
-            "value": other.excluded.value,
-            "updated_at": other.excluded.updated_at,
-            "deleted": False,
-            "deleted_at": None,
-        },
-    )
-
-
 async def _write_tags(conn: AsyncConnection, image_id: str, old: Details, new: set[str], now: dt.datetime) -> bool:
     gone = [number for tag, number in old.tag_rows if tag not in new]
     put = sorted(new.difference(old.tags))
     if gone:
         await _remove(conn, image_tags, image_tags.c.id.in_(gone), now)
     if put:
-        await conn.execute(
-            image_tags.insert().values(
-                [
-                    {
-                        "image_id": image_id,
-                        "value": tag,
-                        "created_at": now,
-                        "updated_at": now,
-                        "deleted": False,
-                    }
-                    for tag in put
-                ]
-            )
-        )
+        await sql.insert(conn, "image_tags", [{"image_id": image_id, "value": tag, **_new(now)} for tag in put])
     return bool(gone or put)
 
 
@@ -205,38 +167,21 @@ async def _write_locations(
     if gone:
         await _remove(conn, image_locations, image_locations.c.id.in_(gone), now)
     for location in other:
-        await conn.execute(
-            image_locations.update()
-            .where(image_locations.c.id == location.id)
-            .values(
-                value=location.url,
-                meta_data=_metadata_text(location),
-                status=location.status,
-                updated_at=now,
-            )
-        )
+        await sql.update(conn, "image_locations", {**_columns(location), "updated_at": now}, id=location.id)
     if put:
-        await conn.execute(
-            image_locations.insert().values(
-                [
-                    {
-                        "image_id": image_id,
-                        "value": location.url,
-                        "meta_data": _metadata_text(location),
-                        "status": location.status,
-                        "created_at": now,
-                        "updated_at": now,
-                        "deleted": False,
-                    }
-                    for location in put
-                ]
-            )
-        )
+        rows = [{"image_id": image_id, **_columns(location), **_new(now)} for location in put]
+        await sql.insert(conn, "image_locations", rows)
     return bool(gone or put or other)
 
 
-def _metadata_text(location: Location) -> str:
-    return orjson.dumps(dict(location.metadata)).decode()
+def _columns(location: Location) -> dict[str, Any]:
+    metadata = orjson.dumps(dict(location.metadata)).decode()
+    return {"value": location.url, "meta_data": metadata, "status": location.status}
+
+
+def _new(now: dt.datetime) -> dict[str, Any]:
+    """What every new row of a detail has."""
+    return {"created_at": now, "updated_at": now, "deleted": False}
 
 
 async def _remove(conn: AsyncConnection, table: sa.Table, which: sa.ColumnElement[bool], now: dt.datetime) -> None:
@@ -245,13 +190,12 @@ async def _remove(conn: AsyncConnection, table: sa.Table, which: sa.ColumnElemen
 
 async def remove_all(conn: AsyncConnection, image_id: str, now: dt.datetime, *, known: Image | None = None) -> None:
     """Soft-delete all rows of an image in the four tables; `known`, as just locked, tells which have none."""
-    tables = [image_members]
     for table, there in (
-        (image_properties, known is None or known.properties),
-        (image_tags, known is None or known.tags),
-        (image_locations, known is None or known.locations),
+        ("image_members", True),
+        ("image_properties", known is None or known.properties),
+        ("image_tags", known is None or known.tags),
+        ("image_locations", known is None or known.locations),
     ):
         if there:
-            tables.append(table)
-    for table in tables:
-        await _remove(conn, table, sa.and_(table.c.image_id == image_id, table.c.deleted == sa.false()), now)
+            gone = {"deleted": True, "deleted_at": now, "updated_at": now}
+            await sql.update(conn, table, gone, image_id=image_id, deleted=False)

@@ -17,7 +17,7 @@ from xloud_image.db import details, sql
 from xloud_image.db.details import Details
 from xloud_image.db.failures import Meaning, meaning
 from xloud_image.db.tables import images
-from xloud_image.errors import Duplicate, NotFound
+from xloud_image.errors import Duplicate, NoSuchImage, NotFound
 from xloud_image.model import Image, utcnow
 
 # the columns that `change` may write
@@ -101,8 +101,8 @@ async def create(conn: AsyncConnection, image: Image) -> Image:
     image = image.replace(created_at=now, updated_at=now, tags=tuple(sorted(set(image.tags))))
     values = {name: getattr(image, name) for name in ROW}
     try:
-        await conn.execute(images.insert(), values | {"deleted": False})
-    except sa.exc.IntegrityError as error:
+        await sql.insert(conn, "images", [values | {"deleted": False}])
+    except Exception as error:
         if meaning(error) is not Meaning.TAKEN:
             raise
         raise Duplicate(f"Image ID {image.id} already exists!") from error
@@ -130,12 +130,12 @@ async def change(
     differs = await details.write(conn, image_id, found, new, now)
     if not columns and not differs:
         return old
-    await conn.execute(_row(image_id).values(updated_at=now, **columns))
-    if differs:
+    await sql.update(conn, "images", {"updated_at": now, **columns}, id=image_id)
+    if new.locations != old.locations:  # new ones have numbers now
         again = await _load(conn, image_id, project, hidden=False)
         assert again is not None
         return again[0]
-    return old.replace(updated_at=now, **columns)
+    return old.replace(updated_at=now, properties=new.properties, tags=tuple(sorted(set(new.tags))), **columns)
 
 
 async def hide(
@@ -153,7 +153,8 @@ async def hide(
     if step is not None:
         step(old)
     now = details.kept(conn, utcnow())
-    await conn.execute(_row(image_id).values(status="deleted", deleted=True, deleted_at=now, updated_at=now))
+    gone = {"status": "deleted", "deleted": True, "deleted_at": now, "updated_at": now}
+    await sql.update(conn, "images", gone, id=image_id)
     return old
 
 
@@ -183,9 +184,5 @@ async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> 
         await sql.fetch(conn, f"SELECT 1 FROM images WHERE id = {text.bind(image_id)} FOR UPDATE", text.values)  # noqa: S608
     found = await _load(conn, image_id, project, hidden=False)
     if found is None:
-        raise NotFound(f"No image found with ID {image_id}")
+        raise NoSuchImage(image_id)
     return found
-
-
-def _row(image_id: str) -> sa.Update:
-    return images.update().where(images.c.id == image_id)

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 # characters of a property's value in the index; the query names the same number. PostgreSQL refuses longer keys
 # altogether, MySQL wants a prefix
 VALUE_PREFIX: Final = 80
+# characters of a URL in the index on MySQL: the parts that differ come late
+URL_PREFIX: Final = 191
 # named by lists on MySQL
 SEEN: Final = "xloud_ix_images_seen"
 OWNED: Final = "xloud_ix_images_owned"
@@ -18,12 +20,13 @@ OWNED: Final = "xloud_ix_images_owned"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Index:
-    """One index: its columns as SQL; on MySQL other words if the prefix needs them."""
+    """One index: its columns as SQL; on MySQL other words if the prefix needs them; on PostgreSQL, if keys are long."""
 
     name: str
     table: str
     columns: str
     mysql: str | None = None
+    postgresql: str | None = None
 
 
 FIRST: Final = (
@@ -42,7 +45,17 @@ FIRST: Final = (
         f"name, value({VALUE_PREFIX}), image_id",
     ),
 )
-ALL: Final = FIRST
+SECOND: Final = (
+    # who else names this URL. PostgreSQL: of any length, hence by its hash
+    Index(
+        "xloud_ix_locations_value",
+        "image_locations",
+        "(value)",
+        f"(value({URL_PREFIX}))",
+        "USING hash (value)",
+    ),
+)
+ALL: Final = (*FIRST, *SECOND)
 
 
 def create(bind: sa.Connection, wanted: Iterable[Index]) -> None:
@@ -54,9 +67,12 @@ def create(bind: sa.Connection, wanted: Iterable[Index]) -> None:
             bind.exec_driver_sql(f"DROP INDEX {index.name}")
         elif index.name in there:
             continue
-        columns = index.mysql if index.mysql and bind.dialect.name in ("mysql", "mariadb") else index.columns
+        own = {"mysql": index.mysql, "mariadb": index.mysql, "postgresql": index.postgresql}.get(bind.dialect.name)
+        columns = own or index.columns
+        if not columns.startswith(("(", "USING")):
+            columns = f"({columns})"
         how = "CONCURRENTLY " if postgresql else ""  # MySQL does so by itself
-        bind.exec_driver_sql(f"CREATE INDEX {how}{index.name} ON {index.table} ({columns})")
+        bind.exec_driver_sql(f"CREATE INDEX {how}{index.name} ON {index.table} {columns}")
         if bind.dialect.name == "sqlite":
             continue
         analyze = "ANALYZE" if postgresql else "ANALYZE TABLE"

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image.db import sql
 from xloud_image.db.details import kept
 from xloud_image.db.tables import image_members, images
-from xloud_image.errors import Duplicate, NotFound
+from xloud_image.errors import Duplicate, NoSuchImage, NotFound
 from xloud_image.model import Member, utcnow
 
 _SECOND: Final = dt.timedelta(seconds=1)
@@ -111,7 +111,7 @@ async def _lock(conn: AsyncConnection, image_id: str) -> None:
         text.values,
     )
     if not rows:
-        raise NotFound(f"No image found with ID {image_id}")
+        raise NoSuchImage(image_id)
 
 
 def _live(image_id: str, member: str) -> sa.Update:

@@ -1,13 +1,14 @@
-"""Reads as SQL text, run straight on the driver. Knows placeholders and value forms of the engines, no table.
+"""SQL text run straight on the driver: all reads, and the writes that every request makes. Knows placeholders and value
+forms of the engines, no table.
 
-Why not SQLAlchemy's cursors for reads: a GET costs a third of the CPU this way (docs/architecture.md has the figures).
+Why not SQLAlchemy's statements here: a GET costs a third of the CPU this way (docs/architecture.md has the figures).
 The text is put together only from constants of this package; every value goes through `bind`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -53,7 +54,7 @@ class Text:
 
 
 async def fetch(conn: AsyncConnection, sql: str, values: Sequence[Any] = ()) -> Rows:
-    """All rows of one read. Driver errors pass; `engine.Database` translates them."""
+    """All rows of one statement. Driver errors pass; `engine.Database` translates them."""
     sync = conn.sync_connection
     assert sync is not None
     driver: Any = sync.connection.driver_connection
@@ -72,6 +73,21 @@ async def fetch(conn: AsyncConnection, sql: str, values: Sequence[Any] = ()) -> 
             # cancelled in the middle of an answer: what is left on the wire must not be taken for the next one
             await conn.invalidate()
         raise
+
+
+async def insert(conn: AsyncConnection, table: str, rows: Sequence[Mapping[str, Any]], conflict: str = "") -> None:
+    """Insert rows that all have the same columns; `conflict`: what follows the values. Driver errors pass."""
+    text = Text(engine_of(conn))
+    places = ", ".join([f"({', '.join([text.bind(value) for value in row.values()])})" for row in rows])
+    await fetch(conn, f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES {places} {conflict}", text.values)  # noqa: S608 - constants
+
+
+async def update(conn: AsyncConnection, table: str, values: Mapping[str, Any], **where: Any) -> None:
+    """Set these columns in the rows whose columns equal all of `where`. Driver errors pass."""
+    text = Text(engine_of(conn))
+    news = ", ".join([f"{name} = {text.bind(value)}" for name, value in values.items()])
+    olds = " AND ".join([f"{name} = {text.bind(value)}" for name, value in where.items()])
+    await fetch(conn, f"UPDATE {table} SET {news} WHERE {olds}", text.values)  # noqa: S608 - constants
 
 
 def instant(value: Any) -> dt.datetime | None:

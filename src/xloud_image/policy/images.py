@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xloud_image.errors import Forbidden, NotFound
+from xloud_image.errors import Forbidden, NoSuchImage, NotFound
 
 if TYPE_CHECKING:
     from xloud_image.model import Image, Member
@@ -102,16 +102,11 @@ def require_see(policy: Policy, ctx: Caller, image: Image) -> None:
     from him, and he should learn why nothing works.
     """
     if not may_see(ctx, image):
-        raise no_such_image(image.id)
+        raise NoSuchImage(image.id)
     if not policy.allows(ctx, "get_image", image_target(image, ctx)):
         if ctx.is_admin:
             raise Forbidden(policy.refusal(ctx, "get_image"))
-        raise no_such_image(image.id)
-
-
-def no_such_image(image_id: str) -> NotFound:
-    """The one answer for images that do not exist and for those that the caller cannot see."""
-    return NotFound(f"No image with the id {image_id} was found.")
+        raise NoSuchImage(image.id)
 
 
 def require(policy: Policy, ctx: Caller, rule: str, image: Image, *, message: str | None = None) -> None:
@@ -122,7 +117,7 @@ def require(policy: Policy, ctx: Caller, rule: str, image: Image, *, message: st
     because the older default rules left that to the code.
     """
     if not may_see(ctx, image):
-        raise no_such_image(image.id)
+        raise NoSuchImage(image.id)
     if not policy.allows(ctx, rule, image_target(image, ctx)):
         require_see(policy, ctx, image)
         raise Forbidden(message or policy.refusal(ctx, rule))

@@ -219,6 +219,14 @@ RULES: Final[tuple[Rule, ...]] = (
         (f"POST {_IMAGE}/locations",),
     ),
     Rule(
+        "register_private_address",
+        "rule:service_api",
+        "register data at an address that is not public",
+        (f"POST {_IMAGE}/locations", f"PATCH {_IMAGE}"),
+        note="Of this service only. Whoever passes can make the service ask any server that it reaches; a location"
+        " that somebody else registers is never read from an address that is not public.",
+    ),
+    Rule(
         "fetch_image_location",
         "rule:service_api",
         "read all locations of this image",

@@ -1,4 +1,4 @@
-"""Image data: upload and download. The way of the bytes is `streams`; where they end is a store.
+"""Image data on its way in: upload. The way of the bytes is `streams`; where they end is a store; out: `downloads`.
 
 Upload: claim the key → image saving → bytes into the store → location, digests and status in one transaction, which
 also ends the claim. Dying anywhere leaves either the queued image (the claim tells the reaper what to remove) or the
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -20,14 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image.db import claims, images
 from xloud_image.errors import (
     AlreadyExists,
-    BadRange,
     BadRequest,
     BlobNotFound,
     Conflict,
     Gone,
     ImageServiceError,
     NotFound,
-    StoreUnavailable,
     WriteDisabled,
 )
 from xloud_image.failpoints import reach
@@ -35,11 +32,11 @@ from xloud_image.identity.context import Context
 from xloud_image.inspection import Inspection
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import owed
+from xloud_image.services import advice, owed, sharing
 from xloud_image.services.changes import require_formats
 from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
-from xloud_image.stores.base import Blob, Can, Reader, Store
+from xloud_image.stores.base import Blob, Can, Store
 from xloud_image.streams import Flow, Summary
 
 log = structlog.get_logger(__name__)
@@ -83,7 +80,10 @@ async def upload(
             blob = await store.write(claim.key, flow, size=declared, caller=owed.caller(ctx))
             await reach("upload.written")
             summary = await flow.result()
-            return await _activate(service, claim, blob, summary)
+            done = await _activate(service, claim, blob, summary)
+            advice.log_for(service, done)
+            await sharing.follow(service, ctx, done)
+            return done
         except BaseException as error:
             # Bytes that were there before us are not ours to remove.
             mine = None if isinstance(error, AlreadyExists) else store
@@ -115,8 +115,19 @@ def _writable(service: Service, store_id: str | None) -> Store:
     if store is None:
         raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
     if Can.WRITE not in store.can:
-        raise WriteDisabled(f"The store '{name}' is read-only; choose another with the header X-Image-Meta-Store.")
+        raise WriteDisabled(_read_only(service, name))
     return store
+
+
+def _read_only(service: Service, name: str) -> str:
+    """Why an upload cannot go there, and what can."""
+    others = [other.name for other in service.stores.public if Can.WRITE in other.can]
+    where = f"upload to another store ({', '.join(others)}) with the header X-Image-Meta-Store" if others else ""
+    register = "register a URL of data that exists by POST /v2/images/ID/locations"
+    return (
+        f"The store '{name}' is read-only: it gives out what lies on other servers and takes no data; "
+        f"{where + ', or ' if where else ''}{register}."
+    )
 
 
 def _as_upload_error(error: BaseException) -> BaseException:
@@ -290,105 +301,3 @@ def _queued(current: Image) -> Image:
     if current.status != "saving":
         return current
     return current.replace(status="queued", size=None, virtual_size=None)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Download:
-    """An open download: `start` and `length` in bytes of the range asked for, `size` of the whole."""
-
-    image: Image
-    reader: Reader
-    start: int
-    length: int
-    size: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Span:
-    """A byte range as asked: `first` to `last` inclusive (None: to the end), or the `suffix` last bytes."""
-
-    first: int = 0
-    last: int | None = None
-    suffix: int | None = None
-
-    def fits(self, size: int) -> bool:
-        """Whether the range lies within `size` bytes."""
-        try:
-            return self.resolve(size)[1] > 0
-        except BadRange:
-            return False
-
-    def resolve(self, size: int) -> tuple[int, int]:
-        """(start, length) within `size` bytes. `BadRange` when it lies outside."""
-        if self.suffix is not None:
-            start, end = max(0, size - self.suffix), size
-        else:
-            start = self.first
-            end = size if self.last is None else min(self.last + 1, size)
-        if start >= size or end <= start:
-            raise BadRange(
-                f"The range lies outside the {size} bytes of the image.", headers={"Content-Range": f"bytes */{size}"}
-            )
-        return start, end - start
-
-
-async def downloadable(service: Service, ctx: Context, image_id: str, *, prefer: Sequence[str] = ()) -> Image:
-    """The image, when the caller may have its data; `prefer` names stores, each of which must exist."""
-    for name in prefer:
-        if service.stores.get(name) is None:
-            raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
-    image = await get(service, ctx, image_id)
-    rights.require_download(service.policy, ctx, image, chosen_store=bool(prefer))
-    return image
-
-
-def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list[tuple[Store, Location]]:
-    """The readable locations: preferred stores first, then by weight, heaviest first."""
-    found = []
-    for location in image.locations:
-        store = service.stores.of(location)
-        if store is None:
-            log.warning("a location belongs to no configured store", image=image.id, store=location.store)
-        else:
-            found.append((store, location))
-
-    def rank(item: tuple[Store, Location]) -> tuple[int, int]:
-        name = item[0].name
-        return (prefer.index(name) if name in prefer else len(prefer), -service.stores.weight(name))
-
-    return sorted(found, key=rank)
-
-
-@asynccontextmanager
-async def download(
-    service: Service, ctx: Context, image: Image, *, span: Span | None = None, prefer: Sequence[str] = ()
-) -> AsyncIterator[Download]:
-    """Open the data in the first store that gives it. `BadRange`; `NotFound` when no store has the data any more;
-    `StoreUnavailable` when one that should have it does not answer."""
-    failures: list[ImageServiceError] = []
-    for store, location in in_order(service, image, prefer):
-        size = image.size or 0
-        async with AsyncExitStack() as stack:
-            try:
-                if image.size is None:
-                    size = await store.size(location.url, caller=owed.caller(ctx))
-                start, length = span.resolve(size) if span is not None else (0, size)
-                reader = await stack.enter_async_context(
-                    store.open(location.url, offset=start, length=length, caller=owed.caller(ctx))
-                )
-                if reader.size not in (None, size):
-                    raise BlobNotFound(f"the store has {reader.size} bytes where the image has {size}")
-            except BadRange as error:
-                if span is not None and span.fits(size):
-                    failures.append(BlobNotFound(error.message))  # the store has less than the image
-                    continue
-                raise
-            except ImageServiceError as error:
-                failures.append(error)
-                log.warning("a store could not give the data", image=image.id, store=store.name, error=error.message)
-                continue
-            yield Download(image, reader, start, length, size)
-            return
-    if not failures or all(isinstance(error, BlobNotFound) for error in failures):
-        raise NotFound(f"The data of the image {image.id} is in none of its stores; ask the operator.")
-    raise StoreUnavailable(f"No store can give the data of the image {image.id} now; try again later.")

@@ -15,8 +15,9 @@ import structlog
 from xloud_image.db import claims, images
 from xloud_image.errors import BlobNotFound, NotFound, StoreUnavailable
 from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import owed
+from xloud_image.services import foreign, owed
 from xloud_image.services.service import Service
 from xloud_image.streams import Flow, Summary
 
@@ -53,9 +54,12 @@ async def _read(service: Service, image: Image, claim: Claim) -> Summary:
     store = service.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:
         raise StoreUnavailable(f"the store '{claim.store}' is not configured now")
+    location = next(location for location in image.locations if location.url == claim.url)
     algorithm = image.os_hash_algo or service.settings.hashing_algorithm
     names = ("md5", algorithm) if service.settings.legacy_md5 else (algorithm,)
-    async with store.open(claim.url) as reader:
+    # with nobody's rights, and no further than whoever registered it may reach
+    async with store.open(claim.url, caller=foreign.caller(Context(), location)) as reader:
+        foreign.require_unchanged(store, location, reader, image.size)
         flow = Flow(
             _chunks(reader.chunks),
             declared=image.size,

@@ -1,4 +1,4 @@
-"""Images: create, show, list, change, delete, deactivate, reactivate. Data moves in `services.data`."""
+"""Images: create, show, list, change, delete, deactivate, reactivate. Data moves in `data` and `downloads`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import changes as apply
-from xloud_image.services import locations, owed
+from xloud_image.services import locations, owed, sharing
 from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
 
@@ -40,14 +40,14 @@ async def find(service: Service, ctx: Context, query: Query) -> list[Image]:
 
 async def change(service: Service, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
     """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other."""
-    image = await get(service, ctx, image_id)
     at_places = [item for item in changes if item.path[0] == "locations"]
-    if at_places and len(at_places) != len(changes):
-        raise BadRequest("Change locations and other fields in separate requests.")
     if at_places:
+        image = await get(service, ctx, image_id)
+        if len(at_places) != len(changes):
+            raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(service, ctx, image, at_places)
-    rights.require(service.policy, ctx, "modify_image", image)
 
+    # rights are looked at under the lock only: one statement less, and nothing can change in between
     def applied(current: Image) -> Image:
         rights.require(service.policy, ctx, "modify_image", current)
         result = apply.apply(current, changes, schema=service.schema, limits=service.settings.limits)
@@ -62,6 +62,8 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
     await reach("change.begin")
     changed = await service.db.write(lambda conn: rows.change(conn, image_id, applied, project=ctx.project))
     await reach("change.stored")
+    if any(item.path[0] in ("visibility", "owner") for item in changes):
+        await sharing.follow(service, ctx, changed)
     return changed
 
 
@@ -70,20 +72,18 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
 
     `Protected`, `InUse` (the image stays as it was), `BadRequest` when its status does not allow it.
     """
-    image = await get(service, ctx, image_id)
-    rights.require(service.policy, ctx, "delete_image", image)
 
     def checked(current: Image) -> None:
+        rights.require(service.policy, ctx, "delete_image", current)
         if current.protected:
             raise Protected(f"Image {image_id} is protected and cannot be deleted.")
         if not current.may_become("deleted"):
             raise BadRequest(f"An image in status {current.status} cannot be deleted.")
 
-    checked(image)
     await reach("delete.begin")
 
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
-        current = await rows.hide(conn, image_id, checked)
+        current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await owed.begin_deletes(service, conn, current, current.locations, scope="image")
         if not claims:
             await rows.finish_delete(conn, image_id, known=current)

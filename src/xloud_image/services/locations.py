@@ -6,24 +6,26 @@ Source: Image API reference, sections "PATCH" (by PATCH), "Locations API" and "T
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
 from xloud_image import schemas
 from xloud_image.db import claims, images
+from xloud_image.db import locations as places
 from xloud_image.errors import BadRequest, Conflict, Duplicate, Forbidden, ImageServiceError, NotFound, QuotaExceeded
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image, Location
+from xloud_image.model import Claim, Image, Location, shown_url
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import digests, owed
+from xloud_image.services import advice, digests, foreign, owed
 from xloud_image.services.changes import require_formats
-from xloud_image.services.data import in_order
+from xloud_image.services.downloads import in_order
 from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
+from xloud_image.stores.base import Can
 
 _LOCATION: Final = Draft202012Validator(schemas.location())
 _VALIDATION: Final = Draft202012Validator(schemas.validation_data())
@@ -50,11 +52,15 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     rights.require(service.policy, ctx, "set_image_location", image)
     if not _LOCATION.is_valid(value):
         raise BadRequest(f"This is no location: {schemas.explain(_LOCATION, value)}")
-    location, size = await _measured(service, ctx, value["url"], value["metadata"])
+    location, size = await _measured(service, ctx, image, value["url"], value["metadata"])
     validation = value.get("validation_data") or {}
     _require_algorithm(service, validation)
+    trusted = _trusted(service, ctx, image)
 
     def added(current: Image) -> Image:
+        if trusted and (again := _again(service, current, location, size)) is not None:
+            _require_agreement(current, validation)
+            return again
         if current.status not in ("queued", "active"):
             raise Conflict(f"Locations are added to queued or active images; this one is {current.status}.")
         _require_new(service, current, location)
@@ -66,9 +72,28 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
         places = (*current.locations[:at], location, *current.locations[at:])
         return _validated(current.replace(locations=places, status="active", size=size), validation)
 
+    store = service.stores.of(location)
+    # where the bytes may change, only a digest tells later whether they did
+    wanted = store is not None and Can.CHANGE in store.can and service.settings.exposure.do_secure_hash
+    wanted = wanted and all(other.url != location.url for other in image.locations)
+    claim = owed.new_claim(service, "hash", image.id, location.store or "", url=location.url)
+
+    async def begin(conn: Any) -> tuple[Image, bool]:
+        changed = await _change(conn, image.id, location, added, ctx.project)
+        examine = wanted and changed.os_hash_value is None
+        if examine:
+            await claims.begin(conn, claim, lease=service.settings.lease_time)
+        return changed, examine
+
     await reach("location.begin")
-    changed = await service.db.write(lambda conn: images.change(conn, image.id, added, project=ctx.project))
+    try:
+        changed, examine = await service.db.write(begin)
+    except Duplicate:
+        raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
+    advice.log_for(service, changed)
+    if examine:
+        service.spawn(digests.settle(service, claim), "digest a new location")
     return changed
 
 
@@ -84,20 +109,26 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         return image
 
     def replaced(current: Image) -> Image:
-        by_url = {location.url: location for location in current.locations}
-        if sorted(by_url) != sorted(item["url"] for item in value):
+        # clients know the URLs as they are shown; several rows may look alike then, and keep their order
+        known: dict[str, list[Location]] = {}
+        for location in current.locations:
+            known.setdefault(shown_url(location.url), []).append(location)
+        given = [shown_url(item["url"]) for item in value]
+        if sorted(given) != sorted(shown_url(location.url) for location in current.locations):
             raise BadRequest("Replacing locations can only change their metadata and order, not their URLs.")
-        places = tuple(
-            Location(item["url"], {**item["metadata"], **_store_of(by_url[item["url"]])}, id=by_url[item["url"]].id)
-            for item in value
-        )
-        return current.replace(locations=places)
+        places = []
+        for url, item in zip(given, value, strict=True):
+            location = known[url].pop(0)
+            places.append(Location(location.url, _metadata(item["metadata"], location), id=location.id))
+        return current.replace(locations=tuple(places))
 
     return await service.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
 
 
-def _store_of(location: Location) -> dict[str, str]:
-    return {"store": location.store} if location.store else {}
+def _metadata(given: Mapping[str, Any], location: Location) -> dict[str, Any]:
+    """A client's new metadata of a location; what the service wrote stays."""
+    kept = {name: location.metadata[name] for name in ("store", foreign.NOTES) if name in location.metadata}
+    return {**foreign.without_notes(given), **kept}
 
 
 async def _remove_numbered(service: Service, ctx: Context, image: Image, place: str) -> Image:
@@ -158,8 +189,40 @@ def _index(place: str, count: int) -> int:
     return int(place)
 
 
-async def _measured(service: Service, ctx: Context, url: str, metadata: Mapping[str, Any]) -> tuple[Location, int]:
+def _trusted(service: Service, ctx: Context, image: Image) -> bool:
+    """Whether the caller may make the service look at addresses that are not public."""
+    return service.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
+
+
+async def _change(
+    conn: Any, image_id: str, location: Location, step: Callable[[Image], Image], project: str | None
+) -> Image:
+    """Change an image that gets this location. `Conflict` while its bytes are on their way out."""
+    changed = await images.change(conn, image_id, step, project=project)
+    if await places.is_leaving(conn, location.url):
+        raise Conflict("The data at this URL is being removed; it was the data of an image that was deleted.")
+    return changed
+
+
+def _again(service: Service, image: Image, location: Location, size: int) -> Image | None:
+    """The image with one of its locations registered again, where the file may have changed: looked at anew, and given
+    out again. None when it has no such location."""
+    store = service.stores.of(location)
+    old = next((other for other in image.locations if other.url == location.url), None)
+    if old is None or store is None or Can.CHANGE not in store.can:
+        return None
+    if image.size not in (None, size):
+        raise Conflict(f"The image has {image.size} bytes, the data at this location {size}; make a new image.")
+    fresh = foreign.with_notes(old, foreign.notes(location))
+    return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
+
+
+async def _measured(
+    service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]
+) -> tuple[Location, int]:
     """The location with its store's id, and the bytes there. `BadRequest` when no store can have it."""
+    metadata = foreign.without_notes(metadata)
+    foreign.require_no_credentials(url)
     scheme = url.partition("://")[0].lower()
     if scheme in _REFUSED:
         raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")
@@ -167,17 +230,18 @@ async def _measured(service: Service, ctx: Context, url: str, metadata: Mapping[
     if given is not None and service.stores.get(str(given)) is None:
         raise BadRequest(f"There is no store '{str(given)[:80]}' here.")
     store = service.stores.of(Location(url, metadata))
-    if store is None or not store.owns(url):
+    if store is None or not store.owns(url) or (given is not None and store.name != given):
         raise BadRequest("No store of this service can hold data under this URL.")
+    trusted = _trusted(service, ctx, image)
     try:
-        size = await store.size(url, caller=owed.caller(ctx))
+        blob = await store.stat(url, caller=owed.caller(ctx, trusted=trusted))
     except ImageServiceError as error:
         if error.temporary:
             raise
         raise BadRequest(f"The data cannot be read: {error.message}") from error
-    if size == 0:
+    if blob.size == 0:
         raise BadRequest("The data at this URL is empty.")
-    return Location(url, {**metadata, "store": store.name}), size
+    return Location(url, {**metadata, "store": store.name, **foreign.noted(store, blob, trusted=trusted)}), blob.size
 
 
 def _require_new(service: Service, image: Image, location: Location) -> None:
@@ -224,11 +288,14 @@ def _validated(image: Image, validation: Mapping[str, str]) -> Image:
     )
 
 
-async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> None:
+async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
     """The locations API: point a queued image at data that exists. Returns before the data has been hashed.
 
     With `validation` (os_hash_algo, os_hash_value) the image becomes active only when the data has that digest;
     without it is active at once and its digests follow.
+
+    Beyond the reference: an active image takes a URL that it has already from an administrator or service, who says so
+    that the file there, which was found changed, is the right one.
     """
     image = await get(service, ctx, image_id)
     rights.require(service.policy, ctx, "add_image_location", image)
@@ -236,13 +303,16 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
         if not _VALIDATION.is_valid(validation):
             raise BadRequest(f"validation_data: {schemas.explain(_VALIDATION, validation)}")
         _require_digest(validation["os_hash_algo"], validation["os_hash_value"])
-    if image.status != "queued":
+    again = image.status == "active" and any(location.url == url for location in image.locations)
+    if image.status != "queued" and not (again and _trusted(service, ctx, image)):
         raise Conflict(f"Only a queued image takes a first location; this one is {image.status}.")
     require_formats(image)
     trusted = service.policy.allows(ctx, "service_api", {})
     if not trusted and url.partition("://")[0].lower() not in ("http", "https"):
         raise Forbidden("Only other services may register locations that are not http or https URLs.")
-    location, size = await _measured(service, ctx, url, {})
+    location, size = await _measured(service, ctx, image, url, {})
+    if again:
+        return await _look_again(service, ctx, image, location, size, validation)
     claim = None
     if validation or service.settings.exposure.do_secure_hash:
         claim = owed.new_claim(service, "hash", image_id, location.store or "", url=url)
@@ -257,19 +327,35 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
         changed = current.replace(locations=(location,), size=size, status="importing" if validation else "active")
         return changed.replace(os_hash_algo=algorithm, os_hash_value=value) if validation else changed
 
-    async def begin(conn: Any) -> None:
-        await images.change(conn, image_id, begun)
+    async def begin(conn: Any) -> Image:
+        changed = await _change(conn, image_id, location, begun, ctx.project)
         if claim is not None:
             await claims.begin(conn, claim, lease=service.settings.lease_time)
+        return changed
 
     await reach("location.begin")
     try:
-        await service.db.write(begin)
+        changed = await service.db.write(begin)
     except Duplicate:
         raise Conflict("Another location of this image is being examined.") from None
     await reach("location.stored")
+    advice.log_for(service, changed)
     if claim is not None:
         service.spawn(digests.settle(service, claim), "digest a new location")
+    return changed
+
+
+async def _look_again(
+    service: Service, ctx: Context, image: Image, location: Location, size: int, validation: Mapping[str, Any]
+) -> Image:
+    def looked(current: Image) -> Image:
+        _require_agreement(current, validation)
+        found = _again(service, current, location, size)
+        if found is None:
+            raise Conflict("This location cannot change behind the service's back, or was removed meanwhile.")
+        return found
+
+    return await service.db.write(lambda conn: _change(conn, image.id, location, looked, ctx.project))
 
 
 async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:

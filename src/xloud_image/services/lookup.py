@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xloud_image.db import images as rows
+from xloud_image.errors import NoSuchImage
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.policy import images as rights
@@ -13,6 +14,6 @@ async def get(service: Service, ctx: Context, image_id: str) -> Image:
     """The image, if the caller can see it; else NotFound."""
     image = await service.db.read(lambda conn: rows.get(conn, image_id, project=ctx.project))
     if image is None:
-        raise rights.no_such_image(image_id)
+        raise NoSuchImage(image_id)
     rights.require_see(service.policy, ctx, image)
     return image

@@ -11,6 +11,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, Image, Member
 from xloud_image.policy import images as rights
+from xloud_image.services import sharing
 from xloud_image.services.lookup import get as get_image
 from xloud_image.services.service import Service
 
@@ -46,7 +47,9 @@ async def add(service: Service, ctx: Context, image_id: str, project: str) -> Me
     members = await service.db.read(lambda conn: rows.list_all(conn, image_id))
     if 0 <= quota <= len(members) and all(member.member != project for member in members):
         raise QuotaExceeded(f"An image may have {quota} members here.")
-    return await _stored(service, lambda conn: rows.add(conn, image_id, project))
+    member = await _stored(service, lambda conn: rows.add(conn, image_id, project))
+    await sharing.follow(service, ctx, image)
+    return member
 
 
 async def answer(service: Service, ctx: Context, image_id: str, project: str, status: str) -> Member:
@@ -65,6 +68,7 @@ async def remove(service: Service, ctx: Context, image_id: str, project: str) ->
     rights.require_members(service.policy, ctx, "delete_member", image)
     await _visible(service, ctx, image, project)
     await _stored(service, lambda conn: rows.remove(conn, image_id, project))
+    await sharing.follow(service, ctx, image)
 
 
 async def _stored(service: Service, work: Work[T]) -> T:

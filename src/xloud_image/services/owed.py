@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims as rows
 from xloud_image.db import images
+from xloud_image.db import locations as places
 from xloud_image.db.engine import Database
-from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StoreUnavailable
+from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeeded, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
@@ -29,9 +30,9 @@ log = structlog.get_logger(__name__)
 _LAST_RETRY = 3600  # seconds; the first attempt comes at the reaper's next look, each later one after twice the time
 
 
-def caller(ctx: Context) -> Caller:
+def caller(ctx: Context, *, trusted: bool = True) -> Caller:
     """The caller as stores know it."""
-    return Caller(user=ctx.user, project=ctx.project, token=ctx.token)
+    return Caller(user=ctx.user, project=ctx.project, token=ctx.token, trusted=trusted)
 
 
 def new_claim(
@@ -63,8 +64,16 @@ async def begin_deletes(
 
 
 async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None:
-    """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises."""
+    """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises.
+
+    Bytes that an image which is there names as well (a location registered for both) stay: they go with the last one.
+    It is looked at here and not when the claim is written: of two images deleted at once neither counts any more, and
+    between then and now, which may be days, another may have been registered.
+    """
     assert claim.url is not None
+    if await service.db.read(lambda conn: places.is_named(conn, claim.url or "")):
+        log.info("the data stays, another image has it too", image=claim.image_id, store=claim.store)
+        return
     store = service.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:
         raise StoreUnavailable(f"no configured store holds the data; it was in store '{claim.store}'")
@@ -78,7 +87,8 @@ async def postpone(service: Service, claim: Claim, error: BaseException) -> None
     """Leave a claim to a later attempt."""
     wait = min(service.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
-    log.warning("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
+    say = log.info if isinstance(error, StillNeeded) else log.warning  # a clone may need them for months
+    say("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
     await service.db.write(lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason))
 
 

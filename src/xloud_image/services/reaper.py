@@ -16,6 +16,7 @@ from xloud_image.failpoints import reach
 from xloud_image.model import Claim
 from xloud_image.services import data, digests, owed
 from xloud_image.services.service import Service, is_dead
+from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
 
@@ -104,8 +105,10 @@ async def _undo_write(service: Service, claim: Claim) -> None:
     if store is None:
         await data.requeue(service, claim)
         raise LookupError(f"the store '{claim.store}' is not configured now")
+    image = await service.db.read(lambda conn: images.get(conn, claim.image_id, hidden=True))
     try:
-        await store.discard(claim.key)
+        # nobody's token is at hand, but whose account it is may matter to the store
+        await store.discard(claim.key, caller=Caller(project=image.owner if image else None))
     except Exception:
         await data.requeue(service, claim)
         raise

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -25,9 +25,11 @@ from xloud_image.db.engine import Database
 from xloud_image.model import Claim
 from xloud_image.policy import Policy
 from xloud_image.schemas import ImageSchema
-from xloud_image.stores import Stores
+from xloud_image.stores import LayerSettings, Stores
 
 log = structlog.get_logger(__name__)
+
+_LOOK: Final = 30.0  # seconds that each store has for the look at the start
 
 
 def new_holder() -> str:
@@ -91,7 +93,9 @@ class Service:
         self.policy = policy or Policy(settings.policy)
         self.schema = ImageSchema.load(settings.formats, settings.schema_image_file)
         self.db = Database(settings.database)
-        self.stores = Stores(settings.stores, settings.default_store)
+        self.stores = Stores(
+            settings.stores, settings.default_store, layers=LayerSettings(answer_time=settings.store_answer_time)
+        )
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
@@ -99,9 +103,16 @@ class Service:
         self._held: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Open database and stores. A sick store does not stop the service."""
+        """Open database and stores. A sick store does not stop the service; the log says what is wrong with it."""
         await self.db.start()
         await self.stores.start()
+        self.spawn(self._look_at_stores(), "look at the stores")
+
+    async def _look_at_stores(self) -> None:
+        """So that a wrong password, a missing pool or a directory of another user is told before the first upload."""
+        for report in (await self.stores.health(_LOOK)).values():
+            if not report.ok:
+                log.warning("a store cannot be used now", store=report.id, type=report.type, reason=report.detail)
 
     @contextmanager
     def holding(self, *claims: Claim) -> Iterator[None]:

@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.masking import mask
-from xloud_image.errors import BlobError, BlobNotFound, ImageServiceError
+from xloud_image.errors import (
+    BadRequest,
+    BlobError,
+    BlobNotFound,
+    ImageServiceError,
+    StoreFull,
+    StoreUnavailable,
+    Unavailable,
+    WriteDenied,
+)
 from xloud_image.stores import Stores
 from xloud_image.stores.base import Can
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from xloud_image.config.settings import Settings
-    from xloud_image.stores.base import Store
+    from xloud_image.stores.base import Health, Store
 
 _SIZE: Final = 1 << 20  # bytes of the object that a deep check writes
 _CHUNK: Final = 1 << 18
@@ -29,14 +39,21 @@ _CLEAN_UP: Final = 10.0  # seconds
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """What came out for one store. `free`: bytes, None where the store cannot tell. `timings`: step → seconds."""
+    """What came out for one store. `free`: bytes, None where the store cannot tell. `timings`: step → seconds; `check`
+    is the store's latency. `reachable`, `authorised`, `writable`: None where it could not be found out; a store that
+    never takes data is not writable and `ok` all the same. `reserved`: the service's own. `facts`: what is there."""
 
     store: str
     type: str
     ok: bool
     detail: str
+    reachable: bool | None = None
+    authorised: bool | None = None
+    writable: bool | None = None
+    reserved: bool = False
     free: int | None = None
-    timings: dict[str, float] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -45,38 +62,72 @@ class Result:
 
 async def check_all(settings: Settings, *, deep: bool, timeout: float) -> list[Result]:
     """Every configured store, also the reserved ones, all at once; each gets `timeout` seconds. Never raises for a
-    store that is sick. ConfigError: the options of a store contradict each other."""
+    store that is sick. ConfigError: the service would not start with these stores."""
     stores = Stores(settings.stores, settings.default_store)
-    await stores.start()
     try:
-        return await asyncio.gather(
+        found = await asyncio.gather(
             *(check_one(stores[each.id], each.id, each.type, deep=deep, timeout=timeout) for each in settings.stores)
         )
+    finally:
+        await stores.aclose()
+    kept = {each.id for each in settings.stores if each.reserved}
+    return [dataclasses.replace(result, reserved=result.store in kept) for result in found]
+
+
+async def keys(settings: Settings, store_id: str, *, limit: int, timeout: float) -> list[str]:
+    """The first `limit` keys that lie in a store, in its own order. `BadRequest`: no such store; `Unsupported`: it
+    cannot tell; whatever the store raises."""
+    stores = Stores(settings.stores, settings.default_store)
+    if store_id not in stores:
+        raise BadRequest(f"there is no store '{store_id}'; the stores are {', '.join(stores)}")
+    try:
+        async with asyncio.timeout(timeout):
+            await stores[store_id].start()
+            return list(await stores[store_id].keys(limit))
+    except TimeoutError:
+        raise StoreUnavailable(f"store {store_id}: no answer within {timeout:g} s") from None
     finally:
         await stores.aclose()
 
 
 async def check_one(store: Store, name: str, kind: str, *, deep: bool, timeout: float) -> Result:
-    """One started store; see `check_all`."""
+    """One store that is not yet started; see `check_all`."""
     timings: dict[str, float] = {}
-    free: int | None = None
+    writes = Can.WRITE in store.can
+    found = functools.partial(Result, name, kind, timings=timings)
+    health: Health | None = None
+    states: tuple[bool | None, bool | None, bool | None] = (False, None, None)
     try:
         async with asyncio.timeout(timeout):
+            with _timed(timings, "start"):
+                await store.start()
             with _timed(timings, "check"):
                 health = await store.check()
-            free, detail = health.free, health.detail
-            if deep and Can.WRITE in store.can:
+            detail = health.detail
+            if deep and writes:
                 await _there_and_back(store, timings)
                 detail = f"{detail}; written, read with a range, deleted"
             elif deep:
                 detail = f"{detail}; takes no data, so nothing was written"
+            return found(True, detail, True, True, writes, free=health.free, facts=health.facts)
     except TimeoutError:
-        return Result(name, kind, False, f"no answer within {timeout:g} s", free, timings)
+        detail = f"no answer within {timeout:g} s"
     except ImageServiceError as error:
-        return Result(name, kind, False, error.message, free, timings)
+        detail, states = error.message, _states(error)
     except Exception as error:  # noqa: BLE001 - a mistake in one backend must not hide what the others say
-        return Result(name, kind, False, f"unexpected: {type(error).__name__}: {mask(str(error))}", free, timings)
-    return Result(name, kind, True, detail, free, timings)
+        detail, states = f"unexpected: {type(error).__name__}: {mask(str(error))}", (None, None, None)
+    if health is None:
+        return found(False, detail, *states)
+    return found(False, detail, True, True, False, free=health.free, facts=health.facts)
+
+
+def _states(error: ImageServiceError) -> tuple[bool, bool | None, bool | None]:
+    """Whether the store could be reached, let us in and takes data, as far as its error tells."""
+    if isinstance(error, WriteDenied):
+        return True, None, False
+    if isinstance(error, Unavailable):
+        return (False, None, None) if error.temporary else (True, False, False)
+    return True, isinstance(error, (BlobNotFound, StoreFull)) or None, False
 
 
 async def _there_and_back(store: Store, timings: dict[str, float]) -> None:
@@ -99,7 +150,7 @@ async def _there_and_back(store: Store, timings: dict[str, float]) -> None:
         with _timed(timings, "delete"):
             await store.delete(blob.url)
         with contextlib.suppress(BlobNotFound):
-            await store.size(blob.url)
+            await store.stat(blob.url)
             raise BlobError("the store still has an object that it deleted")
     except BaseException:
         with contextlib.suppress(ImageServiceError, TimeoutError):

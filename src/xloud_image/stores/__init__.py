@@ -20,16 +20,16 @@ from xloud_image.stores.layers import LayerSettings, wrap
 
 _log = logging.getLogger(__name__)
 
-# type → module:class, imported when a store of the type is configured; None: a known type that is not yet built
-BACKENDS: Final[Mapping[str, str | None]] = {
+# type → module:class, imported when a store of the type is configured
+BACKENDS: Final[Mapping[str, str]] = {
     "file": "xloud_image.stores.file:FileStore",
     "memory": "xloud_image.stores.memory:MemoryStore",
-    "rbd": None,
-    "s3": None,
-    "swift": None,
-    "vmware": None,
-    "cinder": None,
-    "http": None,
+    "rbd": "xloud_image.stores.rbd:RbdStore",
+    "s3": "xloud_image.stores.s3:S3Store",
+    "swift": "xloud_image.stores.swift:SwiftStore",
+    "vmware": "xloud_image.stores.vmware:VmwareStore",
+    "cinder": "xloud_image.stores.cinder:CinderStore",
+    "http": "xloud_image.stores.http:HttpStore",
 }
 _START: Final = 10.0  # seconds that start and close wait for one store
 
@@ -58,14 +58,10 @@ class Report:
 
 
 def backend(type_name: str) -> type[Store]:
-    """The class of a store type. `ConfigError` for a type that does not exist or is not built."""
+    """The class of a store type. `ConfigError` for a type that does not exist."""
     if type_name not in BACKENDS:
         raise ConfigError(f"'{type_name}' is no store type; the types are {', '.join(sorted(BACKENDS))}")
-    path = BACKENDS[type_name]
-    if path is None:
-        built = ", ".join(sorted(name for name, place in BACKENDS.items() if place))
-        raise ConfigError(f"stores of type {type_name} are not part of this release; it has {built}")
-    module, _, name = path.partition(":")
+    module, _, name = BACKENDS[type_name].partition(":")
     found: type[Store] = getattr(importlib.import_module(module), name)
     return found
 
@@ -73,8 +69,8 @@ def backend(type_name: str) -> type[Store]:
 class Stores:
     """The configured stores by id, in the order of the configuration. `default` is the id of the default store.
 
-    Raises `ConfigError` for a type that is not built, options that contradict each other, a default that takes no
-    data or does not exist, and two stores in one place. Does no I/O before `start`.
+    Raises `ConfigError` for a type that does not exist, options that contradict each other, a default that does not
+    exist, a library that is not installed, and two stores in one place. Does no I/O before `start`.
     """
 
     def __init__(self, settings: Sequence[StoreSettings], default: str, *, layers: LayerSettings | None = None) -> None:
@@ -130,12 +126,19 @@ class Stores:
         return one.weight if one else 0
 
     def of(self, location: Placed) -> Store | None:
-        """The store of a location: the one that the row names, else the first public one that owns the URL; None when
-        no configured store does. A row that names a reserved store finds nothing: those hold no locations."""
+        """The store of a location: the one that the row names if it owns the URL, else the first public one that does.
+
+        Rows outlive configurations: a store's id may be missing in the row, be gone, or mean another store by now; the
+        URL decides then. It is looked up at each use and the row stays as it is, so that an older service on the same
+        database, or an id that comes back, finds what it wrote. A URL that nobody owns: the store that the row names,
+        which says why it cannot; None when there is no such store either. A row that names a reserved store names none:
+        those hold no locations.
+        """
         named = self.get(location.store or "")
-        if named is not None:
+        if named is not None and named.owns(location.url):
             return named
-        return next((store for store in self.public if store.owns(location.url)), None)
+        owner = next((store for store in self.public if store is not named and store.owns(location.url)), None)
+        return named if owner is None else owner
 
     def describe(self, *, detail: bool = False) -> list[dict[str, Any]]:
         """The body of `GET /info/stores` (with `detail`: of `/info/stores/detail`), reserved stores left out.

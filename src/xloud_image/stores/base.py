@@ -18,8 +18,10 @@ Promises, each proved by `stores.testing` against every backend:
 from __future__ import annotations
 
 import abc
+import asyncio
 import dataclasses
 import enum
+import importlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,7 +29,7 @@ from typing import Any, ClassVar, Final
 
 from oslo_config import cfg
 
-from xloud_image.errors import BadRange, BadRequest, Unsupported
+from xloud_image.errors import BadRange, BadRequest, ConfigError, Unsupported
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -37,24 +39,33 @@ class Can(enum.Flag):
 
     NOTHING = 0
     WRITE = enum.auto()  # write, discard and delete
+    SHARE = enum.auto()  # share: the backend has rights of its own that follow those of the image
+    CHANGE = enum.auto()  # the bytes may change behind our back: a full read is compared with the image's digest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom the work is done; stores that use the caller's own account need it. Never logged."""
+    """For whom the work is done; stores that use the caller's own account need it. Never logged.
+
+    `trusted` False: the URL was given by somebody who may not reach the addresses that the service can reach; a store
+    that fetches URLs then refuses every address that is not public.
+    """
 
     user: str | None = None
     project: str | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
+    trusted: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blob:
-    """What a write made: its URL (without credentials), its size in bytes, and metadata for the location row."""
+    """Data in a store: its URL (without credentials), its size in bytes, metadata for the location row, and `version`,
+    a text that changes when the bytes do (an ETag), None where the backend has none."""
 
     url: str
     size: int
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,11 +89,13 @@ class FileRange:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reader:
     """An open range. `size` is that of the whole blob in bytes (None: the backend cannot tell), `chunks` the bytes of
-    the range. `file` is set when the range can also be sent from a file; use one of the two, once."""
+    the range. `file` is set when the range can also be sent from a file; use one of the two, once. `version`: as in
+    `Blob`, of what is being read."""
 
     size: int | None
     chunks: AsyncIterator[bytes]
     file: FileRange | None = None
+    version: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +118,17 @@ def span(size: int, offset: int, length: int | None) -> tuple[int, int]:
     return offset, left if length is None else min(left, length)
 
 
+def library(module: str, *, store: str, install: str) -> Any:
+    """The imported client library of a backend, `module` by its dotted name. Libraries are optional.
+
+    `ConfigError` naming `install`, what to install, where it is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"store {store}: install {install}, which its type needs: missing here ({error})") from error
+
+
 def plain_key(key: str) -> str:
     """`key` when it can name a blob in any store: letters, digits, `_`, `-`, `.` (not first), at most 200.
 
@@ -113,6 +137,25 @@ def plain_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise BadRequest("a key of a store is made of letters, digits, '-', '_' and '.', and is at most 200 long")
     return key
+
+
+async def finish(work: Awaitable[object]) -> None:
+    """Do `work` to its end although we are being cancelled; the cancellation is raised afterwards.
+
+    For what must not stay half done: closing, and removing what a failed write left. Raises what `work` raises.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen
+        raise cancelled
+    task.result()
 
 
 class Store(abc.ABC):
@@ -129,6 +172,7 @@ class Store(abc.ABC):
     name: str
     can: Can
     facts: Mapping[str, Any]  # not secret; `properties` of info/stores/detail
+    answer_time: float = 60.0  # seconds that a call gets (layers); what a backend waits for ends before, and says why
     places: tuple[str, ...] = ()  # what no other configured store may share with this one, such as a directory
 
     async def start(self) -> None:
@@ -143,8 +187,8 @@ class Store(abc.ABC):
         """Whether this store, as configured, holds this URL. No I/O. The paths in it are not trusted."""
 
     @abc.abstractmethod
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
-        """Bytes. `BlobNotFound`, `StoreUnavailable`."""
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        """What is there under this URL, without its bytes. `BlobNotFound`, `StoreUnavailable`."""
 
     @abc.abstractmethod
     def open(
@@ -166,8 +210,26 @@ class Store(abc.ABC):
         raise Unsupported(f"store {self.name} takes no data")
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        """Remove the bytes of this URL. `BlobNotFound`, `InUse`, `StoreUnavailable`."""
+        """Remove the bytes of this URL. `BlobNotFound`, `InUse`, `StoreUnavailable`, `StillNeeded`."""
         raise Unsupported(f"store {self.name} deletes no data")
+
+    async def share(
+        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
+    ) -> None:
+        """Let these projects (`public`: everyone), and no others but the owner, read the bytes in the backend itself.
+
+        Only with `Can.SHARE`. `BlobNotFound`, `StoreUnavailable`.
+        """
+        raise Unsupported(f"store {self.name} has no rights of its own")
+
+    async def keys(self, limit: int) -> Sequence[str]:
+        """The keys of at most `limit` finished blobs that lie here, whoever wrote them, the first in the backend's own
+        order: for an operator who wants to see what is there. `StoreUnavailable`."""
+        raise Unsupported(f"store {self.name} cannot tell what lies in it")
+
+    def advice(self, disk_format: str) -> str | None:
+        """One sentence for whoever stores an image of this disk format here and would be better off with another."""
+        return None
 
     async def aclose(self) -> None:
         """Close what `start` opened, within seconds also when the store hangs."""

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from xloud_image.config.store_options import OPTIONS
@@ -29,7 +29,7 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores import file_options
-from xloud_image.stores.base import Blob, Caller, Can, FileRange, Health, Reader, Store, plain_key, span
+from xloud_image.stores.base import Blob, Caller, Can, FileRange, Health, Reader, Store, finish, plain_key, span
 from xloud_image.stores.disk import errors as disk_errors
 from xloud_image.stores.disk import system as disk
 from xloud_image.stores.disk.draft import Discarded, Draft
@@ -67,6 +67,7 @@ class FileStore(Store):
             options["filesystem_store_thread_pool_size"],
             limit=options["filesystem_store_timeout"] or _NO_LIMIT,
             threshold=options["filesystem_store_threadpool_threshold"],
+            option="filesystem_store_thread_pool_size",
         )
         self.facts = {
             "data_dir": self.paths[0] if len(self.paths) == 1 else list(self.paths),
@@ -113,6 +114,14 @@ class FileStore(Store):
             raise WriteDenied(f"store {self.name}: {self._metadata_error}: correct the file, restart the service")
         return Health("; ".join(failure.message for failure in failures) or "ok", sum(room.values()), self.facts)
 
+    async def keys(self, limit: int) -> list[str]:
+        """By name, the directory of the highest priority first."""
+        found: list[str] = []
+        for path in self.paths:
+            with self._reading(path):
+                found += await self._threads.run(disk.names, path, limit - len(found))
+        return found
+
     def owns(self, url: str) -> bool:
         return self._parse(url) is not None
 
@@ -133,10 +142,10 @@ class FileStore(Store):
             raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its directories")
         return found
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         path, name = self._locate(url)
         with self._reading(path):
-            return await self._threads.run(disk.size, path, name)
+            return Blob(url, await self._threads.run(disk.size, path, name))
 
     @contextlib.asynccontextmanager
     async def open(
@@ -154,7 +163,7 @@ class FileStore(Store):
                 file = FileRange(opened.fd, offset, length, opened.resident, chunks.warm)
             yield Reader(opened.size, chunks, file)
         finally:
-            await _finish(self._close(opened, None if chunks is None else chunks.ahead))
+            await finish(self._close(opened, None if chunks is None else chunks.ahead))
 
     async def _close(self, opened: OpenFile, ahead: Job[bytes] | None) -> None:
         """Closing may block as well (NFS, FUSE), so it is done in a thread, after what is being read ahead."""
@@ -204,7 +213,7 @@ class FileStore(Store):
         try:
             yield
         except BaseException:
-            await _finish(self._abandon(steps))
+            await finish(self._abandon(steps))
             raise
 
     async def _receive(self, steps: _Steps, source: AsyncIterator[bytes], size: int | None) -> None:
@@ -349,17 +358,3 @@ class _Chunks:
         """`FileRange.warm`."""
         with self._errors():
             await self._threads.run(self._opened.warm, offset, length)
-
-
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work` to its end although we are being cancelled; the cancellation is raised afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
@@ -37,7 +37,7 @@ _FAILURES: Final = Counter(
 class LayerSettings:
     """Seconds and counts, per store and process.
 
-    answer_time: for check, size, delete and discard, and for open until its first byte, waiting and retries included.
+    answer_time: for check, stat, delete and discard, and for open until its first byte, waiting and retries included.
     retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a store
     that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
     """
@@ -53,6 +53,7 @@ def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
     """The store as the service uses it. From the inside: retries happen under one slot, the slot is waited for under
     the time limit, and what is measured is what the caller sees."""
     settings = settings or LayerSettings()
+    store.answer_time = settings.answer_time
     return Measured(Timed(Limited(Retrying(store, settings), settings), settings))
 
 
@@ -78,8 +79,8 @@ class Layer(Store):
     def owns(self, url: str) -> bool:
         return self.inner.owns(url)
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
-        return await self.inner.size(url, caller=caller)
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        return await self.inner.stat(url, caller=caller)
 
     def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
@@ -97,12 +98,23 @@ class Layer(Store):
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         await self.inner.delete(url, caller=caller)
 
+    async def share(
+        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
+    ) -> None:
+        await self.inner.share(url, readers=readers, public=public, caller=caller)
+
+    async def keys(self, limit: int) -> Sequence[str]:
+        return await self.inner.keys(limit)
+
+    def advice(self, disk_format: str) -> str | None:
+        return self.inner.advice(disk_format)
+
     async def aclose(self) -> None:
         await self.inner.aclose()
 
 
 class Retrying(Layer):
-    """Asks again after a temporary error: check, size, delete, discard, and open before the first byte.
+    """Asks again after a temporary error: check, stat, delete, discard, and open before the first byte.
 
     Never a write: a source cannot be rewound.
     """
@@ -128,8 +140,8 @@ class Retrying(Layer):
     async def check(self) -> Health:
         return await self._again(lambda _: self.inner.check())
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
-        return await self._again(lambda _: self.inner.size(url, caller=caller))
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        return await self._again(lambda _: self.inner.stat(url, caller=caller))
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         await self._again(lambda _: self.inner.discard(key, caller=caller))
@@ -197,9 +209,9 @@ class Limited(Layer):
     async def check(self) -> Health:
         return await self.inner.check()  # never behind transfers: it tells whether the store works
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         async with self._slots:
-            return await self.inner.size(url, caller=caller)
+            return await self.inner.stat(url, caller=caller)
 
     @contextlib.asynccontextmanager
     async def open(
@@ -254,9 +266,9 @@ class Timed(Layer):
         async with self._bounded():
             return await self.inner.check()
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         async with self._bounded():
-            return await self.inner.size(url, caller=caller)
+            return await self.inner.stat(url, caller=caller)
 
     @contextlib.asynccontextmanager
     async def open(
@@ -282,6 +294,16 @@ class Timed(Layer):
         async with self._bounded():
             await self.inner.delete(url, caller=caller)
 
+    async def keys(self, limit: int) -> Sequence[str]:
+        async with self._bounded():
+            return await self.inner.keys(limit)
+
+    async def share(
+        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
+    ) -> None:
+        async with self._bounded():
+            await self.inner.share(url, readers=readers, public=public, caller=caller)
+
 
 class Measured(Layer):
     """Counts what callers see: durations and failures by store and operation."""
@@ -302,9 +324,9 @@ class Measured(Layer):
         with self._measured("check"):
             return await self.inner.check()
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
-        with self._measured("size"):
-            return await self.inner.size(url, caller=caller)
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        with self._measured("stat"):
+            return await self.inner.stat(url, caller=caller)
 
     @contextlib.asynccontextmanager
     async def open(

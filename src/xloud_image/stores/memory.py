@@ -38,6 +38,9 @@ class MemoryStore(Store):
     async def check(self) -> Health:
         return Health(free=self.free)
 
+    async def keys(self, limit: int) -> list[str]:
+        return list(self.blobs)[:limit]
+
     def owns(self, url: str) -> bool:
         return url.startswith(f"memory://{self.name}/")
 
@@ -47,8 +50,8 @@ class MemoryStore(Store):
             raise BlobNotFound(f"store {self.name} has no such data")
         return key
 
-    async def size(self, url: str, *, caller: Caller | None = None) -> int:
-        return len(self.blobs[self._key(url)])
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        return Blob(url, len(self.blobs[self._key(url)]))
 
     @contextlib.asynccontextmanager
     async def open(

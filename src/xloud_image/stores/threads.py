@@ -106,13 +106,14 @@ class Job(Generic[T]):
 
 class Threads:
     """`size` threads, made when first needed. `limit`: seconds for one call, its waiting for a thread included.
-    `threshold`: per cent of busy threads from which a warning is logged."""
+    `threshold`: per cent of busy threads from which a warning is logged that names `option`, which sets their number;
+    None: no warning."""
 
-    def __init__(self, name: str, size: int, *, limit: float, threshold: int = 75) -> None:
+    def __init__(self, name: str, size: int, *, limit: float, threshold: int | None = None, option: str = "") -> None:
         self.name = name
         self.size = size
         self.limit = limit
-        self._threshold = threshold
+        self._threshold, self._option = threshold, option
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
@@ -146,7 +147,7 @@ class Threads:
                     self._threads.add(thread)
                     thread.start()
             busy = min(self.size, len(self._since) + self._waiting)
-        if busy > 1 and 100 * busy >= self._threshold * self.size:
+        if self._threshold is not None and busy > 1 and 100 * busy >= self._threshold * self.size:
             self._warn(busy)
         if stuck:
             raise StoreUnavailable(f"store {self.name} does not answer: all its {self.size} threads wait for it")
@@ -163,10 +164,11 @@ class Threads:
         if not self._warned or now - self._warned > _WARN_EVERY:
             self._warned = now
             _log.warning(
-                "store %s: %d of %d threads are busy; filesystem_store_thread_pool_size sets their number",
+                "store %s: %d of %d threads are busy; %s sets their number",
                 self.name,
                 busy,
                 self.size,
+                self._option,
             )
 
     def _work(self) -> None:

@@ -26,6 +26,7 @@ HEADERS: Final[Json] = {
     "OpenStack-image-import-methods": _header("The enabled ways of import, separated by commas."),
     "OpenStack-image-store-ids": _header("The stores, separated by commas; only with several stores."),
     "X-Image-Meta-Store": _header("The store that has the data."),
+    "Warning": _header("What the store advises for images of this format.", pattern='^299 - "'),
     "Accept-Patch": _header("The media types that a PATCH may have."),
     "Content-MD5": _header("The md5 of the whole data, in hex.", pattern="^[0-9a-f]{32}$"),
     "ETag": _header("The secure digest of the whole data, quoted."),

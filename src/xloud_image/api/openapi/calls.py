@@ -102,7 +102,7 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             413: "Too many properties, tags or locations.",
             415: "Neither of the two media types.",
         },
-        headers={415: ("Accept-Patch",)},
+        headers={200: ("Warning",), 415: ("Accept-Patch",)},
     ),
     ("DELETE", _IMAGE): Call(
         "deleteImage",
@@ -127,6 +127,7 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             403: "The image is deactivated, or no right to this.",
             404: f"{_NO_IMAGE} Or no store has the data any more.",
             416: "The range lies outside the data, or is none.",
+            503: "No store can give the data now; or it lies elsewhere and is not what was registered any more.",
         },
     ),
     ("PUT", f"{_IMAGE}/file"): Call(
@@ -137,13 +138,13 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         description="The answer comes when the data is durable. After a failure the image is queued again.",
         parameters=("choose_store", "announced_size"),
         body="data",
-        headers={204: ("X-Image-Meta-Store",)},
+        headers={204: ("X-Image-Meta-Store", "Warning")},
         fails={
             400: "A format is not set, the store is unknown, or more or fewer bytes came than announced.",
             403: _NO_RIGHT,
             404: _NO_IMAGE,
             409: "The image is not queued, or another upload was first.",
-            410: "The image was deleted meanwhile, or the store takes no data.",
+            410: "The image was deleted meanwhile, or the store is read-only; the message names those that are not.",
             413: "The store is full, or the data larger than images may be.",
             415: "Not application/octet-stream, or data that is not what the image claims or that is dangerous.",
         },
@@ -241,12 +242,15 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         "Point a queued image at data that exists.",
         {202: None},
         description="With validation_data the image becomes active when the data has this digest; without it is "
-        "active at once and its digests follow.",
+        "active at once and its digests follow. From an administrator or service an active image takes a URL that it "
+        "has already: what is there now is right.",
         body="location",
+        headers={202: ("Warning",)},
         fails={
+            400: "The URL is none, holds a password, or leads to no data or no public address; or the digest is none.",
             403: "This URL is not for this caller, or no right to this image.",
             404: _NO_IMAGE,
-            409: "The image is not queued.",
+            409: "The image is not queued, or the data at this URL is being removed.",
             413: "Too many locations.",
         },
     ),

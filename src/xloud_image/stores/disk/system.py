@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import heapq
 import os
 import stat
 from collections.abc import Iterator
@@ -125,6 +126,13 @@ def size(path: str, name: str) -> int:
     """Bytes of a regular file."""
     with directory(path) as handle:
         return regular(name, handle).st_size
+
+
+def names(path: str, limit: int) -> list[str]:
+    """The first plain files of a directory by name; drafts are none."""
+    with os.scandir(path) as entries:
+        found = (entry.name for entry in entries if entry.name[0] != "." and entry.is_file(follow_symlinks=False))
+        return heapq.nsmallest(limit, found)
 
 
 def usable(path: str) -> tuple[int, int]:

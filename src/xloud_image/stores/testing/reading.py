@@ -8,9 +8,9 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +26,7 @@ from xloud_image.stores.base import Can, Health, Reader, Store
 
 MIB = 1 << 20
 SIZE = 3 * MIB + 12345  # several batches and a rest
+T = TypeVar("T")
 EDGES = sorted({max(0, near + step) for near in (0, 65536, MIB, 2 * MIB, SIZE) for step in (-1, 0, 1)} - {SIZE + 1})
 
 
@@ -63,9 +64,41 @@ async def collect(reader: Reader) -> bytes:
     return b"".join([chunk async for chunk in reader.chunks])
 
 
+def cases(names: str, every: Sequence[Any], *, slow: Sequence[Any]) -> Callable[[T], T]:
+    """Parameters of a test, as `pytest.mark.parametrize` has them: a store that is SLOW gets those of `slow`."""
+
+    def mark(test: T) -> T:
+        test.cases = (names, every, slow)  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+# hypothesis runs one test object of each subclass through many examples, on purpose
+def _every_range(examples: int) -> Any:
+    @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(
+        offset=st.one_of(st.sampled_from(EDGES[:-1]), st.integers(0, SIZE - 1)),
+        length=st.one_of(st.none(), st.sampled_from(EDGES), st.integers(0, 2 * SIZE)),
+    )
+    async def test_every_range(self: Suite, offset: int, length: int | None) -> None:
+        data = noise(SIZE)
+        if not hasattr(self, "_ranged"):
+            self._ranged = await self.put_behind("ranged", data)
+        async with self.store.open(self._ranged, offset=offset, length=length) as reader:
+            assert reader.size in {SIZE, None}
+            expected = data[offset:] if length is None else data[offset : offset + length]
+            assert await collect(reader) == expected
+
+    return test_every_range
+
+
 class Suite:
     """What every store promises to readers, and the hooks."""
 
+    # one write or one read takes seconds: a promise is tried on fewer cases, still on one of each kind
+    SLOW: ClassVar[bool] = False
+    TIMEOUT: ClassVar[float | None] = None  # seconds for one test, by pytest-timeout; None: as the session has it
     SECRETS: ClassVar[Sequence[str]] = ()  # of the configuration; none may appear in a URL or in `facts`
     BOUND: ClassVar[float] = 10.0  # seconds within which a hanging store has to answer
     # tests that make no sense for this backend, each with the reason; they are not collected
@@ -73,9 +106,14 @@ class Suite:
 
     store: Store
     tmp: Path
+    _ranged: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if cls.SLOW and cls.test_every_range is Suite.test_every_range:
+            cls.test_every_range = _every_range(12)
+        if "TIMEOUT" in vars(cls) and cls.TIMEOUT is not None:
+            cls.pytestmark = [pytest.mark.timeout(cls.TIMEOUT)]  # type: ignore[attr-defined]
         for name, reason in cls.NOT_APPLICABLE.items():
             assert hasattr(cls, name), f"the suite has no {name}"
             assert reason
@@ -97,6 +135,15 @@ class Suite:
     def handles(self) -> int:
         """Open handles of the store: by default the open files of the process."""
         return len(os.listdir("/proc/self/fd"))
+
+    def pick(self, every: Sequence[T], slow: Sequence[T]) -> Sequence[T]:
+        """The cases of a test: every one, or those for a store that is SLOW."""
+        return slow if self.SLOW else every
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        names, *which = getattr(metafunc.function, "cases", ("",))
+        if names:
+            metafunc.parametrize(names, which[self.SLOW])
 
     @pytest.fixture
     def prepared(self) -> None:
@@ -127,11 +174,11 @@ class Suite:
         assert not any(secret in json.dumps(dict(self.store.facts)) for secret in self.SECRETS)
 
     async def test_reads_what_is_there(self) -> None:
-        for number, size in enumerate((0, 1, 65536, MIB, SIZE)):
+        for number, size in enumerate(self.pick((0, 1, 65536, MIB, SIZE), (0, SIZE))):
             data = noise(size, number)
             url = await self.put_behind(f"blob-{number}", data)
             assert self.store.owns(url)
-            assert await self.store.size(url) == size
+            assert (await self.store.stat(url)).size == size
             async with self.store.open(url) as reader:
                 assert reader.size == size
                 assert await collect(reader) == data
@@ -143,25 +190,12 @@ class Suite:
     async def test_missing_is_not_found_at_entry(self) -> None:
         url = (await self.put_behind("present", b"x")).replace("present", "absent")
         with pytest.raises(BlobNotFound):
-            await self.store.size(url)
+            await self.store.stat(url)
         with pytest.raises(BlobNotFound):
             async with self.store.open(url):
                 pytest.fail("entered")
 
-    # hypothesis runs one test object of each subclass through many examples, on purpose
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(
-        offset=st.one_of(st.sampled_from(EDGES[:-1]), st.integers(0, SIZE - 1)),
-        length=st.one_of(st.none(), st.sampled_from(EDGES), st.integers(0, 2 * SIZE)),
-    )
-    async def test_every_range(self, offset: int, length: int | None) -> None:
-        data = noise(SIZE)
-        if not hasattr(self, "_ranged"):
-            self._ranged = await self.put_behind("ranged", data)
-        async with self.store.open(self._ranged, offset=offset, length=length) as reader:
-            assert reader.size in {SIZE, None}
-            expected = data[offset:] if length is None else data[offset : offset + length]
-            assert await collect(reader) == expected
+    test_every_range = _every_range(60)
 
     async def test_past_the_end_is_a_bad_range_at_entry(self) -> None:
         url, empty = await self.put_behind("short", b"12345"), await self.put_behind("empty", b"")
@@ -199,7 +233,8 @@ class Suite:
         assert self.handles() == before
 
     async def test_many_readers_at_once(self) -> None:
-        blobs = {await self.put_behind(f"blob-{n}", noise(MIB + n, n)): noise(MIB + n, n) for n in range(8)}
+        numbers = self.pick(range(8), range(3))
+        blobs = {await self.put_behind(f"blob-{n}", noise(MIB + n, n)): noise(MIB + n, n) for n in numbers}
         found = await asyncio.gather(*(self.read(url) for url in blobs for _ in range(3)))
         assert found == [data for data in blobs.values() for _ in range(3)]
 
@@ -220,7 +255,7 @@ class Suite:
         hanging = self.hang()
         assert hanging is not None, "give the suite a way to hang the backend, or say in NOT_APPLICABLE why not"
         async with hanging:
-            calls = [self.store.check(), self.store.size(url), self.read(url)]
+            calls = [self.store.check(), self.store.stat(url), self.read(url)]
             if Can.WRITE in self.store.can:
                 calls += [self.store.write("other", feed(b"x"), size=1), self.store.discard("other")]
             begun = time.monotonic()
