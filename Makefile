@@ -7,6 +7,8 @@ PYTHON ?= python3
 XLOUD_IMAGE_STATE ?= ./state
 HOST ?= 127.0.0.1
 PORT ?= 9292
+# libraries of single stores: EXTRAS=cinder
+EXTRAS ?=
 # for `make test`: which tests, and any other option of pytest
 TESTS ?= tests
 PYTEST_ARGS ?=
@@ -21,7 +23,7 @@ SOURCES = src tests bench
 PIP_INSTALL = -m pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench lock clean packages servers prove-install
+.PHONY: help install deployer image run test check format bench lock clean packages servers prove-install
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -43,6 +45,16 @@ define package
 	@touch $@
 endef
 
+# Ceph's bindings exist as Debian packages only (python3-rbd, python3-rados), for Debian's Python: where they are installed
+# and fit the Python of this environment, two links show them to it, and nothing else of Debian's: $(call bindings,FOLDER)
+define bindings
+	@$(1)/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"), sysconfig.get_path("purelib"))' | \
+	while read -r suffix place; do for name in rados rbd; do \
+	if [ -e "$(DEBIAN_PYTHON)/$$name$$suffix" ]; then ln -sfn "$(DEBIAN_PYTHON)/$$name$$suffix" "$$place/$$name$$suffix"; \
+	else rm -f "$$place/$$name$$suffix"; fi; done; done
+endef
+DEBIAN_PYTHON ?= /usr/lib/python3/dist-packages
+
 .venv/.locked: requirements/runtime.txt requirements/build.txt
 	$(call environment,.venv,$^)
 .venv/.installed: .venv/.locked pyproject.toml
@@ -51,26 +63,56 @@ endef
 	$(call environment,.venv-test,$^)
 .venv-test/.installed: .venv-test/.locked pyproject.toml
 	$(call package,.venv-test)
+.venv-deploy/.locked: requirements/deploy.txt requirements/build.txt
+	$(call environment,.venv-deploy,$^)
+.venv-deploy/.installed: .venv-deploy/.locked pyproject.toml
+	$(call package,.venv-deploy)
 .venv-client/.locked: requirements/client.txt
 	$(call environment,.venv-client,$^)
 .venv-keystone/.locked: requirements/keystone.txt
 	$(call environment,.venv-keystone,$^)
+.venv-cinder/.locked: requirements/cinder.txt
+	$(call environment,.venv-cinder,$^)
+.venv-swift/.locked: requirements/swift.txt
+	$(call environment,.venv-swift,$^)
 .venv-lock/.locked: requirements/lock.txt
 	$(call environment,.venv-lock,$^)
 
-install: .venv/.installed ## the service, as .venv/bin/xloud-image
+# what the cinder store needs besides (os-brick and what it stands on); all other stores are ready without
+.venv/.extra-cinder: .venv/.locked requirements/image.txt
+	@.venv/bin/python $(PIP_INSTALL) -r requirements/image.txt
+	@touch $@
+
+install: .venv/.installed $(EXTRAS:%=.venv/.extra-%) ## the service, as .venv/bin/xloud-image; EXTRAS=cinder for that store
+	$(call bindings,.venv)
 	@echo 'installed: .venv/bin/xloud-image'
 
 run: .venv/.installed ## serve on HOST:PORT (127.0.0.1:9292), state in XLOUD_IMAGE_STATE (./state)
 	@XLOUD_IMAGE_STATE='$(XLOUD_IMAGE_STATE)' HOST='$(HOST)' PORT='$(PORT)' exec .venv/bin/xloud-image serve
 
+deployer: .venv-deploy/.installed ## the control host's command, as .venv-deploy/bin/xavs-ansible
+	@echo 'installed: .venv-deploy/bin/xavs-ansible'
+
+image: ## the container image, as root; BASE=IMAGE or ROOTFS=DIRECTORY names what it stands on
+	@BASE='$(BASE)' ROOTFS='$(ROOTFS)' PYTHON='$(PYTHON)' exec deploy/build-image
+
 packages: # the Debian packages of the tests (as root; otherwise says which are missing)
 	@tests/install/packages
 
-servers: packages .venv-client/.locked .venv-keystone/.locked # what the tests start besides the service
+# the vCenter simulator, compiled by Debian's Go; where that is missing its tests are
+.cache/vcsim/.built: tests/servers/vcsim/main.go | packages
+	@$(PYTHON) -m tests.servers.vsphere && touch $@ || true
 
-test: .venv/.installed .venv-test/.installed servers ## every test, against real servers
-	@exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+servers: packages .venv-client/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-cinder/.locked .cache/vcsim/.built # what the tests start besides the service
+
+ready: .venv/.installed .venv/.extra-cinder .venv-test/.installed servers # what `make test` needs; side by side with -j
+	$(call bindings,.venv)
+	$(call bindings,.venv-test)
+
+test: ## every test, against real servers
+	@$(MAKE) --no-print-directory -j4 ready
+	@if [ '$(TESTS)' = tests ]; then exec tests/run $(PYTEST_ARGS); \
+	else exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS); fi
 
 check: .venv-test/.installed ## format, lint, types, import directions
 	.venv-test/bin/ruff format --check $(SOURCES)
@@ -83,6 +125,8 @@ format: .venv-test/.installed # rewrites the sources as `make check` wants them
 	.venv-test/bin/ruff check --fix $(SOURCES)
 
 bench: .venv/.installed .venv-test/.installed servers ## speed and size, beside the peer in the same run
+	$(call bindings,.venv)
+	$(call bindings,.venv-test)
 	@exec .venv-test/bin/python -m bench $(BENCH_ARGS)
 
 prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
@@ -92,11 +136,16 @@ prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 COMPILE = TMPDIR=$(CURDIR)/.cache .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
+# the extras that the container image holds: whatever a store can ask for
+STORES = cinder vmware
+
 lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml and requirements/*.in
 	@mkdir -p .cache
-	$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra vmware -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
-	$(foreach name,build client keystone lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
+	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
+	$(COMPILE) pyproject.toml $(addprefix --extra ,$(STORES)) -c requirements/runtime.txt -o requirements/image.txt
+	$(foreach name,build client keystone cinder swift lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .test-state build dist

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import downloads, interference, memory, metadata, paging, uploads
+from bench import ceph, downloads, interference, memory, metadata, paging, s3, swift, uploads, vsphere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,4 +25,9 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "memory": memory.resident,
     "walk": paging.walk,
     "pages": paging.pages,
+    "rbd": ceph.row,
+    "rbd-api": ceph.services,
+    "vsphere": vsphere.row,
+    "s3": s3.row,
+    "swift": swift.row,
 }

@@ -15,13 +15,18 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 from tests.servers import Missing, place
+from tests.servers.ceph import Ceph
+from tests.servers.cinder import Cinder
 from tests.servers.client import OpenStack
 from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
 from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.rgw import Rgw
 from tests.servers.service import Service
+from tests.servers.swift import Swift
+from tests.servers.vsphere import Vsphere
 
 CI = os.environ.get("CI") == "true"
 
@@ -141,6 +146,36 @@ def memcached() -> Iterator[Memcached]:
 def keystone() -> Iterator[Keystone]:
     """A Keystone that all tests share: a test that stops it makes its own instead."""
     yield from _running(Keystone())
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Ceph]:
+    """A Ceph that all tests share: a test that breaks it repairs it, or makes its own instead."""
+    yield from _running(Ceph())
+
+
+@pytest.fixture(scope="session")
+def rgw(ceph: Ceph) -> Iterator[Rgw]:
+    """S3 over http and https that all tests share; a test that stops it starts it again."""
+    yield from _running(Rgw(ceph))
+
+
+@pytest.fixture(scope="session")
+def swift(keystone: Keystone) -> Iterator[Swift]:
+    """A Swift that knows the callers of `keystone` and that all tests share: a test that freezes it thaws it."""
+    yield from _running(Swift(keystone))
+
+
+@pytest.fixture(scope="session")
+def vsphere() -> Iterator[Vsphere]:
+    """A vCenter (its simulator) that all tests share; a test that stops it makes its own."""
+    yield from _running(Vsphere())
+
+
+@pytest.fixture(scope="session")
+def cinder(keystone: Keystone, mariadb: MariaDB, ceph: Ceph) -> Iterator[Cinder]:
+    """A Cinder whose volumes can be attached here; a test that freezes a part of it thaws it."""
+    yield from _running(Cinder(keystone, mariadb, ceph))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ FLOORS = (
     ("streams", "policy", "schemas", "patch"),
     ("inspection",),
     ("model",),
-    ("logs",),
+    ("logs", "deploy"),
     ("config",),
     ("failpoints",),
     ("errors",),
@@ -42,11 +42,28 @@ BESIDE = {
 }
 
 # of stores/, what is not a backend
-STORES_ITSELF = {"__init__", "base", "layers", "testing", "threads"}
+STORES_ITSELF = {"__init__", "base", "keystone", "layers", "testing", "threads", "web"}
 # what a backend may import, so that one from outside can be written with no more
-FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.threads", "config.store_options"}
+FOR_BACKENDS = {
+    "errors",
+    "failpoints",
+    "stores.base",
+    "stores.keystone",
+    "stores.threads",
+    "stores.web",
+    "config.store_options",
+}
 # the backends that are several files
-PARTS = {"disk": "file", "file_options": "file"}
+PARTS = {
+    "volumes": "cinder",
+    "ceph": "rbd",
+    "disk": "file",
+    "file_options": "file",
+    "remote": "http",
+    "vsphere": "vmware",
+    "object_storage": "swift",
+    "bucket": "s3",
+}
 
 LONG = 400
 

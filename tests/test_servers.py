@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.ceph import Ceph
 from tests.servers.http import request
 from tests.servers.keystone import USERS, Keystone, Refused
 from tests.servers.mariadb import MariaDB
@@ -62,3 +63,14 @@ def test_keystone_refuses_a_revoked_token_at_once(keystone: Keystone) -> None:
     keystone.revoke(token)
     with pytest.raises(Refused, match="404"):
         keystone.call("GET", "/auth/tokens", token=glance, **{"X-Subject-Token": token})
+
+
+def test_ceph_knows_its_users_and_comes_back(ceph: Ceph) -> None:
+    for user, pool in (("glance", "images"), ("cinder", "volumes")):
+        ceph.admin("rbd", "-n", f"client.{user}", "create", f"{pool}/of-{user}", "--size", "1M")
+        assert ceph.admin("rbd", "-n", f"client.{user}", "ls", pool).split() == [f"of-{user}"]
+    ceph.freeze("osd")
+    ceph.stop_daemon("osd")
+    ceph.start_daemon("osd")
+    for user, pool in (("glance", "images"), ("cinder", "volumes")):
+        ceph.admin("rbd", "rm", f"{pool}/of-{user}")

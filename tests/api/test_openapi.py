@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -122,6 +122,7 @@ operations = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("kind", patch.MEDIA_TYPES)
 @settings(deadline=None)
+@example(body=[{"remove": "/name", "replace": "/name"}])
 @given(body=st.one_of(st.lists(st.one_of(operations, scalars), max_size=3), values))
 def test_what_a_patch_takes_has_the_published_shape(kind: str, body: Any) -> None:
     fits = Draft202012Validator(patch.SHAPES[kind]).is_valid(body)

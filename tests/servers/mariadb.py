@@ -140,3 +140,16 @@ class MariaDB:
             environment={"MYSQL_PWD": PASSWORD},
             directory=Path("/"),
         )
+
+    def dump(self, database: str) -> str:
+        """The tables of a database and their rows, as statements."""
+        return run(
+            [
+                program("mariadb-dump", "mariadb-client"),
+                "--no-defaults",
+                *("--protocol=TCP", "-h", HOST, "-P", str(self.port), "-u", USER),
+                *("--default-character-set=utf8mb4", "--no-tablespaces", "--skip-comments", database),
+            ],
+            environment={"MYSQL_PWD": PASSWORD},
+            directory=Path("/"),
+        )

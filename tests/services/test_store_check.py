@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from xloud_image.errors import BlobNotFound, StoreUnavailable
+from xloud_image.errors import (
+    BlobError,
+    BlobNotFound,
+    Forbidden,
+    ImageServiceError,
+    StoreFull,
+    StoreUnavailable,
+    WriteDenied,
+)
 from xloud_image.services.store_check import Result, check_one
 from xloud_image.stores.base import Blob, Health, Reader
 from xloud_image.stores.memory import MemoryStore
@@ -21,15 +29,17 @@ async def test_a_store_that_works() -> None:
     store = MemoryStore("mine", {})
     result = await check(store)
     assert (result.store, result.type, result.ok, result.free) == ("mine", "memory", True, 1 << 30)
-    assert list(result.timings) == ["check", "write", "read", "delete"]
+    assert (result.reachable, result.authorised, result.writable) == (True, True, True)
+    assert list(result.timings) == ["start", "check", "write", "read", "delete"]
     assert store.blobs == {}
-    assert list((await check(store, deep=False)).timings) == ["check"]
+    assert list((await check(store, deep=False)).timings) == ["start", "check"]
 
 
 async def test_a_store_that_takes_no_data() -> None:
     result = await check(MemoryStore("mine", {}, writable=False))
     assert result.ok
     assert "takes no data" in result.detail
+    assert (result.reachable, result.authorised, result.writable) == (True, True, False)
 
 
 class Sick(MemoryStore):
@@ -91,3 +101,44 @@ async def test_a_store_that_does_not_work(store: MemoryStore, said: str) -> None
     assert said in result.detail
     assert store.blobs == {}
     assert store.running == {}
+
+
+class Refused(StoreUnavailable):
+    temporary = False
+
+
+@pytest.mark.parametrize(
+    ("error", "states"),
+    [
+        (StoreUnavailable, (False, None, None)),
+        (Refused, (True, False, False)),
+        (WriteDenied, (True, None, False)),
+        (StoreFull, (True, True, False)),
+        (BlobNotFound, (True, True, False)),  # the bucket or pool is not there
+        (Forbidden, (True, None, False)),
+        (BlobError, (True, None, False)),
+    ],
+)
+async def test_what_an_error_tells(error: type[ImageServiceError], states: tuple[bool | None, ...]) -> None:
+    class Failing(MemoryStore):
+        async def check(self) -> Health:
+            raise error("no")
+
+    result = await check(Failing("mine", {}))
+    assert not result.ok
+    assert (result.reachable, result.authorised, result.writable) == states
+
+
+async def test_a_store_that_only_cannot_be_written() -> None:
+    result = await check(MemoryStore("mine", {}, capacity=1000))
+    assert (result.reachable, result.authorised, result.writable, result.ok) == (True, True, False, False)
+    assert result.free == 1000
+
+
+async def test_a_store_that_does_not_even_start() -> None:
+    class Hangs(MemoryStore):
+        async def start(self) -> None:
+            await asyncio.sleep(60)
+
+    result = await check(Hangs("mine", {}), timeout=0.2)
+    assert (result.ok, result.reachable, result.detail) == (False, False, "no answer within 0.2 s")

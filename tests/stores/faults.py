@@ -34,7 +34,7 @@ class FinalNameAtOnce(FileStore):
 
 class TestFinalNameAtOnce(Planted):
     FAULTY = FinalNameAtOnce
-    CAUGHT_BY = "test_an_error_of_the_source_passes_through[error1-262144]"
+    CAUGHT_BY = "test_an_error_of_the_source_passes_through[ConnectionResetError-262144]"
 
 
 class CleansAfterErrorsOnly(FileStore):
@@ -50,6 +50,10 @@ class CleansAfterErrorsOnly(FileStore):
 class TestCleansAfterErrorsOnly(Planted):
     FAULTY = CleansAfterErrorsOnly
     CAUGHT_BY = "test_cancelled_at_any_moment_leaves_nothing"
+
+
+class TestCleansAfterErrorsOnlySlowly(TestCleansAfterErrorsOnly):
+    SLOW = True
 
 
 class LeaksHandles(FileStore):
@@ -85,7 +89,7 @@ class TestFlagWithoutMethod(Planted):
 class NoRangeError(FileStore):
     @contextlib.asynccontextmanager
     async def open(self, url: str, *, offset: int = 0, length: Any = None, caller: Any = None) -> AsyncIterator[Reader]:
-        size = await self.size(url)
+        size = (await self.stat(url)).size
         async with super().open(url, offset=0 if offset < 0 or offset >= size else offset, length=length) as reader:
             yield reader
 
@@ -98,7 +102,7 @@ class TestNoRangeError(Planted):
 class IgnoresTheOffset(FileStore):
     @contextlib.asynccontextmanager
     async def open(self, url: str, *, offset: int = 0, length: Any = None, caller: Any = None) -> AsyncIterator[Reader]:
-        if offset < 0 or offset >= max(1, await self.size(url)):
+        if offset < 0 or offset >= max(1, (await self.stat(url)).size):
             raise BadRange("past the end")
         async with super().open(url, length=length) as reader:
             yield reader
@@ -107,6 +111,10 @@ class IgnoresTheOffset(FileStore):
 class TestIgnoresTheOffset(Planted):
     FAULTY = IgnoresTheOffset
     CAUGHT_BY = "test_every_range"
+
+
+class TestIgnoresTheOffsetSlowly(TestIgnoresTheOffset):
+    SLOW = True
 
 
 class MissingInMidStream(FileStore):
@@ -140,6 +148,10 @@ class TestLostWrite(Planted):
     CAUGHT_BY = "test_writes_what_it_is_given"
 
 
+class TestLostWriteSlowly(TestLostWrite):
+    SLOW = True
+
+
 class ReturnsTooEarly(FileStore):
     async def write(self, key: str, source: Any, *, size: int | None, caller: Any = None) -> Blob:
         data = [chunk async for chunk in source]
@@ -167,7 +179,7 @@ class SizeOfTheLastCall(FileStore):
 
 class TestSizeOfTheLastCall(Planted):
     FAULTY = SizeOfTheLastCall
-    CAUGHT_BY = "test_an_error_of_the_source_passes_through[error1-262144]"
+    CAUGHT_BY = "test_an_error_of_the_source_passes_through[ConnectionResetError-262144]"
 
 
 class AnnouncedSizeIgnored(FileStore):
@@ -212,7 +224,7 @@ class TranslatesSourceErrors(FileStore):
 
 class TestTranslatesSourceErrors(Planted):
     FAULTY = TranslatesSourceErrors
-    CAUGHT_BY = "test_an_error_of_the_source_passes_through[error1-262144]"
+    CAUGHT_BY = "test_an_error_of_the_source_passes_through[ConnectionResetError-262144]"
 
 
 class DiscardIgnoresDrafts(FileStore):

@@ -28,6 +28,13 @@ class TestFileInLayers(Local):
     WRAPPED = True
 
 
+class TestFileSlowly(Local):
+    """The fewer cases that slow backends get."""
+
+    SLOW = True
+    TIMEOUT = 60
+
+
 class TestThinFile(Local):
     OPTIONS: ClassVar[dict[str, Any]] = {"thin_provisioning": True}
 

@@ -76,7 +76,7 @@ async def test_no_url_leads_out_of_the_directories(make: Any, tmp_path: Path) ->
         inside / "link", inside / "pipe", inside / "below", inside / ".key.0123456789abcdef.part", inside, "",
         f"{inside}/", f"{inside}/key\0", f"localhost{inside}/link", f"{inside}-other/key",
     ):  # fmt: skip
-        for call in (store.size(f"file://{path}"), read(store, f"file://{path}"), store.delete(f"file://{path}")):
+        for call in (store.stat(f"file://{path}"), read(store, f"file://{path}"), store.delete(f"file://{path}")):
             with pytest.raises(BlobNotFound):
                 await call
     assert secret.read_bytes() == b"secret"
@@ -253,7 +253,7 @@ async def test_a_directory_that_is_missing(make: Any, tmp_path: Path, caplog: py
     (tmp_path / "images").rename(tmp_path / "away")
     await told(store, caplog, f"install -d -o {os.geteuid()} -g {os.getegid()} -m 750 {tmp_path}/images")
     # the data is not gone, it is away: nobody may take that for a deletion
-    for call in (store.size(blob.url), read(store, blob.url), store.delete(blob.url), store.discard("kept")):
+    for call in (store.stat(blob.url), read(store, blob.url), store.delete(blob.url), store.discard("kept")):
         with pytest.raises((StoreUnavailable, WriteDenied)):
             await call
     (tmp_path / "away").rename(tmp_path / "images")

@@ -64,7 +64,7 @@ async def test_the_loop_and_other_stores_go_on(make: Any, hangable: Hangable, tm
             gaps.append(time.monotonic() - begun)
 
     ticking = asyncio.ensure_future(tick())
-    hung = [asyncio.ensure_future(seconds_until_unavailable(slow.size(url))) for _ in range(5)]
+    hung = [asyncio.ensure_future(seconds_until_unavailable(slow.stat(url))) for _ in range(5)]
     begun, turns = time.monotonic(), 0
     while time.monotonic() - begun < LIMIT / 2:
         blob = await good.write("key", feed(noise(MIB)), size=MIB)
@@ -125,20 +125,20 @@ async def test_when_all_threads_are_stuck_the_answer_comes_at_once(make: Any, ha
     store = await make(store_thread_pool_size=2)
     url = (await store.write("key", feed(b"x"), size=1)).url
     hangable.stop()
-    await asyncio.gather(*(seconds_until_unavailable(store.size(url)) for _ in range(2)))
-    assert await seconds_until_unavailable(store.size(url)) < 0.1
+    await asyncio.gather(*(seconds_until_unavailable(store.stat(url)) for _ in range(2)))
+    assert await seconds_until_unavailable(store.stat(url)) < 0.1
     assert await seconds_until_unavailable(store.write("other", feed(b"x"), size=1)) < 0.1
     hangable.go_on()
     await all_back(store)
-    assert await store.size(url) == 1
+    assert (await store.stat(url)).size == 1
 
 
 async def test_busy_threads_are_told(make: Any, hangable: Hangable, caplog: pytest.LogCaptureFixture) -> None:
     store = await make(store_thread_pool_size=4, store_threadpool_threshold=50)
     hangable.stop()
-    await asyncio.gather(*(seconds_until_unavailable(store.size(f"file://{hangable.target}/x")) for _ in range(4)))
-    await seconds_until_unavailable(store.size(f"file://{hangable.target}/x"))
-    await seconds_until_unavailable(store.size(f"file://{hangable.target}/x"))
+    await asyncio.gather(*(seconds_until_unavailable(store.stat(f"file://{hangable.target}/x")) for _ in range(4)))
+    await seconds_until_unavailable(store.stat(f"file://{hangable.target}/x"))
+    await seconds_until_unavailable(store.stat(f"file://{hangable.target}/x"))
     told = [record.message for record in caplog.records if "threads are busy" in record.message]
     assert len(told) == 1  # not once for each call
 
@@ -161,7 +161,7 @@ async def test_without_a_limit_of_the_operator_the_layers_answer(hangable: Hanga
     await stores.start()
     url = (await stores["slow"].write("key", feed(b"x"), size=1)).url
     hangable.stop()
-    assert await seconds_until_unavailable(stores["slow"].size(url)) < 1
+    assert await seconds_until_unavailable(stores["slow"].stat(url)) < 1
 
     async def first_byte() -> None:
         async with stores["slow"].open(url) as reader:

@@ -45,9 +45,9 @@ class Moody(MemoryStore):
         await self._mood()
         return await super().check()
 
-    async def size(self, url: str, *, caller: Any = None) -> int:
+    async def stat(self, url: str, *, caller: Any = None) -> Blob:
         await self._mood()
-        return await super().size(url)
+        return await super().stat(url)
 
     async def delete(self, url: str, *, caller: Any = None) -> None:
         await self._mood()
@@ -91,7 +91,7 @@ async def read(store: Any) -> bytes:
 
 CALLS = {
     "check": lambda store: store.check(),
-    "size": lambda store: store.size(URL),
+    "stat": lambda store: store.stat(URL),
     "open": read,
     "delete": lambda store: store.delete(URL),
     "discard": lambda store: store.discard("key"),
@@ -126,7 +126,7 @@ async def test_a_write_is_never_tried_again() -> None:
 async def test_a_store_that_takes_long_to_fail_is_not_asked_again() -> None:
     inner = Moody(StoreUnavailable("1"), late=0.2)
     with pytest.raises(StoreUnavailable):
-        await Retrying(inner, LayerSettings(retry_pause=0.01, retry_window=0.1)).size(URL)
+        await Retrying(inner, LayerSettings(retry_pause=0.01, retry_window=0.1)).stat(URL)
     assert inner.asked == 1
 
 
@@ -168,14 +168,14 @@ async def test_after_the_first_byte_a_reader_may_take_its_time() -> None:
 async def test_at_most_so_many_at_once() -> None:
     inner = Moody(late=0.01)
     store = Limited(inner, LayerSettings(at_once=3))
-    await asyncio.gather(*(store.size(URL) for _ in range(12)))
+    await asyncio.gather(*(store.stat(URL) for _ in range(12)))
     assert (inner.asked, inner.most) == (12, 3)
 
 
 async def test_an_open_blob_counts_until_it_is_left() -> None:
     store = wrap(Moody(), LayerSettings(at_once=1, answer_time=0.1))
     async with store.open(URL):
-        for call in (store.size(URL), read(store), store.write("new", feed(b"x"), size=1)):
+        for call in (store.stat(URL), read(store), store.write("new", feed(b"x"), size=1)):
             with pytest.raises(StoreUnavailable):
                 await call
         await store.check()
@@ -187,10 +187,10 @@ async def test_what_is_measured() -> None:
         return REGISTRY.get_sample_value(f"xloud_image_store_{name}", {"store": "ram", **labels}) or 0
 
     store = Measured(Moody(StoreUnavailable("1")))
-    failed = value("failures_total", operation="size", error="StoreUnavailable")
-    counted = value("seconds_count", operation="size")
+    failed = value("failures_total", operation="stat", error="StoreUnavailable")
+    counted = value("seconds_count", operation="stat")
     with pytest.raises(StoreUnavailable):
-        await store.size(URL)
-    await store.size(URL)
-    assert value("failures_total", operation="size", error="StoreUnavailable") == failed + 1
-    assert value("seconds_count", operation="size") == counted + 2
+        await store.stat(URL)
+    await store.stat(URL)
+    assert value("failures_total", operation="stat", error="StoreUnavailable") == failed + 1
+    assert value("seconds_count", operation="stat") == counted + 2

@@ -7,6 +7,7 @@ import pytest
 
 from tests.stores.drivers import file_options
 from xloud_image.config.settings import StoreSettings
+from xloud_image.config.store_options import OPTIONS
 from xloud_image.errors import ConfigError
 from xloud_image.model import Location
 from xloud_image.stores import BACKENDS, Stores, backend
@@ -28,21 +29,19 @@ def settings(tmp_path: Path) -> list[StoreSettings]:
     ]
 
 
-def test_every_type_is_a_class_of_this_name_or_says_that_it_is_not_built() -> None:
-    for name, place in BACKENDS.items():
-        if place is None:
-            with pytest.raises(ConfigError, match=f"type {name} are not part of this release"):
-                backend(name)
-        else:
-            assert issubclass(backend(name), Store)
-            assert name == backend(name).TYPE
+def test_every_type_is_a_class_of_this_name() -> None:
+    assert set(BACKENDS) == set(OPTIONS)
+    for name in BACKENDS:
+        assert issubclass(backend(name), Store)
+        assert name == backend(name).TYPE
+        assert backend(name).OPTIONS is OPTIONS[name]
     with pytest.raises(ConfigError, match="the types are"):
         backend("tape")
 
 
-def test_the_store_is_named_where_a_type_is_not_built() -> None:
-    with pytest.raises(ConfigError, match="store cold: stores of type s3"):
-        Stores([StoreSettings("cold", "s3")], "cold")
+def test_the_store_is_named_where_something_is_wrong_with_it() -> None:
+    with pytest.raises(ConfigError, match="store cold: 'tape' is no store type"):
+        Stores([StoreSettings("cold", "tape")], "cold")
 
 
 def test_order_default_and_weights(settings: list[StoreSettings]) -> None:
@@ -79,7 +78,9 @@ def test_the_store_of_a_location(settings: list[StoreSettings], tmp_path: Path) 
         (f"file://{tmp_path}/cheap/key", {}, "cheap"),
         (f"filesystem://{tmp_path}/cheap/key", {"store": "renamed"}, "cheap"),
         ("memory://ram/key", {"store": 3}, "ram"),
-        (f"file://{tmp_path}/fast/key", {"store": "cheap"}, "cheap"),
+        (f"file://{tmp_path}/fast/key", {"store": "cheap"}, "fast"),
+        ("file:///elsewhere/key", {"store": "cheap"}, "cheap"),
+        ("file:///elsewhere/key", {"store": "gone"}, None),
         (f"file://{tmp_path}/staging/key", {}, None),
         (f"file://{tmp_path}/staging/key", {"store": "os_glance_staging_store"}, None),
         ("rbd://fsid/pool/key/snap", {"store": "gone"}, None),

@@ -1,0 +1,150 @@
+"""Bytes that are still needed: by a clone, or by another image. And what stores advise."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.services.conftest import ADMIN, House
+from xloud_image.db import claims, tables
+from xloud_image.errors import Conflict
+from xloud_image.model import Claim, Image, Location
+from xloud_image.services import advice, images, locations, owed, reaper
+
+DATA = b"some data"
+
+
+async def debts(house: House) -> list[Claim]:
+    return await house.service.db.read(claims.list_all)
+
+
+async def sharing(house: House) -> tuple[Image, Image]:
+    """Two images with the same bytes in store one."""
+    first, second = await house.new(DATA, "one"), await house.new(DATA, "two")
+    await house.add(second, Location(first.locations[0].url, {"store": "one"}))
+    return first, await house.get(second)
+
+
+async def test_what_a_clone_needs_is_owed_until_it_is_gone(house: House) -> None:
+    image = await house.new(DATA, "one")
+    house.store("one").needed = True
+    assert (await house.ask("DELETE", f"/v2/images/{image.id}"))[0] == 204
+    assert (await house.download(image))[0] == 404
+    for attempts in range(4):
+        (debt,) = await debts(house)
+        assert (debt.kind, debt.attempts) == ("delete", attempts)
+        assert debt.error is not None
+        assert "the volumes a and b are clones" in debt.error, "stores owed shows the reason"
+        assert [one.error for one in await owed.everything(house.service.settings.database)] == [debt.error]
+        await at_once(house, debt)
+        await reaper.once(house.service)
+    house.store("one").needed = False
+    await at_once(house, debt)
+    await reaper.once(house.service)
+    assert await debts(house) == []
+    assert house.store("one").blobs == {}
+
+
+async def at_once(house: House, debt: Claim) -> None:
+    """The time of the next attempt has come."""
+    taken = await house.service.db.write(lambda conn: claims.take(conn, debt.id, "test", lease=5, idle=True))
+    if taken is not None:  # taking counts as an attempt: the test's own is not one
+        await house.service.db.write(lambda conn: claims.postpone(conn, debt.id, "test", seconds=-1, error=debt.error))  # type: ignore[arg-type]
+
+        async def back(conn: Any) -> None:
+            await conn.execute(tables.claims.update().values(attempts=debt.attempts))
+
+        await house.service.db.write(back)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "least", "most"), [(0, 20, 40), (3, 200, 300), (7, 3600, 3600), (500, 3600, 3600)]
+)
+async def test_it_is_asked_at_most_hourly_in_the_end(
+    house: House, attempts: int, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def postponed(conn: Any, claim_id: str, holder: str, *, seconds: float, error: str) -> bool:
+        waits.append(seconds)
+        return True
+
+    monkeypatch.setattr(claims, "postpone", postponed)
+    claim = Claim(id="c", kind="delete", image_id="i", store="one", url="memory://one/x", attempts=attempts)
+    await owed.postpone(house.service, claim, Conflict("a clone"))
+    assert least <= waits[0] <= most
+
+
+async def test_the_last_image_takes_the_bytes_with_it(house: House) -> None:
+    first, second = await sharing(house)
+    await images.delete(house.service, ADMIN, first.id)
+    assert DATA in house.store("one").blobs.values()
+    assert await debts(house) == []
+    await images.delete(house.service, ADMIN, second.id)
+    assert house.store("one").blobs == {}
+    assert house.store("two").blobs == {}
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_two_deleted_at_once(house: House, turn: int) -> None:
+    """Neither counts on the other to do it."""
+    first, second = await sharing(house)
+    await asyncio.gather(*(images.delete(house.service, ADMIN, image.id) for image in (first, second)))
+    assert house.store("one").blobs == {}
+    assert await debts(house) == []
+
+
+async def test_bytes_that_were_owed_and_found_a_new_image(house: House) -> None:
+    """Nothing but an older service on the same database would do this; then they stay."""
+    image = await house.new(DATA, "one")
+    house.store("one").needed = True
+    await images.delete(house.service, ADMIN, image.id)
+    (debt,) = await debts(house)
+    other = await house.new(DATA, "two")
+    await house.add(other, Location(image.locations[0].url, {"store": "one"}))
+    house.store("one").needed = False
+    await at_once(house, debt)
+    await reaper.once(house.service)
+    assert await debts(house) == []
+    assert DATA in house.store("one").blobs.values()
+
+
+async def test_bytes_that_are_leaving_cannot_be_registered(house: House) -> None:
+    image = await house.new(DATA, "one")
+    house.store("one").needed = True
+    await images.delete(house.service, ADMIN, image.id)
+    url = image.locations[0].url
+    made = await images.create(house.service, ADMIN, {"disk_format": "raw", "container_format": "bare"})
+    with pytest.raises(Conflict, match="is being removed"):
+        await locations.register(house.service, ADMIN, made.id, url, {})
+    status, _ = await house.ask("POST", f"/v2/images/{made.id}/locations", json={"url": url})
+    assert status == 409
+    assert (await house.ask("GET", f"/v2/images/{made.id}"))[0] == 200
+
+
+async def test_advice_is_in_the_answer_and_in_the_log(house: House, capfd: pytest.CaptureFixture[str]) -> None:
+    octets = {"Content-Type": "application/octet-stream"}
+    for disk_format, data, said in (("raw", DATA, False), ("qcow2", b"QFI\xfb\0\0\0\3" + bytes(600), True)):
+        fields = {"disk_format": disk_format, "container_format": "bare"}
+        image = await images.create(house.service, ADMIN, fields)
+        status, headers = await house.ask("PUT", f"/v2/images/{image.id}/file", data=data, headers=octets)
+        assert status == 204
+        expected = "299 - \"store one likes 'raw' ? not qcow2\"" if said else None
+        assert headers.get("Warning") == expected
+        url = (await house.get(image)).locations[0].url
+        for way in ("POST", "PATCH"):
+            other = await images.create(house.service, ADMIN, fields)
+            if way == "POST":
+                status, headers = await house.ask("POST", f"/v2/images/{other.id}/locations", json={"url": url})
+                assert status == 202
+            else:
+                status, headers = await house.ask(
+                    "PATCH",
+                    f"/v2/images/{other.id}",
+                    json=[{"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": {}}}],
+                    headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
+                )
+                assert status == 200
+            assert headers.get("Warning") == expected
+            assert (advice.of(house.service, await house.get(other)) is not None) is said
+    assert "advice of a store" in capfd.readouterr().out
