@@ -26,6 +26,7 @@ IMAGE: Final = "localhost/xloud-image"
 NAME: Final = "glance_api"
 OWNER: Final = 42415  # user and group of the service in its container
 DATA: Final = "/var/lib/glance"
+CERTIFICATES: Final = "certificates"  # folder of the override directory, and below /etc/glance
 # owners that guides name for a fresh directory; it may be handed over
 FORMER_OWNERS: Final = (42424,)
 _SPARE: Final = 15  # seconds beyond the drain time until a container is killed
@@ -51,10 +52,28 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
         _copy(g, found, folder / "property-protections-rules.conf", "property-protections-rules.conf", 0o640)
     if g.get("glance_enable_interoperable_image_import"):
         _copy(g, found, folder / "glance-image-import.conf", "glance.conf.d/glance-image-import.conf", 0o640)
+    for path in sorted((folder / CERTIFICATES).glob("*")):
+        if path.suffix in (".crt", ".pem"):
+            _copy(g, found, path, f"{CERTIFICATES}/{path.name}", 0o640)
     for store in stores:
         if store.type == "rbd":
             _ceph(g, found, folder, store, host)
+        elif store.type == "cinder":
+            # whose volumes lie in Ceph: the library that attaches them looks for the key of Cinder's user in /etc/ceph
+            for path in sorted(folder.glob("*.client.*.keyring")):
+                found.files.setdefault(f"ceph/{path.name}", (path.read_bytes(), 0o600))
     return found
+
+
+def absent_certificates(lines: Sequence[Line], found: Beside) -> list[str]:
+    """Options that name a file which the override directory should have given, a sentence each."""
+    here = f"{sections.ETC}/{CERTIFICATES}/"
+    return [
+        f"{line.value}, which [{line.section}] {line.name} names: put it into the override directory as "
+        f"glance/{CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
+        for line in lines
+        if line.value.startswith(here) and f"{CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
+    ]
 
 
 def _policy(g: Globals, folder: Path) -> Path | None:

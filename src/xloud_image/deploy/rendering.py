@@ -85,6 +85,7 @@ def render(inputs: Inputs) -> Rendered:
     lines = wishes.apply(sections.main(g, stores, default), theirs, stores, problems)
     _complete(inputs, g, lines, stores)
     beside = facts.beside(g, stores, directory, inputs.hostname)
+    beside.missing += facts.absent_certificates(lines, beside)
     problems.stop()
 
     files = dict(beside.files)
