@@ -19,11 +19,11 @@ export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PYTHONNOUSERSITE = 1
 
-SOURCES = src tests bench
+SOURCES = src tests bench docs
 PIP_INSTALL = -m pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install deployer image run test check format bench lock clean packages servers prove-install
+.PHONY: help install deployer image run test check format docs bench lock clean packages servers prove-install
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -123,6 +123,9 @@ check: .venv-test/.installed ## format, lint, types, import directions
 format: .venv-test/.installed # rewrites the sources as `make check` wants them
 	.venv-test/bin/ruff format $(SOURCES)
 	.venv-test/bin/ruff check --fix $(SOURCES)
+
+docs: .venv-test/.installed ## the tables of keys in docs/operating, from the options' definitions
+	@.venv-test/bin/python docs/tables.py
 
 bench: .venv/.installed .venv-test/.installed servers ## speed and size, beside the peer in the same run
 	$(call bindings,.venv)

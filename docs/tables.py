@@ -1,0 +1,78 @@
+"""The tables of keys in the operators' guide, made from the options' definitions: `make docs` writes them, `--check`
+only says whether they are up to date (exit code 1: they are not)."""
+
+import re
+import sys
+from pathlib import Path
+
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.deploy import keys
+from xloud_image.deploy.keys import Key
+
+GUIDE = Path(__file__).parent / "operating" / "image-storage-backends.md"
+_MARKED = re.compile(r"(<!-- options: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+# keys of a store that are no option of its driver by the same name
+BESIDE = {
+    "file": ("glance_file_datadir_volume", "glance_datadir_is_mount"),
+    "rbd": (
+        "ceph_glance_pool_name",
+        "ceph_glance_user",
+        "ceph_glance_keyring",
+        "ceph_cluster",
+        "external_ceph_cephx_enabled",
+        "glance_ceph_backends",
+    ),
+    "vmware": ("vmware_vcenter_name", "vmware_datastore_name"),
+    "cinder": ("enable_cinder_backend_privileged",),
+}
+
+
+def table(type_: str) -> str:
+    """The rows of one type: what a deployment can be told, with the value that counts when it is told nothing."""
+    table = keys.table()
+    found = [table[name] for name in (keys.SWITCHES[type_], *BESIDE.get(type_, ()))]
+    found += [table[f"glance_{opt.dest}"] for opt in OPTIONS[type_] if f"glance_{opt.dest}" in table]
+    rows = [f"| {_name(key)} | {_default(key)} | {_escaped(key.help)} |\n" for key in found]
+    return "| key | default | |\n|---|---|---|\n" + "".join(rows)
+
+
+def _name(key: Key) -> str:
+    names = [f"`{name}`" for name in (key.name, *key.also)]
+    return names[0] if len(names) == 1 else f"{names[0]}, also {', '.join(names[1:])}"
+
+
+def _default(key: Key) -> str:
+    value = key.default
+    if value is None and key.option is not None:
+        value = key.option.default
+    if callable(value):
+        return f"`{key.why}`" if key.why in keys.table() else _escaped(key.why)
+    if value is None or value in ("", [], {}):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"`{value}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def written(text: str) -> str:
+    """The guide with its tables made anew."""
+    return _MARKED.sub(lambda match: f"{match[1]}{table(match[2])}{match[4]}", text)
+
+
+def main(words: list[str]) -> int:
+    old = GUIDE.read_text(encoding="utf-8")
+    new = written(old)
+    if words == ["--check"]:
+        return int(old != new)
+    if old != new:
+        GUIDE.write_text(new, encoding="utf-8")
+        sys.stdout.write(f"written: {GUIDE.name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
