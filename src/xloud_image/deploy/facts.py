@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image import __version__
-from xloud_image.deploy import overrides, sections
+from xloud_image.deploy import former, overrides, sections
 from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
@@ -146,7 +146,12 @@ def of(
         "node_config": str(g.get("node_config")),
         "files": files,
         "missing": files_beside.missing,
-        "stores": [{"name": store.name, "type": store.type, "default": store.name == default} for store in stores],
+        "stores": [
+            {"name": store.name, "type": store.type, "default": store.name == default, "kept": store.kept}
+            for store in stores
+        ],
+        "forgotten": [str(name) for name in g.get(former.FORGET) or ()],
+        former.VOLUME: str(g.get("glance_file_datadir_volume")),
         "api": {
             "address": address,
             "port": port,

@@ -78,7 +78,8 @@ def main(g: Globals, stores: list[Store], default: tuple[str, Origin]) -> list[L
     if default[0]:
         sheet.at("glance_store", "default_backend", default[0], default[1])
     for store in stores:
-        _store(g, sheet, store)
+        if not store.kept:
+            _store(g, sheet, store)
     _rest(g, sheet)
     return sheet.lines
 
