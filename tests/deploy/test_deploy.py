@@ -17,82 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.site import OWNER, VOLUME, Site, changed
 from tests.servers.client import OpenStack
-from tests.servers.keystone import USERS, Keystone
+from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
-from tests.servers.place import HOST, environment, free_port, new_directory
+from tests.servers.place import HOST, new_directory
 from tests.servers.podman import Podman
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-OWNER = 42415
-VOLUME = "glance"
-
-
-class Site:
-    """A control host, which is its own only node. `run` is one call of xavs-ansible."""
-
-    def __init__(self, podman: Podman, database: MariaDB, keystone: Keystone) -> None:
-        self.podman = podman
-        self.path = new_directory("site")
-        self.port = free_port()
-        self.node = new_directory("node")
-        # the two lines of the document; the machine's own particulars stand in a file beside them
-        (self.path / "globals.yml").write_text(f'glance_backend_file: "yes"\nglance_file_datadir_volume: {VOLUME}\n')
-        (self.path / "globals.d").mkdir()
-        (self.path / "globals.d" / "place.yml").write_text(
-            f"kolla_internal_vip_address: {HOST}\ndatabase_port: {database.port}\nglance_api_port: {self.port}\n"
-            f"keystone_internal_url: {keystone.url}\nkeystone_public_url: {keystone.url}\n"
-            f"glance_database_name: deployed_{os.getpid()}\nglance_database_user: deployed_{os.getpid()}\n"
-            f"glance_keystone_user: deployed-{os.getpid()}\nglance_api_workers: 1\nnode_config: {self.node}\n"
-            "glance_drain_time: 300\n"
-        )
-        (self.path / "passwords.yml").write_text(f"keystone_admin_password: {USERS['admin'].password}\n")
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
-
-    def run(self, *words: str, code: int | None = 0) -> str:
-        done = subprocess.run(
-            [environment(".venv-deploy", "xavs-ansible"), *words, "--configdir", self.path],
-            env={**os.environ, **self.podman.environment, "ANSIBLE_LOCAL_TEMP": str(self.path / "tmp"),
-                 "ANSIBLE_HOME": str(self.path / "ansible"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        output = done.stdout + done.stderr
-        assert code is None or done.returncode == code, output[-8000:]
-        assert "keystone_admin_password" not in output or USERS["admin"].password not in output
-        return output
-
-    def shell(self, line: str) -> str:
-        """A line of the document, typed as it stands."""
-        done = subprocess.run(
-            ["/bin/bash", "-ec", line], env={**os.environ, **self.podman.environment}, capture_output=True, text=True,
-            timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def add(self, text: str) -> None:
-        with (self.path / "globals.yml").open("a") as file:
-            file.write(text)
-
-    def override(self, text: str) -> None:
-        path = self.path / "config" / "glance" / "glance-api.conf"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def container(self) -> tuple[str, str]:
-        """Its id and when it was started."""
-        found = self.podman.inspect("glance_api")
-        return found["Id"], found["State"]["StartedAt"]
-
-
-def changed(output: str) -> int:
-    found = re.search(r"localhost +: ok=\d+ +changed=(\d+) +unreachable=0 +failed=0", output)
-    assert found, output[-4000:]
-    return int(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +33,10 @@ def site(mariadb: MariaDB, keystone: Keystone) -> Iterator[Site]:
     podman.start()
     try:
         podman.image()
-        yield Site(podman, mariadb, keystone)
+        one = Site(podman, mariadb, keystone)
+        # the two lines of the document
+        (one.path / "globals.yml").write_text(f'glance_backend_file: "yes"\nglance_file_datadir_volume: {VOLUME}\n')
+        yield one
     finally:
         podman.close()
 

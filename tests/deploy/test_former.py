@@ -178,6 +178,15 @@ def test_the_account_of_a_former_swift_store(node: Node) -> None:
     assert again.files["glance-swift-swift.conf"] == (before, 0o600)
 
 
+def test_the_certificates_of_a_former_store(node: Node) -> None:
+    path = node.desk.write("config/glance/certificates/s3.crt", "-----")
+    node.render(S3 + "b1\nglance_s3_store_cacert: /etc/glance/certificates/s3.crt\n")
+    path.unlink()
+    done = node.render(FILE)
+    assert kept(done) == ["s3"]
+    assert done.files["certificates/s3.crt"] == (b"-----", 0o640)
+
+
 def test_a_new_node_keeps_what_the_others_have(node: Node, desk: Desk) -> None:
     node.render(S3 + "b1\n")
     fresh = Node(desk, "two")

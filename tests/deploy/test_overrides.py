@@ -152,6 +152,33 @@ def test_a_policy_is_taken_along(desk: Desk) -> None:
     assert loaded.settings.policy.policy_file == str(desk.path / "out" / "policy.yaml")
 
 
+def test_certificates_are_taken_along(desk: Desk) -> None:
+    """A store's CA lies in the container where its option says; one that is missing stops the deployment, by name."""
+    text = SWITCH["S3 backend"] + (
+        "glance_s3_store_host: https://h\nglance_s3_store_access_key: a\nglance_s3_store_secret_key: b\n"
+        "glance_s3_store_bucket: c\nglance_s3_store_cacert: /etc/glance/certificates/s3.crt\n"
+    )
+    (missing,) = desk.render(text).facts["missing"]
+    assert missing == (
+        "/etc/glance/certificates/s3.crt, which [s3] s3_store_cacert names: put it into the override directory as "
+        "glance/certificates/s3.crt (the name ends in .crt or .pem)"
+    )
+    desk.write("config/glance/certificates/s3.crt", "a certificate")
+    desk.write("config/glance/certificates/s3.key", "not this")
+    rendered = desk.render(text)
+    assert rendered.facts["missing"] == []
+    assert rendered.files["certificates/s3.crt"] == (b"a certificate", 0o640)
+    assert "certificates/s3.key" not in rendered.files
+
+
+def test_the_key_of_cinders_user_is_taken_along(desk: Desk) -> None:
+    """os-brick looks for it in /etc/ceph; only a Cinder store needs it."""
+    desk.write("config/glance/ceph.client.cinder.keyring", "[client.cinder]\n")
+    assert "ceph/ceph.client.cinder.keyring" not in desk.render("").files
+    rendered = desk.render(SWITCH["Cinder backend"] + "glance_cinder_volume_type: x\n")
+    assert rendered.files["ceph/ceph.client.cinder.keyring"] == (b"[client.cinder]\n", 0o600)
+
+
 def test_options_for_a_store_that_is_off_are_told(desk: Desk) -> None:
     desk.write("config/glance/glance-api.conf", "[s3]\ns3_store_host = h\n[glance_store]\ncinder_volume_type = x\n")
     said = told(desk.render(""), "warning")

@@ -51,10 +51,28 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
         _copy(g, found, folder / "property-protections-rules.conf", "property-protections-rules.conf", 0o640)
     if g.get("glance_enable_interoperable_image_import"):
         _copy(g, found, folder / "glance-image-import.conf", "glance.conf.d/glance-image-import.conf", 0o640)
+    for path in sorted((folder / sections.CERTIFICATES).glob("*")):
+        if path.suffix in (".crt", ".pem"):
+            _copy(g, found, path, f"{sections.CERTIFICATES}/{path.name}", 0o640)
     for store in stores:
         if store.type == "rbd":
             _ceph(g, found, folder, store, host)
+        elif store.type == "cinder":
+            # whose volumes lie in Ceph: the library that attaches them looks for the key of Cinder's user in /etc/ceph
+            for path in sorted(folder.glob("*.client.*.keyring")):
+                found.files.setdefault(f"ceph/{path.name}", (path.read_bytes(), 0o600))
     return found
+
+
+def absent_certificates(lines: Sequence[Line], found: Beside) -> list[str]:
+    """Options that name a file which the override directory should have given, a sentence each."""
+    here = f"{sections.ETC}/{sections.CERTIFICATES}/"
+    return [
+        f"{line.value}, which [{line.section}] {line.name} names: put it into the override directory as "
+        f"glance/{sections.CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
+        for line in lines
+        if line.value.startswith(here) and f"{sections.CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
+    ]
 
 
 def _policy(g: Globals, folder: Path) -> Path | None:

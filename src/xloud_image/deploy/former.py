@@ -21,7 +21,7 @@ from xloud_image.config.store_options import OPTIONS
 from xloud_image.deploy.choice import Store
 from xloud_image.deploy.overrides import Line
 from xloud_image.deploy.problems import Origin
-from xloud_image.deploy.sections import ETC, as_text
+from xloud_image.deploy.sections import CERTIFICATES, ETC, as_text
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -178,6 +178,10 @@ def _lines(name: str, former: Former, kept: Kept) -> list[Line]:
     if settings.type == "rbd":
         for file in sorted((former.rendered / "ceph").glob("*")):
             kept.files[f"ceph/{file.name}"] = (file.read_bytes(), 0o600 if file.suffix == ".keyring" else 0o640)
+    for value in options.values():
+        path = str(value or "").removeprefix(f"{ETC}/")
+        if path.startswith(f"{CERTIFICATES}/") and (former.rendered / path).is_file():
+            kept.files[path] = ((former.rendered / path).read_bytes(), 0o640)
     common = {"read_only": True, "store_description": settings.description, "weight": settings.weight or ""}
     lines = [Line(name, option, as_text(value), Origin(why=_WHY)) for option, value in common.items() if value != ""]
     for opt in OPTIONS[settings.type]:

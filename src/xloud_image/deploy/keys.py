@@ -330,7 +330,7 @@ WITHOUT_MEANING: Final[Mapping[str, str]] = {
     "glance_source_version": "no source is mounted",
     "glance_dev_repos_pull": "no source is mounted",
     "glance_dev_repos_git": "no source is mounted",
-    "glance_copy_certs": "openstack_cacert names the file",
+    "glance_copy_certs": "certificates of the override directory, glance/certificates/, always are",
     "glance_ks_services": "made from glance_internal_endpoint and glance_public_endpoint",
     "glance_ks_users": "made from glance_keystone_user",
     "glance_api_default_volumes": "made from the stores",

@@ -87,6 +87,7 @@ def render(inputs: Inputs) -> Rendered:
     lines = wishes.apply(sections.main(g, stores, default), theirs, stores, problems)
     _complete(inputs, g, lines, stores)
     beside = facts.beside(g, stores, directory, inputs.hostname)
+    beside.missing += facts.absent_certificates(lines, beside)
     kept = _kept(inputs, g, lines)
     if kept.stores:
         stores = [*stores, *kept.stores]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SWIFT_FILE: Final = "glance-swift.conf"
 SWIFT_REFERENCE: Final = "swift"
 ETC: Final = "/etc/glance"
+CERTIFICATES: Final = "certificates"  # folder of the override directory, and below /etc/glance
 # where a store's data can be cloned by those who know the location
 CLONED: Final = ("rbd", "cinder")
 # options that hold the account of a Swift store in glance-api.conf itself
