@@ -19,6 +19,7 @@ def test_stores_list(home: Home) -> None:
             "type": "file",
             "default": True,
             "reserved": False,
+            "read_only": False,
             "weight": 0,
             "description": "The first",
         }

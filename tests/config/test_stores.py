@@ -317,3 +317,37 @@ def test_default_backend_in_the_old_style_wins_and_is_told(read: Read) -> None:
     loaded = read("[glance_store]\ndefault_backend = file\ndefault_store = memory\n")
     assert loaded.settings.default_store == "file"
     assert any("stands without enabled_backends" in line for line in guesses(loaded))
+
+
+# a store that is kept
+
+KEPT = """
+[DEFAULT]
+enabled_backends = new:file, old:file
+[glance_store]
+default_backend = {default}
+filesystem_store_datadir = /srv/new
+[old]
+filesystem_store_datadir = /srv/old
+read_only = yes
+"""
+
+
+def test_a_kept_store_gets_nothing_of_the_common_section(read: Read) -> None:
+    loaded = read(KEPT.format(default="new"))
+    assert not loaded.refusals
+    assert options(loaded, "new")[DIR] == "/srv/new"
+    assert options(loaded, "old")[DIR] == "/srv/old"
+    assert [(store.id, store.takes_images) for store in loaded.settings.stores] == [("new", True), ("old", False)]
+
+
+def test_a_kept_store_is_no_good_default(read: Read) -> None:
+    loaded = read(KEPT.format(default="old"))
+    assert loaded.settings.default_store == "old"
+    (text,) = told(loaded, "[glance_store] default_backend", "warning")
+    assert "remove read_only from its section" in text
+
+
+def test_a_kept_store_is_not_taken_for_the_default(read: Read) -> None:
+    loaded = read(KEPT.replace("default_backend = {default}\n", ""))
+    assert loaded.settings.default_store == "new"

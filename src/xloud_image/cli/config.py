@@ -54,6 +54,7 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
 
 @app.command()
 def render(
+    *,
     globals_: Annotated[Path, typer.Option("--globals", metavar="FILE", help="globals.yml; globals.d beside it too.")],
     output: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Where the files go; without it nothing is written.")
@@ -74,6 +75,18 @@ def render(
     node_address: Annotated[
         str, typer.Option(help="Address that this node listens on, when the globals name none; else --address.")
     ] = "",
+    former: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="An earlier rendering of this deployment, besides what is in --output: its stores are kept for "
+            "reading; may be repeated.",
+        ),
+    ] = None,
+    emptied: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STORE", help="A kept store in which nothing lies; it goes. May be repeated."),
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Do not keep passwords that are made.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each line comes from; secrets masked.")
@@ -96,7 +109,12 @@ def render(
     found = Problems()
     more = extras.read(extra or (), found)
     found.stop()
-    done = rendering.render(rendering.Inputs(globals_, passwords, overrides, more, hostname, address, node_address))
+    before = ([output] if output else []) + (former or [])
+    done = rendering.render(
+        rendering.Inputs(
+            globals_, passwords, overrides, more, hostname, address, node_address, before, frozenset(emptied or ())
+        )
+    )
     if explain:
         typer.echo(explaining.explain(done))
     _tell(done.problems)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from xloud_image.config.loader import Loaded
+    from xloud_image.config.settings import Settings, StoreSettings
     from xloud_image.model import Claim
+    from xloud_image.services.contents import Content
     from xloud_image.services.store_check import Result
 
 app = typer.Typer(no_args_is_help=True, help="The stores: list them, and try each one.")
@@ -31,13 +33,24 @@ def _loaded(files: ConfigFiles, dirs: ConfigDirs) -> "Loaded":
 
 
 @app.command("list")
-def list_(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+def list_(
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+    as_json: AsJson = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Also count, in the database, the images and unfinished work of each.")
+    ] = False,
+) -> None:
     """Print the stores of the configuration as they were understood; none is opened.
 
-    xloud-image stores list --config-file /etc/glance/glance-api.conf
+    A store that is "read-only" takes no new images. With --images: where images lie, and (with "not configured") how
+    many cannot be read because no store here holds their data; exit code 1 then.
+
+        xloud-image stores list --images --config-file /etc/glance/glance-api.conf
     """
     loaded = _loaded(config_file, config_dir)
     settings = loaded.settings
+    contents = _contents(settings) if images else {}
     if as_json:
         found = [
             {
@@ -45,24 +58,52 @@ def list_(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
                 "type": store.type,
                 "default": store.id == settings.default_store,
                 "reserved": store.reserved,
+                "read_only": not store.takes_images,
                 "weight": store.weight,
                 "description": store.description,
+                **({"configured": True, **_counts(contents.pop((store.id, True), None))} if images else {}),
             }
             for store in settings.stores
         ]
+        found += [{"store": name, "configured": False, **_counts(content)} for (name, _), content in contents.items()]
         typer.echo(json.dumps(found, indent=2))
-        return
+        raise typer.Exit(1 if contents else 0)
     rows = [
         (
             store.id,
             store.type,
-            "default" if store.id == settings.default_store else "reserved" if store.reserved else "",
+            _role(store, settings.default_store),
             str(store.weight),
             store.description,
+            *(str(number) for number in _counts(contents.pop((store.id, True), None)).values() if images),
         )
         for store in settings.stores
     ]
-    _table(("store", "type", "", "weight", "description"), rows)
+    rows += [
+        (name, "", "NOT CONFIGURED", "", "", *map(str, _counts(content).values()))
+        for (name, _), content in contents.items()
+    ]
+    _table(("store", "type", "", "weight", "description", *(("images", "owed") if images else ())), rows)
+    raise typer.Exit(1 if contents else 0)
+
+
+def _role(store: "StoreSettings", default: str) -> str:
+    if store.id == default:
+        return "default"
+    return "reserved" if store.reserved else "" if store.takes_images else "read-only"
+
+
+def _contents(settings: "Settings") -> dict[tuple[str, bool], "Content"]:
+    """By name and whether it is configured: rows may name a store whose data lies elsewhere now."""
+    from xloud_image.cli import ready
+    from xloud_image.services import contents
+
+    ready.sqlite_place(settings)
+    return {(content.store, content.configured): content for content in asyncio.run(contents.of_all(settings))}
+
+
+def _counts(content: "Content | None") -> dict[str, int | None]:
+    return {"images": content.images if content else None, "owed": content.owed if content else None}
 
 
 @app.command()
@@ -74,6 +115,9 @@ def check(
         bool, typer.Option("--deep", help="Also write a small object, read it back with a range, and delete it.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
+    leave_out: Annotated[
+        list[str] | None, typer.Option("--leave-out", metavar="STORE", help="Do not try this one; may be repeated.")
+    ] = None,
 ) -> None:
     """Try every store at once: reachable, authorised, writable, free space.
 
@@ -89,7 +133,9 @@ def check(
     from xloud_image.services import store_check
 
     loaded = _loaded(config_file, config_dir)
-    results = asyncio.run(store_check.check_all(loaded.settings, deep=deep, timeout=timeout))
+    results = asyncio.run(
+        store_check.check_all(loaded.settings, deep=deep, timeout=timeout, leave_out=frozenset(leave_out or ()))
+    )
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from xloud_image.config.store_options import READ_ONLY
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -155,7 +157,8 @@ class CorsSettings:
 class StoreSettings:
     """One store. `options` has every option of its type by name, checked and with defaults filled in.
 
-    `reserved`: the staging and tasks stores are reserved and never shown by the API.
+    `reserved`: the staging and tasks stores are reserved and never shown by the API. `read_only`: only what is in it
+    counts; it is read and removed there.
     """
 
     id: str
@@ -164,6 +167,12 @@ class StoreSettings:
     weight: int = 0
     reserved: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    read_only: bool = False
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether new images can be put there."""
+        return not self.read_only and self.type not in READ_ONLY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

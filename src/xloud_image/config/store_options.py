@@ -31,6 +31,11 @@ RESERVED: Final = ("os_glance_staging_store", "os_glance_tasks_store")
 COMMON: Final[tuple[cfg.Opt, ...]] = (
     cfg.StrOpt("store_description", default="", help="Shown to clients in the list of stores."),
     cfg.IntOpt("weight", default=0, help="Higher is tried first when an image lies in several stores."),
+    cfg.BoolOpt(
+        "read_only",
+        default=False,
+        help="The store takes no new images; those that lie in it are read, and removed when they are deleted.",
+    ),
 )
 
 _FILE = [

@@ -4,6 +4,7 @@ Each guess is one note. Operators' files come from two generations of the servic
 - `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store
   has that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]`
   line that only repeats the default: that one a deployment tool rendered, this one a person added.
+- A store that is `read_only` gets nothing of [glance_store]: what people add there is for the one in use.
 - Without it, `default_backend`, `default_store` and `stores` name types or URI schemes; each type is one store.
 """
 
@@ -19,7 +20,7 @@ from xloud_image.config import store_options
 from xloud_image.config.notes import Kind
 from xloud_image.config.options import table
 from xloud_image.config.settings import StoreSettings
-from xloud_image.config.store_options import COMMON, OPTIONS, READ_ONLY, RESERVED, type_of
+from xloud_image.config.store_options import COMMON, OPTIONS, RESERVED, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,8 @@ class Stores:
         values.register(FALLBACK, COMMON)
         self.multi = bool((values.get("DEFAULT", "enabled_backends") or "").strip())
         chosen = self._several() if self.multi else self._single()
-        self._types = Counter(chosen.values())
+        self._kept = {id_ for id_, type_ in chosen.items() if self._is_kept(id_, type_)}
+        self._types = Counter(type_ for id_, type_ in chosen.items() if id_ not in self._kept)
         self.settings = (*(self._store(id_, type_) for id_, type_ in chosen.items()), *self._reserved())
         self.default = self._default_of_several() if self.multi else self._default_of_single()
         self._warn_about_default()
@@ -130,7 +132,7 @@ class Stores:
 
     def _default_of_several(self) -> str:
         ids = [store.id for store in self.settings if not store.reserved]
-        writable = [s.id for s in self.settings if not s.reserved and s.type not in READ_ONLY]
+        writable = [s.id for s in self.settings if not s.reserved and s.takes_images]
         if self._values.is_set(GLOBAL, "default_store"):
             self._values.note(
                 "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
@@ -161,13 +163,13 @@ class Stores:
 
     def _default_of_single(self) -> str:
         ids = [store.id for store in self.settings if not store.reserved]
-        writable = [id_ for id_ in ids if id_ not in READ_ONLY]
+        writable = [store.id for store in self.settings if not store.reserved and store.takes_images]
         named = [
             type_of(self._values.get(GLOBAL, option)) or ""
             for option in ("default_backend", "default_store")
             if self._values.is_set(GLOBAL, option)
         ]
-        if named and named[0] in READ_ONLY and named[0] in ids:
+        if named and named[0] in ids and named[0] not in writable:
             # it can be read from all the same; data goes where else it can
             others = [name for name in named if name in writable] or writable
             if len(others) == 1:
@@ -186,12 +188,16 @@ class Stores:
 
     def _warn_about_default(self) -> None:
         default = next((store for store in self.settings if store.id == self.default), None)
-        if default and default.type in READ_ONLY:
+        if default and not default.takes_images:
             self._values.note(
                 "warning",
                 Kind.GUESS,
-                f"the default store '{default.id}' never takes data: every upload that names no store gets 410; images "
-                "come into it by registering a URL (POST /v2/images/ID/locations)",
+                f"the default store '{default.id}' never takes data: every upload that names no store gets 410; "
+                + (
+                    "remove read_only from its section, or name another store"
+                    if default.read_only
+                    else "images come into it by registering a URL (POST /v2/images/ID/locations)"
+                ),
                 GLOBAL,
                 "default_store"
                 if self._values.is_set(GLOBAL, "default_store") and not self.multi
@@ -200,7 +206,6 @@ class Stores:
 
     def _store(self, id_: str, type_: str) -> StoreSettings:
         opts = OPTIONS[type_]
-        self._values.register(id_, (*COMMON, *opts))
         options = {opt.dest: self._option(id_, type_, opt) for opt in opts}
         for opt in opts:
             if opt.required and not options[opt.dest]:
@@ -223,6 +228,7 @@ class Stores:
             type=type_,
             description=common["store_description"],
             weight=common["weight"],
+            read_only=common["read_only"],
             options=options,
         )
 
@@ -255,10 +261,15 @@ class Stores:
             )
         return {}
 
+    def _is_kept(self, id_: str, type_: str) -> bool:
+        """Whether a store only keeps what is in it. What stands in [glance_store] is never meant for such a one."""
+        self._values.register(id_, (*COMMON, *OPTIONS[type_]))
+        return bool(self._values.get(id_, "read_only"))
+
     def _option(self, id_: str, type_: str, opt: cfg.Opt) -> Any:
         """The value of one option by the order at the top of this file."""
         name = opt.dest
-        if not self._values.is_set(GLOBAL, name):
+        if not self._values.is_set(GLOBAL, name) or id_ in self._kept:
             return self._pick(id_, opt, (id_, FALLBACK))
         if self._types[type_] > 1:
             self._values.note(

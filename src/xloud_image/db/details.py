@@ -61,7 +61,7 @@ class Details:
             self.tags.append(key)
             self.tag_rows.append((key, number))
         elif kind == LOCATION:
-            self.locations.append(Location(value or "", _metadata(extra), key, number))
+            self.locations.append(Location(value or "", metadata(extra), key, number))
         else:
             self.membership = key
 
@@ -73,7 +73,8 @@ class Details:
             self.locations.sort(key=lambda location: location.id or 0)
 
 
-def _metadata(text: str | None) -> Mapping[str, Any]:
+def metadata(text: str | None) -> Mapping[str, Any]:
+    """The metadata of a location as its row has it; {} where that is no mapping."""
     if not text or text == "{}":
         return {}
     found = orjson.loads(text)

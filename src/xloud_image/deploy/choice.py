@@ -26,12 +26,16 @@ _OTHER_NAMES: Final = frozenset({"name", "type", "enabled"})
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Store:
-    """One store. `ceph`: cluster, pool and user of a store of type rbd."""
+    """One store. `ceph`: cluster, pool and user of a store of type rbd.
+
+    `kept`: of an earlier deployment; the images in it are read, new ones go elsewhere.
+    """
 
     name: str
     type: str
     origin: Origin
     ceph: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kept: bool = False
 
 
 def switch(g: Globals, type_: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image import __version__
-from xloud_image.deploy import overrides, sections
+from xloud_image.deploy import former, overrides, sections
 from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ IMAGE: Final = "localhost/xloud-image"
 NAME: Final = "glance_api"
 OWNER: Final = 42415  # user and group of the service in its container
 DATA: Final = "/var/lib/glance"
-CERTIFICATES: Final = "certificates"  # folder of the override directory, and below /etc/glance
 # owners that guides name for a fresh directory; it may be handed over
 FORMER_OWNERS: Final = (42424,)
 _SPARE: Final = 15  # seconds beyond the drain time until a container is killed
@@ -52,9 +51,9 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
         _copy(g, found, folder / "property-protections-rules.conf", "property-protections-rules.conf", 0o640)
     if g.get("glance_enable_interoperable_image_import"):
         _copy(g, found, folder / "glance-image-import.conf", "glance.conf.d/glance-image-import.conf", 0o640)
-    for path in sorted((folder / CERTIFICATES).glob("*")):
+    for path in sorted((folder / sections.CERTIFICATES).glob("*")):
         if path.suffix in (".crt", ".pem"):
-            _copy(g, found, path, f"{CERTIFICATES}/{path.name}", 0o640)
+            _copy(g, found, path, f"{sections.CERTIFICATES}/{path.name}", 0o640)
     for store in stores:
         if store.type == "rbd":
             _ceph(g, found, folder, store, host)
@@ -67,12 +66,12 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
 
 def absent_certificates(lines: Sequence[Line], found: Beside) -> list[str]:
     """Options that name a file which the override directory should have given, a sentence each."""
-    here = f"{sections.ETC}/{CERTIFICATES}/"
+    here = f"{sections.ETC}/{sections.CERTIFICATES}/"
     return [
         f"{line.value}, which [{line.section}] {line.name} names: put it into the override directory as "
-        f"glance/{CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
+        f"glance/{sections.CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
         for line in lines
-        if line.value.startswith(here) and f"{CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
+        if line.value.startswith(here) and f"{sections.CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
     ]
 
 
@@ -165,7 +164,12 @@ def of(
         "node_config": str(g.get("node_config")),
         "files": files,
         "missing": files_beside.missing,
-        "stores": [{"name": store.name, "type": store.type, "default": store.name == default} for store in stores],
+        "stores": [
+            {"name": store.name, "type": store.type, "default": store.name == default, "kept": store.kept}
+            for store in stores
+        ],
+        "forgotten": [str(name) for name in g.get(former.FORGET) or ()],
+        former.VOLUME: str(g.get("glance_file_datadir_volume")),
         "api": {
             "address": address,
             "port": port,

@@ -130,6 +130,8 @@ _STORES: Final = (
     Key("glance_store_backends", Type.ENTRIES, None, help="name, type: exactly these stores."),
     Key("glance_default_backend", T, None, help="Name of the store for new images."),
     Key("glance_store_weights", Type.MAP, None, help="Store name → weight; the higher is read first."),
+    Key("glance_forget_stores", Type.NAMES, None,
+        help="Stores of earlier deployments that are not kept, although images may lie in them."),
     Key("glance_store_descriptions", Type.MAP, None, help="Store name → words for the list of stores."),
     Key("glance_show_image_direct_url", F, None, help="Show where an image lies; unset: when its consumers can clone."),
     Key("glance_show_multiple_locations", F, False, "clients must not change locations",

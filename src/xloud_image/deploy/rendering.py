@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import loader
 from xloud_image.config.notes import Kind
-from xloud_image.deploy import choice, documents, facts, keys, overrides, passwords, sections, wishes
+from xloud_image.deploy import choice, documents, facts, former, keys, overrides, passwords, sections, wishes
 from xloud_image.deploy.documents import Entry
 from xloud_image.deploy.given import Globals
 from xloud_image.deploy.overrides import Line
@@ -45,6 +45,7 @@ class Inputs:
     `more`: names and values that win over all files (`-e`). `hostname`: whose override folder is read.
     `address`: of the deployment, for globals that
     name none; `node_address`: what this node listens on, when that is another and the globals do not say.
+    `former`: directories with earlier renderings of this deployment, whose stores are kept; but for those in `emptied`.
     """
 
     globals: Path
@@ -54,6 +55,8 @@ class Inputs:
     hostname: str = ""
     address: str = ""
     node_address: str = ""
+    former: Sequence[Path] = ()
+    emptied: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -76,7 +79,6 @@ def render(inputs: Inputs) -> Rendered:
         g.get(name)  # the type of every key is checked, also of those that mean nothing today
     stores = choice.stores(g)
     default = choice.default(g, stores)
-    _contradictions(g, stores)
     directory = _overrides(inputs, g)
     theirs: list[Line] = []
     for path in overrides.files(directory, inputs.hostname) if directory else ():
@@ -86,9 +88,15 @@ def render(inputs: Inputs) -> Rendered:
     _complete(inputs, g, lines, stores)
     beside = facts.beside(g, stores, directory, inputs.hostname)
     beside.missing += facts.absent_certificates(lines, beside)
+    kept = _kept(inputs, g, lines)
+    if kept.stores:
+        stores = [*stores, *kept.stores]
+        lines = wishes.apply([*sections.main(g, stores, default), *kept.lines], theirs, stores, problems)
+    _contradictions(g, stores)
+    # files that a kept store needs are the operator's when they are still there, else those that it had
+    files = {**kept.files, **facts.beside(g, stores, directory, inputs.hostname).files}
     problems.stop()
 
-    files = dict(beside.files)
     if beside.policy and not any(line.key == ("oslo_policy", "policy_file") for line in lines):
         lines.append(Line("oslo_policy", "policy_file", beside.policy.name, Origin(beside.policy)))
     by_file: dict[str, Sequence[Line]] = {MAIN: lines}
@@ -101,6 +109,17 @@ def render(inputs: Inputs) -> Rendered:
     told = facts.of(g, stores, default[0], lines, beside, sorted(files))
     files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
     return Rendered(files, by_file, told, problems, unused, secrets)
+
+
+def _kept(inputs: Inputs, g: Globals, lines: Sequence[Line]) -> former.Kept:
+    """The stores of earlier deployments that are not among those of these lines, as the service will read them."""
+    formers = former.known(inputs.former, FACTS)
+    if not formers or g.problems.of("error"):
+        return former.Kept()
+    with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
+        (Path(name) / MAIN).write_text(overrides.as_ini(lines, _HEAD))
+        now = loader.load([], [Path(name)], env={}).settings.stores
+    return former.keep(g, formers, now, inputs.emptied)
 
 
 def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[choice.Store]) -> None:
@@ -176,7 +195,7 @@ def _overrides(inputs: Inputs, g: Globals) -> Path | None:
 
 def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
     """What cannot be meant, beyond two names with two values."""
-    ceph = [store for store in stores if store.type == "rbd"]
+    ceph = [store for store in stores if store.type == "rbd" and not store.kept]
     if ceph and g.get("external_ceph_cephx_enabled") and (empty := g.emptied("ceph_glance_keyring")):
         g.problems.error(
             'is empty, and Ceph asks for keys; name the file, or set external_ceph_cephx_enabled: "no"',

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SWIFT_FILE: Final = "glance-swift.conf"
 SWIFT_REFERENCE: Final = "swift"
 ETC: Final = "/etc/glance"
+CERTIFICATES: Final = "certificates"  # folder of the override directory, and below /etc/glance
 # where a store's data can be cloned by those who know the location
 CLONED: Final = ("rbd", "cinder")
 # options that hold the account of a Swift store in glance-api.conf itself
@@ -78,7 +79,8 @@ def main(g: Globals, stores: list[Store], default: tuple[str, Origin]) -> list[L
     if default[0]:
         sheet.at("glance_store", "default_backend", default[0], default[1])
     for store in stores:
-        _store(g, sheet, store)
+        if not store.kept:
+            _store(g, sheet, store)
     _rest(g, sheet)
     return sheet.lines
 

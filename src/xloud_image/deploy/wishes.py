@@ -40,16 +40,17 @@ _INSTEAD: Final = {
 
 def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], problems: Problems) -> list[Line]:
     """The merged lines."""
+    in_use = [store for store in stores if not store.kept]
     theirs = [line for line in theirs if _is_possible(line, stores, problems)]
     lines = merge(rendered, theirs)
-    count = Counter(store.type for store in stores)
+    count = Counter(store.type for store in in_use)
     for line in theirs:
         section, name = line.key
         type_ = _TYPE_OF_OPTION.get(name)
         if type_ is None:
             continue
         if section == GLOBAL:
-            targets = [store for store in stores if store.type == type_ and count[type_] == 1]
+            targets = [store for store in in_use if store.type == type_ and count[type_] == 1]
             if not targets and not count[type_]:
                 problems.warning(
                     f'has no effect: no store of type {type_} is on; set {SWITCHES.get(type_, "")}: "yes"',
@@ -71,9 +72,10 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
     where = f"[{line.section}] {line.name}"
     if line.key == (GLOBAL, "default_backend"):
         name = line.value.strip().strip("\"'")
-        store = choice.named(name, stores)
+        in_use = [store for store in stores if not store.kept]
+        store = choice.named(name, in_use)
         if store is None:
-            problems.error(choice.not_enabled(name, stores), where, line.origin)
+            problems.error(choice.not_enabled(name, in_use), where, line.origin)
         elif store.type in READ_ONLY:
             problems.warning(
                 f"the store '{store.name}' never takes data: every upload that names no other store gets 410",

@@ -114,15 +114,18 @@ def _writable(service: Service, store_id: str | None) -> Store:
     store = service.stores.get(name)
     if store is None:
         raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
-    if Can.WRITE not in store.can:
+    if not service.stores.takes_images(name):
         raise WriteDisabled(_read_only(service, name))
     return store
 
 
 def _read_only(service: Service, name: str) -> str:
     """Why an upload cannot go there, and what can."""
-    others = [other.name for other in service.stores.public if Can.WRITE in other.can]
+    others = [other for other in service.stores.names if service.stores.takes_images(other)]
     where = f"upload to another store ({', '.join(others)}) with the header X-Image-Meta-Store" if others else ""
+    if Can.WRITE in service.stores[name].can:
+        kept = f"The store '{name}' is kept for the images that lie in it and takes no new ones"
+        return f"{kept}; {where}." if where else f"{kept}, and no other store here does."
     register = "register a URL of data that exists by POST /v2/images/ID/locations"
     return (
         f"The store '{name}' is read-only: it gives out what lies on other servers and takes no data; "

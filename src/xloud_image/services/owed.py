@@ -7,6 +7,7 @@ that answers «in use» (`InUse`) undoes the deletion.
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Sequence
 
@@ -159,7 +160,7 @@ async def _put_back(service: Service, image: Image, location: Location, claim: C
 
 async def everything(settings: DatabaseSettings) -> list[Claim]:
     """All claims, the oldest first, for an operator; only reads. `DatabaseUnavailable`."""
-    db = Database(settings)
+    db = Database(dataclasses.replace(settings, max_retries=0))
     await db.start()
     try:
         return await db.read(rows.list_all)

@@ -26,7 +26,7 @@ from xloud_image.stores import Stores
 from xloud_image.stores.base import Can
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping, Set
 
     from xloud_image.config.settings import Settings
     from xloud_image.stores.base import Health, Store
@@ -60,18 +60,26 @@ class Result:
         return dataclasses.asdict(self)
 
 
-async def check_all(settings: Settings, *, deep: bool, timeout: float) -> list[Result]:
-    """Every configured store, also the reserved ones, all at once; each gets `timeout` seconds. Never raises for a
-    store that is sick. ConfigError: the service would not start with these stores."""
+async def check_all(
+    settings: Settings, *, deep: bool, timeout: float, leave_out: Set[str] = frozenset()
+) -> list[Result]:
+    """Every configured store but those to leave out, also the reserved ones, all at once; each gets `timeout` seconds.
+    Never raises for a store that is sick. ConfigError: the service would not start with these stores."""
     stores = Stores(settings.stores, settings.default_store)
+    asked = [each for each in settings.stores if each.id not in leave_out]
     try:
         found = await asyncio.gather(
-            *(check_one(stores[each.id], each.id, each.type, deep=deep, timeout=timeout) for each in settings.stores)
+            *(
+                check_one(stores[each.id], each.id, each.type, deep=deep and not each.read_only, timeout=timeout)
+                for each in asked
+            )
         )
     finally:
         await stores.aclose()
-    kept = {each.id for each in settings.stores if each.reserved}
-    return [dataclasses.replace(result, reserved=result.store in kept) for result in found]
+    return [
+        dataclasses.replace(result, reserved=each.reserved, writable=result.writable and not each.read_only)
+        for result, each in zip(found, asked, strict=True)
+    ]
 
 
 async def keys(settings: Settings, store_id: str, *, limit: int, timeout: float) -> list[str]:

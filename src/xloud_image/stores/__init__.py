@@ -116,6 +116,10 @@ class Stores:
         """The ids that clients may name, in the order of the configuration."""
         return tuple(one.id for one in self.settings.values() if not one.reserved)
 
+    def takes_images(self, store_id: str) -> bool:
+        """Whether new images can be put into this store; KeyError for an id that is not configured."""
+        return Can.WRITE in self._stores[store_id].can and not self.settings[store_id].read_only
+
     @property
     def default(self) -> Store:
         return self._stores[self.default_id]
@@ -155,7 +159,7 @@ class Stores:
                 entry["description"] = one.description
             if store_id == self.default_id:
                 entry["default"] = "true"
-            if Can.WRITE not in store.can:
+            if not self.takes_images(store_id):
                 entry["read-only"] = "true"
             if detail:
                 entry |= {"type": one.type, "weight": one.weight, "properties": dict(store.facts)}

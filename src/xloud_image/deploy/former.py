@@ -1,0 +1,197 @@
+"""Stores that earlier deployments had and the globals do not mean any more: kept for reading, until they are empty.
+
+Globals say what is wanted now; where images lie already they do not say. So each rendering looks at the files of the
+one before (of every node: a new node has none of its own). A store whose place is in use no more becomes one that is
+`read_only`, with the options that it had. It goes when the database knows nothing in it, which only the service can
+find out, or when `glance_forget_stores` names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os.path
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from oslo_config import cfg
+
+from xloud_image.config import loader
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.deploy.choice import Store
+from xloud_image.deploy.overrides import Line
+from xloud_image.deploy.problems import Origin
+from xloud_image.deploy.sections import CERTIFICATES, ETC, as_text
+from xloud_image.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from xloud_image.config.settings import StoreSettings
+    from xloud_image.deploy.given import Globals
+
+FORGET: Final = "glance_forget_stores"
+VOLUME: Final = "volume"  # among the facts: what was mounted at /var/lib/glance
+# by what options two stores of a type are the same place
+_PLACE: Final[Mapping[str, tuple[str, ...]]] = {
+    "file": ("filesystem_store_datadir", "filesystem_store_datadirs"),
+    "rbd": ("rbd_store_ceph_conf", "rbd_store_pool"),
+    "s3": ("s3_store_host", "s3_store_bucket"),
+    "swift": ("swift_store_auth_address", "swift_store_container", "swift_store_user", "swift_store_endpoint",
+              "swift_store_region"),
+    "vmware": ("vmware_server_host", "vmware_store_image_dir"),
+    "cinder": ("cinder_store_auth_address", "cinder_store_project_name", "cinder_volume_type"),
+    "http": (),
+}  # fmt: skip
+_WHY: Final = "kept: it was deployed before, and images may lie in it"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Former:
+    """A store as an earlier rendering had it, and the directory of that rendering."""
+
+    settings: StoreSettings
+    rendered: Path
+    volume: str
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Equal for two stores in one place."""
+        return place(self.settings)
+
+
+@dataclasses.dataclass(slots=True)
+class Kept:
+    """What is added to a rendering: stores, their lines of glance-api.conf, files beside it."""
+
+    stores: list[Store] = dataclasses.field(default_factory=list)
+    lines: list[Line] = dataclasses.field(default_factory=list)
+    files: dict[str, tuple[bytes, int]] = dataclasses.field(default_factory=dict)
+
+
+def place(store: StoreSettings) -> tuple[object, ...]:
+    """Equal for two stores in one place."""
+    return store.type, *(_comparable(store.options[name]) for name in _PLACE.get(store.type, ()))
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_comparable, value))
+    return value.rstrip("/") if isinstance(value, str) else value or None
+
+
+def known(directories: Iterable[Path], facts_name: str) -> list[Former]:
+    """The stores of earlier renderings, each place once, those of the first directory first. A directory without a
+    rendering that can be read has none."""
+    found: dict[tuple[object, ...], Former] = {}
+    for directory in directories:
+        try:
+            facts = json.loads((directory / facts_name).read_text())
+            settings = loader.load([], [directory], env={}).settings
+        except (OSError, ValueError, ConfigError):
+            continue
+        volume = str(facts.get(VOLUME) or "") if isinstance(facts, dict) else ""
+        for store in settings.stores:
+            if not store.reserved and store.type in _PLACE:
+                found.setdefault(place(store), Former(store, directory, volume))
+    return list(found.values())
+
+
+def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings], emptied: Collection[str]) -> Kept:
+    """Those that are needed besides the `current` ones. `emptied` names those in which nothing lies; one that took new
+    images until now is kept all the same: an upload may be under way."""
+    kept = Kept()
+    forget = {str(name) for name in g.get(FORGET) or ()}
+    in_use = {place(store) for store in current if not store.reserved}
+    names = {store.id.lower() for store in current}
+    # those that are kept already first: their names stay
+    for former in sorted(formers, key=lambda one: not one.settings.read_only):
+        id_ = former.settings.id
+        if id_ not in forget:
+            _look_at_volume(g, former)
+        if former.place in in_use:
+            continue
+        name = _free(id_, names)
+        if {name, id_} & forget or (former.settings.read_only and id_ in emptied):
+            continue
+        names.add(name.lower())
+        ceph = _ceph(former) if former.settings.type == "rbd" else {}
+        kept.stores.append(Store(name, former.settings.type, Origin(why=_WHY), ceph, kept=True))
+        kept.lines += _lines(name, former, kept)
+        g.problems.note(
+            f"the store '{name}' of an earlier deployment is kept for the images that lie in it and takes no new ones; "
+            f"it goes when it is empty, or with {FORGET}: [{name}]"
+        )
+    return kept
+
+
+def _look_at_volume(g: Globals, former: Former) -> None:
+    """Images in a volume that is not mounted any more cannot be kept by any configuration."""
+    now, name = str(g.get("glance_file_datadir_volume")), former.settings.id
+    inside = any(f"{path}/".startswith("/var/lib/glance/") for path in _directories(former.settings))
+    if inside and former.volume not in ("", now):
+        g.problems.error(
+            f"was '{former.volume}', in which images of the store '{name}' may lie, and is '{now}' now: copy what is "
+            f"in it first, then say {FORGET}: [{name}] for one run",
+            "glance_file_datadir_volume",
+            g.origin("glance_file_datadir_volume"),
+        )
+
+
+def _directories(store: StoreSettings) -> list[str]:
+    if store.type != "file":
+        return []
+    several = store.options["filesystem_store_datadirs"]
+    entries = [entry.rpartition(":")[0] or entry for entry in several] or [store.options["filesystem_store_datadir"]]
+    return [os.path.normpath(entry) for entry in entries]
+
+
+def _free(name: str, names: Collection[str]) -> str:
+    """The name, or one made of it when another store has it now."""
+    number, found = 1, name
+    while found.lower() in names:
+        found = f"{name}_former{number if number > 1 else ''}"
+        number += 1
+    return found
+
+
+def _ceph(former: Former) -> Mapping[str, str]:
+    options = former.settings.options
+    return {
+        "cluster": Path(options["rbd_store_ceph_conf"] or "ceph.conf").stem,
+        "user": options["rbd_store_user"] or "",
+        "pool": options["rbd_store_pool"],
+    }
+
+
+def _lines(name: str, former: Former, kept: Kept) -> list[Line]:
+    """Its section: what differs from the defaults; and the files that it names, carried on from that rendering."""
+    settings = former.settings
+    options = dict(settings.options)
+    if settings.type == "swift" and options["swift_store_config_file"]:
+        file = former.rendered / Path(options["swift_store_config_file"]).name
+        if file.is_file():
+            # the file of this name belongs to the account in use now
+            own = f"glance-swift-{name}.conf"
+            kept.files[own] = (file.read_bytes(), 0o600)
+            options["swift_store_config_file"] = f"{ETC}/{own}"
+    if settings.type == "rbd":
+        for file in sorted((former.rendered / "ceph").glob("*")):
+            kept.files[f"ceph/{file.name}"] = (file.read_bytes(), 0o600 if file.suffix == ".keyring" else 0o640)
+    for value in options.values():
+        path = str(value or "").removeprefix(f"{ETC}/")
+        if path.startswith(f"{CERTIFICATES}/") and (former.rendered / path).is_file():
+            kept.files[path] = ((former.rendered / path).read_bytes(), 0o640)
+    common = {"read_only": True, "store_description": settings.description, "weight": settings.weight or ""}
+    lines = [Line(name, option, as_text(value), Origin(why=_WHY)) for option, value in common.items() if value != ""]
+    for opt in OPTIONS[settings.type]:
+        value = options[opt.dest]
+        if value == opt.default or value in (None, "", [], {}):
+            continue
+        if isinstance(opt, cfg.DictOpt):
+            value = ",".join(f"{key}:{item}" for key, item in value.items())
+        elif isinstance(opt, cfg.ListOpt):
+            value = ",".join(value)
+        texts = value if isinstance(opt, cfg.MultiStrOpt) else [value]
+        lines += [Line(name, opt.dest, as_text(text), Origin(why=_WHY), secret=opt.secret) for text in texts]
+    return lines

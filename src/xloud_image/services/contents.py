@@ -1,0 +1,67 @@
+"""How much lies in each store as the database knows it, for operators who move from one to another. No store is asked.
+
+A store of which nothing is left here, neither an image nor bytes that are owed, is needed by nobody.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from xloud_image.config.store_options import type_of
+from xloud_image.db import claims, locations
+from xloud_image.db.engine import Database
+from xloud_image.stores import Stores
+
+if TYPE_CHECKING:
+    from xloud_image.config.settings import Settings
+
+_PAGE: Final = 5000  # rows of one statement
+_ALL: Final = 10**9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """What lies in one store. `images`: locations of images that are there; `owed`: unfinished work (an upload, bytes
+    that must go). `configured` False: rows name it (or their URLs its type), and no store here owns their URLs: they
+    cannot be read."""
+
+    store: str
+    images: int
+    owed: int
+    configured: bool = True
+
+
+async def of_all(settings: Settings) -> list[Content]:
+    """The configured stores in their order, then the names that only rows know. Reads every location once, in pages.
+
+    `DatabaseUnavailable`; `ConfigError`: the service would not start with these stores.
+    """
+    stores = Stores(settings.stores, settings.default_store)
+    images: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    db = Database(dataclasses.replace(settings.database, max_retries=0))
+    await db.start()
+    try:
+        number = 0
+        while page := await db.read(lambda conn, number=number: locations.after(conn, number, _PAGE)):  # type: ignore[misc]
+            for location in page:
+                store = stores.of(location)
+                # a row may name a store that is there and whose place it is not
+                if store is not None and store.owns(location.url):
+                    images[store.name] += 1
+                else:
+                    lost[location.store or _type(location.url)] += 1
+            number = page[-1].id or 0
+        owed = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
+    finally:
+        await db.aclose()
+    found = [Content(name, images[name], owed[name]) for name in stores.names]
+    away = [name for name in dict.fromkeys((*lost, *owed)) if lost[name] or name not in stores]
+    return found + [Content(name, lost[name], 0 if name in stores else owed[name], configured=False) for name in away]
+
+
+def _type(url: str) -> str:
+    scheme = url.partition("://")[0].lower()
+    return type_of(scheme) or scheme
