@@ -224,3 +224,25 @@ def test_damaged_earlier_files_stop_nothing(node: Node, damage: Callable[[Path],
     damage(node.output / rendering.FACTS)
     node.render(S3 + "b1\n")
     assert json.loads((node.output / rendering.FACTS).read_text())["stores"][0]["name"] == "s3"
+
+
+DIRECTORIES = 'glance_backend_file: "yes"\nglance_filesystem_store_datadirs: '
+# directories of two deployments → those that are kept besides
+MOVES = {
+    ("[/var/lib/glance/images:1]", "[/mnt/a:2, /var/lib/glance/images:1]"): None,
+    ("[/mnt/a:2, /mnt/b:1]", "[/mnt/a:2]"): ("/mnt/b", []),
+    ("[/mnt/a:2, /mnt/b:1, /mnt/c:1]", "[/mnt/a:2]"): (None, ["/mnt/b:0", "/mnt/c:0"]),
+}
+
+
+@pytest.mark.parametrize("move", MOVES, ids=" ".join)
+def test_a_directory_that_is_still_used_is_not_kept_twice(node: Node, move: tuple[str, str]) -> None:
+    """The service refuses two stores in one directory."""
+    before, after = move
+    node.render(f"{DIRECTORIES}{before}\n")
+    done = node.render(f"{DIRECTORIES}{after}\n")
+    assert kept(done) == (["file_former"] if MOVES[move] else [])
+    for store in node.settings().stores:
+        if store.id == "file_former":
+            there = store.options["filesystem_store_datadir"], store.options["filesystem_store_datadirs"]
+            assert (there[0] if not there[1] else None, there[1]) == MOVES[move]

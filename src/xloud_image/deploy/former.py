@@ -103,14 +103,17 @@ def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings]
     kept = Kept()
     forget = {str(name) for name in g.get(FORGET) or ()}
     in_use = {place(store) for store in current if not store.reserved}
+    used = {path for store in current if not store.reserved for path in _directories(store)}
     names = {store.id.lower() for store in current}
     # those that are kept already first: their names stay
     for former in sorted(formers, key=lambda one: not one.settings.read_only):
         id_ = former.settings.id
         if id_ not in forget:
             _look_at_volume(g, former)
-        if former.place in in_use:
+        left = _without(former, used)
+        if left is None or former.place in in_use:
             continue
+        former = left  # noqa: PLW2901
         name = _free(id_, names)
         if {name, id_} & forget or (former.settings.read_only and id_ in emptied):
             continue
@@ -144,6 +147,18 @@ def _directories(store: StoreSettings) -> list[str]:
     several = store.options["filesystem_store_datadirs"]
     entries = [entry.rpartition(":")[0] or entry for entry in several] or [store.options["filesystem_store_datadir"]]
     return [os.path.normpath(entry) for entry in entries]
+
+
+def _without(former: Former, used: Collection[str]) -> Former | None:
+    """The same without directories that a store of today reads as well: two stores in one are refused. None: it has
+    no other."""
+    mine = _directories(former.settings)
+    rest = [path for path in mine if path not in used]
+    if rest == mine:
+        return former
+    options = {**former.settings.options, "filesystem_store_datadir": rest[0] if len(rest) == 1 else None,
+               "filesystem_store_datadirs": [f"{path}:0" for path in rest] if len(rest) > 1 else []}  # fmt: skip
+    return dataclasses.replace(former, settings=dataclasses.replace(former.settings, options=options)) if rest else None
 
 
 def _free(name: str, names: Collection[str]) -> str:
