@@ -440,7 +440,8 @@ def test_mounts_of_the_container(desk: Desk, text: str) -> None:
 
 def test_only_attached_volumes_need_privileges(desk: Desk) -> None:
     text = "glance_backend_cinder: yes\n"
-    assert not desk.render(text).facts["container"]["privileged"]
+    container = desk.render(text).facts["container"]
+    assert (container["privileged"], container["user"]) == (False, "42415:42415")
     container = desk.render(text + "enable_cinder_backend_privileged: yes\n").facts["container"]
-    assert container["privileged"]
+    assert (container["privileged"], container["user"]) == (True, "0:0")
     assert "/dev:/dev" in container["volumes"]

@@ -180,7 +180,8 @@ def of(
             "name": NAME,
             "engine": g.get("kolla_container_engine"),
             "image": image(g),
-            "user": f"{OWNER}:{OWNER}",
+            # rights over the host are root's: another user has none of them, whatever the container may do
+            "user": "0:0" if privileged(g, stores) else f"{OWNER}:{OWNER}",
             "privileged": privileged(g, stores),
             "volumes": [*volumes, *extra],
             "named_volumes": [one.partition(":")[0] for one in (*volumes, *extra) if not one.startswith("/")],

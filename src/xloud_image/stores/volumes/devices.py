@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -57,8 +58,9 @@ class Brick:
         if not cfg.CONF.oslo_concurrency.lock_path:
             lockutils.set_defaults(str(self._locks))
         self._library.setup(cfg.CONF)
-        if os.geteuid() == 0:
-            # already all that a privileged helper would be
+        if os.geteuid() == 0 or shutil.which("sudo") is None:
+            # already all that a privileged helper would be; or, in a container, none can be had: Ceph's volumes need no
+            # rights, and what others need fails by itself
             privileged.default.set_client_mode(False)
             privileged.brick_privsep_hide_output.set_client_mode(False)
 
