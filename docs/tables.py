@@ -33,7 +33,7 @@ def table(type_: str) -> str:
     found = [table[name] for name in (keys.SWITCHES[type_], *BESIDE.get(type_, ()))]
     found += [table[f"glance_{opt.dest}"] for opt in OPTIONS[type_] if f"glance_{opt.dest}" in table]
     rows = [f"| {_name(key)} | {_default(key)} | {_escaped(key.help)} |\n" for key in found]
-    return "| key | default | |\n|---|---|---|\n" + "".join(rows)
+    return "| key | default | what it says |\n|---|---|---|\n" + "".join(rows)
 
 
 def _name(key: Key) -> str:
@@ -42,7 +42,11 @@ def _name(key: Key) -> str:
 
 
 def _default(key: Key) -> str:
+    if key.name in keys.SWITCHES.values():
+        return "on unless a larger store is" if key.name == keys.SWITCHES["file"] else "no"
     value = key.default
+    if value is None and key.option is not None and key.option.required:
+        return "must be given"
     if value is None and key.option is not None:
         value = key.option.default
     if callable(value):

@@ -15,7 +15,7 @@ from tests.deploy.site import Site
 from tests.guide.blocks import Block
 from tests.guide.servers import Servers
 from tests.servers.client import ENVIRONMENT as CLIENT
-from tests.servers.http import request
+from tests.servers.http import Answer, request
 from tests.servers.keystone import REGION, USERS
 from tests.servers.place import ROOT, environment, new_directory, program
 
@@ -75,7 +75,7 @@ class Follower:
 
     # how
 
-    def _ask(self, path: str):  # type: ignore[no-untyped-def]
+    def _ask(self, path: str) -> Answer:
         token = self.site.keystone.token("admin")
         return request("GET", self.site.url + path, headers={"X-Auth-Token": token}, seconds=120)
 

@@ -81,7 +81,7 @@ def test_the_balancer_of_the_guide_carries_a_transfer(follower: Follower) -> Non
     file = place / "services.d" / "glance.cfg"
     text = file.read_text().replace("10.0.1.10:9292", f"{HOST}:{port}")
     file.write_text(re.sub(r"10\.0\.1\.1\d:9292", f"{HOST}:{follower.site.port}", text))
-    command = [program("haproxy", "haproxy"), "-f", place / "haproxy.cfg", "-f", file]
+    command = [program("haproxy", "haproxy"), "-f", str(place / "haproxy.cfg"), "-f", str(file)]
     balancer = Process("haproxy", command, log=place / "log")
     url, token = f"http://{HOST}:{port}", follower.site.keystone.token("admin")
     data = os.urandom(1 << 20)
