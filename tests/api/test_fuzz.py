@@ -42,7 +42,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 * TIMES)]
 
 
 def fuzz(one: Service, folder: Path, phases: str, *options: str, examples: int = 0) -> Any:
-    """Run it to its end; its own report. `examples`: for each call, or sequences. Fails with the fuzzer's words, which hold the command that reproduces."""
+    """Run it to its end; its own report. `examples`: for each call, or sequences; the fuzzer's own number without.
+
+    Fails with the fuzzer's words, which hold the command that reproduces.
+    """
     configuration, report = folder / "configuration.toml", folder / "report.json"
     configuration.write_text(CONFIGURATION.format(hooks=ROOT / "tests" / "api" / "fuzz_hooks.py"))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", configuration, "run"]

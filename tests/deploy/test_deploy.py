@@ -3,12 +3,14 @@ what a second run changes, what a run in the middle of a download does to it, an
 
 The tests of this file are one deployment, in the order of the file."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -256,6 +258,34 @@ def test_two_operators_at_once(site: Site) -> None:
         output = site.run("deploy", code=1)
     assert output.startswith("xavs-ansible: somebody else is at work on ")
     assert "deploy, process 1, user ann" in output
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(site: Site) -> None:
+    """kill -9 of the whole run, wherever it is: the next one ends well, the one after it changes nothing."""
+    site.add("glance_store_descriptions: {file: Half finished}\n")
+    for seconds in (8.0, 14.0):
+        process = site.start("deploy")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    site.run("deploy")
+    assert changed(site.run("deploy")) == 0
+    assert "Half finished" in site.shell("docker exec glance_api cat /etc/glance/glance-api.conf")
+
+
+def test_rights_that_are_refused(site: Site, tmp_path: Path) -> None:
+    """The node's sudo says no: told, and nothing is touched."""
+    before = site.container()
+    inventory = tmp_path / "hosts"
+    inventory.write_text(
+        "[glance-api]\nhere ansible_connection=local ansible_become=true ansible_become_exe=/bin/false\n"
+    )
+    output = site.run("deploy", "-i", str(inventory), code=None)
+    assert "here" in output
+    assert "failed=1" in output or "unreachable=1" in output
+    assert site.container() == before
 
 
 WRONG = {
