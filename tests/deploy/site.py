@@ -57,6 +57,14 @@ class Site:
         assert "keystone_admin_password" not in output or USERS["admin"].password not in output
         return output
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """The same in the background, in a process group of its own; what it says is lost."""
+        return subprocess.Popen(
+            [environment(".venv-deploy", "xavs-ansible"), *words, "--configdir", self.path],
+            env={**os.environ, **self.environment}, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
     def shell(self, line: str) -> str:
         """A line of the document, typed as it stands."""
         done = subprocess.run(

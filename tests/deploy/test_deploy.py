@@ -3,11 +3,14 @@ what a second run changes, what a run in the middle of a download does to it, an
 
 The tests of this file are one deployment, in the order of the file."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -18,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.site import OWNER, VOLUME, Site, changed
+from tests.servers.ceph import Ceph
 from tests.servers.client import OpenStack
 from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
@@ -176,6 +180,75 @@ def test_the_custom_directory_of_the_document(site: Site, tmp_path: Path) -> Non
     site.override("")
 
 
+def contents(site: Site) -> dict[str, tuple[bool, int]]:
+    """store → takes no new images, images in it. What is not configured takes none."""
+    listed = json.loads(site.shell("docker exec glance_api xloud-image stores list --images --json || true"))
+    return {one["store"]: (one.get("read_only", True), one["images"]) for one in listed if not one.get("reserved")}
+
+
+def test_switching_to_ceph_loses_nothing(
+    site: Site, ceph: Ceph, openstack: OpenStack, keystone: Keystone, tmp_path: Path
+) -> None:
+    """The document's Ceph globals over its file store: the images of both directories stay readable, and each store
+    goes when it is empty."""
+    openstack.clouds["cloud"] = keystone.clouds()["admin"]
+    assert contents(site) == {"file": (False, 0), "file_former": (True, 2)}
+    folder = site.path / "config" / "glance"
+    host = next(line for line in ceph.conf.read_text().splitlines() if line.startswith("mon_host"))
+    (folder / "ceph.conf").write_text(f"[global]\nfsid = {ceph.fsid}\n{host}\n")
+    (folder / "ceph.client.glance.keyring").write_bytes(ceph.keyring("glance").read_bytes())
+    (site.path / "globals.yml").write_text(
+        'glance_backend_ceph: "yes"\nglance_backend_file: "no"\nceph_glance_keyring: ceph.client.glance.keyring\n'
+        "ceph_glance_pool_name: images\n"
+    )
+    output = site.run("reconfigure", "--tags", "glance")
+    assert "the store 'file' of an earlier deployment is kept" in output
+    assert contents(site) == {"rbd": (False, 0), "file": (True, 0), "file_former": (True, 2)}
+    assert changed(site.run("reconfigure", "--tags", "glance")) > 0, "what is empty goes"
+    assert contents(site) == {"rbd": (False, 0), "file_former": (True, 2)}
+    assert changed(site.run("deploy", "--tags", "glance")) == 0
+
+    disk = tmp_path / "disk"
+    disk.write_bytes(os.urandom(1 << 20))
+    openstack.run("image", "create", "--disk-format", "raw", "--file", disk, "cloned", cloud="cloud")
+    image = openstack.json("image", "show", "cloned", cloud="cloud")
+    assert image["id"] in ceph.admin("rbd", "ls", "images").split()
+    for name in ("deployed", "cloned"):
+        openstack.run("image", "save", "--file", tmp_path / name, name, cloud="cloud")
+    assert (tmp_path / "cloned").read_bytes() == disk.read_bytes()
+    old = openstack.json("image", "show", "deployed", cloud="cloud")
+    assert hashlib.md5((tmp_path / "deployed").read_bytes()).hexdigest() == old["checksum"]
+
+    openstack.run("image", "delete", "deployed", "slow", "cloned", cloud="cloud")
+    assert changed(site.run("reconfigure")) > 0
+    assert contents(site) == {"rbd": (False, 0)}
+    site.path.joinpath("globals.yml").write_text(f'glance_backend_file: "yes"\nglance_file_datadir_volume: {VOLUME}\n')
+
+
+def test_images_that_nobody_could_read_any_more_stop_a_run(site: Site, keystone: Keystone) -> None:
+    """What was deployed before is forgotten (another control host): the database knows where the images lie."""
+    before = site.container()
+    shutil.rmtree(site.path / ".deployed")
+    request = urllib.request.Request(
+        site.url + "/v2/images", b'{"disk_format": "raw", "container_format": "bare"}',
+        {"X-Auth-Token": keystone.token("admin"), "Content-Type": "application/json"}, method="POST",
+    )  # fmt: skip
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    image = json.loads(opener.open(request, timeout=60).read())
+    request = urllib.request.Request(
+        f"{site.url}/v2/images/{image['id']}/file", b"data",
+        {"X-Auth-Token": keystone.token("admin"), "Content-Type": "application/octet-stream"}, method="PUT",
+    )  # fmt: skip
+    assert opener.open(request, timeout=60).status == 204
+    output = re.sub(r"\s+", " ", site.run("reconfigure", "--tags", "glance", code=2))
+    assert "1 images lie in stores that these globals do not have: rbd" in output
+    assert "glance_forget_stores: [rbd]" in output
+    assert site.container() == before
+    site.add("glance_forget_stores: [rbd]\n")
+    site.run("reconfigure", "--tags", "glance")
+    assert contents(site) == {"file": (False, 0), "rbd": (True, 1)}
+
+
 def test_two_operators_at_once(site: Site) -> None:
     with (site.path / ".xavs-ansible.lock").open("a+") as file:
         file.truncate(0)
@@ -185,6 +258,34 @@ def test_two_operators_at_once(site: Site) -> None:
         output = site.run("deploy", code=1)
     assert output.startswith("xavs-ansible: somebody else is at work on ")
     assert "deploy, process 1, user ann" in output
+
+
+def test_a_run_that_was_killed_is_finished_by_the_next(site: Site) -> None:
+    """kill -9 of the whole run, wherever it is: the next one ends well, the one after it changes nothing."""
+    site.add("glance_store_descriptions: {file: Half finished}\n")
+    for seconds in (8.0, 14.0):
+        process = site.start("deploy")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    site.run("deploy")
+    assert changed(site.run("deploy")) == 0
+    assert "Half finished" in site.shell("docker exec glance_api cat /etc/glance/glance-api.conf")
+
+
+def test_rights_that_are_refused(site: Site, tmp_path: Path) -> None:
+    """The node's sudo says no: told, and nothing is touched."""
+    before = site.container()
+    inventory = tmp_path / "hosts"
+    inventory.write_text(
+        "[glance-api]\nhere ansible_connection=local ansible_become=true ansible_become_exe=/bin/false\n"
+    )
+    output = site.run("deploy", "-i", str(inventory), code=None)
+    assert "here" in output
+    assert "failed=1" in output or "unreachable=1" in output
+    assert site.container() == before
 
 
 WRONG = {

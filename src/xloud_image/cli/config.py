@@ -79,8 +79,8 @@ def render(
         list[Path] | None,
         typer.Option(
             metavar="DIRECTORY",
-            help="An earlier rendering of this deployment, besides what is in --output: its stores are kept for "
-            "reading; may be repeated.",
+            help="An earlier rendering of this deployment, whose stores are kept for reading; may be repeated. "
+            "By default what is in --output.",
         ),
     ] = None,
     emptied: Annotated[
@@ -109,7 +109,7 @@ def render(
     found = Problems()
     more = extras.read(extra or (), found)
     found.stop()
-    before = ([output] if output else []) + (former or [])
+    before = former or ([output] if output else [])
     done = rendering.render(
         rendering.Inputs(
             globals_, passwords, overrides, more, hostname, address, node_address, before, frozenset(emptied or ())
