@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import ServiceFactory
+from tests.servers.ceph import Ceph
 from tests.servers.place import new_directory
 from tests.servers.process import Stuck
 from tests.servers.service import Service
+from tests.servers.swift import Swift
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 TWO = {"DEFAULT": {"enabled_backends": "files:file, old:file"}, "xloud": {"auth": "none"}}
@@ -96,3 +98,30 @@ def test_images_of_a_store_that_is_gone_are_told(moved: tuple[Service, str, byte
     server.configure({"DEFAULT": {"enabled_backends": "files:file, other:file"}})
     server.configure({"other": {"filesystem_store_datadir": place}})
     assert counted(server) == {"files": (0, 0, True), "other": (1, 0, True)}, "the place counts, not the name"
+
+
+def test_stores_that_learn_at_their_start_what_is_theirs(
+    service: ServiceFactory, ceph: Ceph, swift: Swift, tmp_path: Path
+) -> None:
+    """Which cluster stands in ceph.conf, which account in the file of references."""
+    account = swift.options()
+    lines = "".join(f"{name} = {account[f'swift_store_{name}']}\n" for name in ("auth_address", "user", "key"))
+    (tmp_path / "swift.conf").write_text(f"[ours]\nauth_version = 3\n{lines}")
+    server = service(
+        {
+            "DEFAULT": {"enabled_backends": "files:file, blocks:rbd, objects:swift"},
+            "xloud": {"auth": "none"},
+            "blocks": {"rbd_store_ceph_conf": ceph.conf, "rbd_store_user": "glance", "rbd_store_pool": "images"},
+            "objects": {
+                "swift_store_config_file": tmp_path / "swift.conf",
+                "default_swift_reference": "ours",
+                "swift_store_container": "kept",
+                "swift_store_create_container_on_put": True,
+            },
+        }
+    )
+    made = {store: new_image(server, b"data" * 1000, store) for store in ("blocks", "objects")}
+    assert {answer.status for _, answer in made.values()} == {204}
+    assert counted(server) == {"files": (0, 0, True), "blocks": (1, 0, True), "objects": (1, 0, True)}
+    for image_id, _ in made.values():
+        assert server.request("DELETE", f"/v2/images/{image_id}").status == 204

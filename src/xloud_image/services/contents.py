@@ -1,4 +1,5 @@
-"""How much lies in each store as the database knows it, for operators who move from one to another. No store is asked.
+"""How much lies in each store as the database knows it, for operators who move from one to another. What lies there is
+not looked at.
 
 A store of which nothing is left here, neither an image nor bytes that are owed, is needed by nobody.
 """
@@ -39,27 +40,38 @@ async def of_all(settings: Settings) -> list[Content]:
     `DatabaseUnavailable`; `ConfigError`: the service would not start with these stores.
     """
     stores = Stores(settings.stores, settings.default_store)
-    images: Counter[str] = Counter()
-    lost: Counter[str] = Counter()
     db = Database(dataclasses.replace(settings.database, max_retries=0))
     await db.start()
     try:
-        number = 0
-        while page := await db.read(lambda conn, number=number: locations.after(conn, number, _PAGE)):  # type: ignore[misc]
-            for location in page:
-                store = stores.of(location)
-                # a row may name a store that is there and whose place it is not
-                if store is not None and store.owns(location.url):
-                    images[store.name] += 1
-                else:
-                    lost[location.store or _type(location.url)] += 1
-            number = page[-1].id or 0
+        images, lost = await _count(db, stores)
+        if lost:
+            # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
+            await stores.start()
+            images, lost = await _count(db, stores)
         owed = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
     finally:
+        await stores.aclose()
         await db.aclose()
     found = [Content(name, images[name], owed[name]) for name in stores.names]
     away = [name for name in dict.fromkeys((*lost, *owed)) if lost[name] or name not in stores]
     return found + [Content(name, lost[name], 0 if name in stores else owed[name], configured=False) for name in away]
+
+
+async def _count(db: Database, stores: Stores) -> tuple[Counter[str], Counter[str]]:
+    """Locations by the store that owns them, and those that none owns by the name in the row."""
+    images: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    number = 0
+    while page := await db.read(lambda conn: locations.after(conn, number, _PAGE)):  # noqa: B023 - awaited at once
+        for location in page:
+            store = stores.of(location)
+            # a row may name a store that is there and whose place it is not
+            if store is not None and store.owns(location.url):
+                images[store.name] += 1
+            else:
+                lost[location.store or _type(location.url)] += 1
+        number = page[-1].id or 0
+    return images, lost
 
 
 def _type(url: str) -> str:
