@@ -3,16 +3,23 @@
 The arbiter binds the port and forks; every connection (database, stores, identity) is opened after the fork. SIGTERM
 and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers, old ones drain first. A worker
 whose event loop stands still for `_HEARTBEAT` seconds is replaced.
+
+No call is lost on the way out. A node that stops says 503 at its health check first, and serves everything until the
+balancers have seen it (`drain_notice`; not on Ctrl-C, nor when the node stays and only its workers change). Then the
+port closes; connections without a request may still bring one; answers say that they are the last; transfers get
+`drain_time`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -25,7 +32,7 @@ from gunicorn.workers.base import Worker
 from xloud_image import __version__, logs
 from xloud_image.api import app as api
 from xloud_image.api import connections
-from xloud_image.api.state import BUSY, Busy
+from xloud_image.api.state import ENDING, Ending
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
 from xloud_image.errors import ConfigError
@@ -37,6 +44,7 @@ from xloud_image.services.service import Service
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT: Final = 60  # seconds
+_LAST_CALL: Final = 1.0  # seconds in which a connection without a request may bring one, once the port is closed
 _READ_BUFFER: Final = 256 * 1024  # bytes that a connection reads ahead; twice that is held at most
 
 
@@ -45,7 +53,7 @@ def run(loaded: Loaded) -> int:
     if loaded.settings.log_file is None:
         sys.stderr.flush()
     try:
-        Arbiter(_Application(loaded)).run()
+        _Arbiter(_Application(loaded)).run()
     except SystemExit as end:
         return int(end.code or 0)
     except OSError as error:
@@ -69,11 +77,25 @@ class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
         """Nothing is executed."""
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """Gunicorn's, which tells its workers whether the node goes away or only they do."""
+
+    def stop(self, graceful: bool = True) -> None:
+        """End the workers: with notice on SIGTERM, without on Ctrl-C."""
+        if graceful:
+            self.app.leaving[0] = 1
+        super().stop(graceful)
+
+
 class _Application(BaseApplication):  # type: ignore[misc]
-    """What gunicorn asks for: its settings, made from ours, and a fresh reading on SIGHUP."""
+    """What gunicorn asks for: its settings, made from ours, and a fresh reading on SIGHUP.
+
+    `leaving`: one byte that all processes share; 1 when the node goes away.
+    """
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
+        self.leaving = mmap.mmap(-1, 1)
         super().__init__()
 
     def load_config(self) -> None:
@@ -87,7 +109,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             "logger_class": _Log,
             "timeout": _HEARTBEAT,
-            "graceful_timeout": server.drain_time,
+            "graceful_timeout": server.drain_notice + server.drain_time,
             "proc_name": "xloud-image",
             "default_proc_name": "xloud-image",
             "control_socket_disable": True,
@@ -141,7 +163,7 @@ class _Worker(Worker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
         listeners = [one.sock for one in self.sockets]
-        await serve(settings, listeners, stop, self._alive)
+        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]))
 
     def _alive(self) -> bool:
         """Tell the arbiter that the loop turns; False when the arbiter is gone."""
@@ -149,8 +171,17 @@ class _Worker(Worker):  # type: ignore[misc]
         return bool(os.getppid() == self.ppid)
 
 
-async def serve(settings: Settings, listeners: list[socket.socket], stop: asyncio.Event, alive: Any) -> None:
-    """Serve until `stop`, then drain for at most `drain_time` seconds. `alive()` is called every second."""
+async def serve(
+    settings: Settings,
+    listeners: list[socket.socket],
+    stop: asyncio.Event,
+    alive: Callable[[], bool],
+    leaving: Callable[[], bool],
+) -> None:
+    """Serve until `stop`, then drain for at most `drain_time` seconds. `alive()` is called every second.
+
+    `leaving()`: whether the node goes away with this process; asked when it is to stop.
+    """
     policy = Policy(settings.policy)
     service = Service(settings, policy)
     identity = build(settings.auth, policy)
@@ -172,7 +203,9 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
                 await asyncio.wait_for(stop.wait(), 1)
             except TimeoutError:
                 continue
-        await _drain(runner, app[BUSY], settings.server.drain_time, alive)
+        await _give_notice(app[ENDING], settings.server.drain_notice if leaving() else 0, alive)
+        await _close_port(runner, listeners)
+        await _drain(runner, settings.server.drain_time, alive)
     finally:
         cleaning.cancel()
         await runner.cleanup()
@@ -180,15 +213,34 @@ async def serve(settings: Settings, listeners: list[socket.socket], stop: asynci
         await service.aclose()
 
 
-async def _drain(runner: web.AppRunner, busy: Busy, seconds: float, alive: Any) -> None:
-    """No new connections; those without a request take none any more, transfers get their time."""
+async def _give_notice(ending: Ending, seconds: int, alive: Callable[[], bool]) -> None:
+    """Everything is still served, at its connection's last answer, until the balancers have turned to other nodes."""
+    ending.last_answers = True
+    if seconds:
+        ending.unwell = True
+        log.info("stopping: balancers are told", seconds=seconds)
+        for _ in range(seconds * 10):
+            if alive():
+                await asyncio.sleep(0.1)
+
+
+async def _close_port(runner: web.AppRunner, listeners: list[socket.socket]) -> None:
+    """No new connections. Those that were taken a moment ago have not met their protocol yet: they do first."""
+    for listener in listeners:
+        asyncio.get_running_loop().remove_reader(listener)
+    await asyncio.sleep(0.05)
     for site in list(runner.sites):
         await site.stop()
+
+
+async def _drain(runner: web.AppRunner, seconds: float, alive: Callable[[], bool]) -> None:
+    """Until every connection has ended, and what it was answered has left this process; at most so long."""
     server = runner.server
     assert server is not None
-    server.pre_shutdown()
-    end = asyncio.get_running_loop().time() + max(0.0, seconds - 2)
-    while busy.count and asyncio.get_running_loop().time() < end:
+    begun = asyncio.get_running_loop().time()
+    while server.connections and (spent := asyncio.get_running_loop().time() - begun) < max(0.0, seconds - 2):
+        if spent >= _LAST_CALL:
+            connections.end_idle(server)
         alive()
         await asyncio.sleep(0.1)
 

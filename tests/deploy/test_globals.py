@@ -17,6 +17,7 @@ ALWAYS = {
     "[DEFAULT] worker_self_reference_url": "http://10.0.1.71:9292",
     "[DEFAULT] enabled_backends": "file:file",
     "[xloud] drain_time": "60",
+    "[xloud] drain_notice": "5",
     "[database] connection": "mysql+pymysql://glance:d4tabase@10.0.1.71:3306/glance",
     "[database] connection_recycle_time": "10",
     "[database] max_retries": "-1",

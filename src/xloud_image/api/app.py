@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from xloud_image.api import cors, data, images, info, locations, openapi, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import BUSY, CONTEXT, IDENTITY, REQUEST_ID, SERVICE, Busy, require_no_body
+from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
 from xloud_image.services.service import Service
@@ -85,7 +85,7 @@ def build(service: Service, identity: Identity) -> web.Application:
     )
     app[SERVICE] = service
     app[IDENTITY] = identity
-    app[BUSY] = Busy()
+    app[ENDING] = Ending()
     app.on_response_prepare.append(_sign)
     for method, path, handler in ROUTES:
         resource = app.router.add_resource(path)
@@ -109,8 +109,7 @@ def _quiet() -> logging.Logger:
 @web.middleware
 async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
     begun = time.monotonic()
-    with request.app[BUSY]:
-        response = await _answer(request, handler)
+    response = await _answer(request, handler)
     if request.match_info.handler is not info.health:
         ctx = request.get(CONTEXT)
         access.info(
@@ -255,6 +254,9 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["x-openstack-request-id"] = request.get(REQUEST_ID) or f"req-{uuid.uuid4()}"
     response.headers[hdrs.SERVER] = "xloud-image"
     cors.expose(request, response, request.app[SERVICE].settings.cors)
+    if request.app[ENDING].last_answers:
+        response.force_close()
+        response.headers[hdrs.CONNECTION] = "close"
 
 
 async def _answer_early(request: web.Request, response: web.StreamResponse) -> None:

@@ -55,6 +55,11 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         self._stop_waiting()
 
+    def end_if_idle(self) -> None:
+        """Close it if it waits for a request; aiohttp's `close` would take no more data of one that is being sent."""
+        if self._waiter is not None and not self._waiter.done():
+            self.close()
+
     def _expect_headers(self) -> None:
         self._late = self._loop.call_later(self._header_seconds, self._cut)
 
@@ -106,6 +111,13 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+
+def end_idle(server: web.Server) -> None:
+    """Close every connection that has no request; the others go on."""
+    for connection in server.connections:
+        if isinstance(connection, Connection):
+            connection.end_if_idle()
 
 
 class Runner(web.AppRunner):

@@ -11,7 +11,7 @@ from aiohttp import web
 from xloud_image import schemas
 from xloud_image.api import wire
 from xloud_image.api.images import base
-from xloud_image.api.state import context, service
+from xloud_image.api.state import ENDING, context, service
 from xloud_image.config.settings import Settings
 from xloud_image.errors import NotFound
 
@@ -86,7 +86,12 @@ async def usage(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """GET of the health path → 200 `OK`, or 503 while the operator's disable file exists. No token needed."""
+    """GET of the health path → 200 `OK`, or 503 while the operator's disable file exists, or the node is to stop.
+
+    No token needed.
+    """
+    if request.app[ENDING].unwell:
+        return web.Response(status=503, text="STOPPING")
     file = service(request).settings.health.disable_by_file_path
     disabled = await asyncio.to_thread(Path(file).exists) if file else False
     if disabled:

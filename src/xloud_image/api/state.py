@@ -16,20 +16,15 @@ SERVICE: Final = web.AppKey("service", Service)
 IDENTITY: Final = web.AppKey("identity", Identity)
 
 
-class Busy:
-    """How many requests are being answered; what is waited for when the process drains."""
+class Ending:
+    """How far this process is on its way out; set by the one that stops it."""
 
     def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> None:
-        self.count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.count -= 1
+        self.last_answers = False  # every answer says that its connection ends with it
+        self.unwell = False  # the health check says 503: balancers shall take another node
 
 
-BUSY: Final = web.AppKey("busy", Busy)
+ENDING: Final = web.AppKey("ending", Ending)
 CONTEXT: Final = web.RequestKey("context", Context)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 

@@ -157,6 +157,7 @@ _XLOUD = honoured(
     cfg.StrOpt("http_basic_projects_file", help="Project and roles of each of its users."),
     cfg.StrOpt("state_dir", default="/var/lib/xloud-image", help="Directory of what the service keeps itself."),
     cfg.IntOpt("drain_time", default=60, min=0, help="Seconds that transfers get on stop and reload."),
+    cfg.IntOpt("drain_notice", default=0, min=0, help="Before a stop, seconds of 503 at the health check."),
     cfg.IntOpt("store_answer_time", default=60, min=1, help="Seconds for a store's answer, or a read's first byte."),
     cfg.IntOpt("reaper_interval", default=30, min=1, help="Seconds between two looks at expired claims."),
     cfg.IntOpt("lease_time", default=60, min=5, help="Seconds that a claim lives without renewal."),

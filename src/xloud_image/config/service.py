@@ -50,6 +50,7 @@ def server(values: Values) -> Server:
         max_request_body_size=get("oslo_middleware", "max_request_body_size"),
         enable_proxy_headers_parsing=get("oslo_middleware", "enable_proxy_headers_parsing"),
         drain_time=get("xloud", "drain_time"),
+        drain_notice=get("xloud", "drain_notice"),
         metrics=get("xloud", "metrics"),
         state_dir=get("xloud", "state_dir"),
     )

@@ -32,6 +32,7 @@ class Server:
     max_request_body_size: int = 114688  # bytes of a JSON body; data is not limited by it
     enable_proxy_headers_parsing: bool = False
     drain_time: int = 60  # on stop and reload, transfers in flight get so long
+    drain_notice: int = 0  # before a stop, balancers get so long to see the health check's 503
     metrics: bool = False
     state_dir: str = "./state"
 

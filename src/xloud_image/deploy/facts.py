@@ -28,7 +28,7 @@ OWNER: Final = 42415  # user and group of the service in its container
 DATA: Final = "/var/lib/glance"
 # owners that guides name for a fresh directory; it may be handed over
 FORMER_OWNERS: Final = (42424,)
-_SPARE: Final = 15  # seconds beyond the drain time until a container is killed
+_SPARE: Final = 15  # seconds beyond notice and drain time until a container is killed
 
 
 @dataclasses.dataclass(slots=True)
@@ -157,6 +157,7 @@ def of(
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - replaced here
     wanted = {line.key: line.value for line in lines}
     drain = int(wanted.get(("xloud", "drain_time")) or 60)
+    notice = int(wanted.get(("xloud", "drain_notice")) or 0)
     directories = data_directories(g, lines, stores)
     volumes, extra = _volumes(g, stores, directories)
     return {
@@ -186,7 +187,7 @@ def of(
             "volumes": [*volumes, *extra],
             "named_volumes": [one.partition(":")[0] for one in (*volumes, *extra) if not one.startswith("/")],
             "dimensions": g.get("glance_api_dimensions") or {},
-            "stop_timeout": drain + _SPARE,
+            "stop_timeout": notice + drain + _SPARE,
             "health": {
                 "enabled": g.get("glance_api_enable_healthchecks"),
                 **{
@@ -196,6 +197,7 @@ def of(
             },
         },
         "drain_time": drain,
+        "drain_notice": notice,
         "directories": directories,
         "owner": OWNER,
         "former_owners": list(FORMER_OWNERS),

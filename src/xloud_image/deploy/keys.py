@@ -295,6 +295,7 @@ _SERVICE: Final = (
     Key("glance_notification_topics", Type.ANY, None, help="Topics of notifications."),
     Key("glance_policy_file", T, None, help="Rules; unset: policy.yaml, .yml or .json of the overrides."),
     Key("glance_drain_time", N, 60, help="Seconds that transfers get when the service stops or reloads."),
+    Key("glance_drain_notice", N, 5, help="Seconds that balancers get to see that a node goes, and that it is back."),
     Key("glance_api_image", T, None, help="Image of the container, without its tag."),
     Key("glance_tag", T, None, help="Its tag."),
     Key("glance_api_tag", T, _same("glance_tag"), "glance_tag", "Its tag."),

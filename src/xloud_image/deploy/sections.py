@@ -109,6 +109,7 @@ def _service(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
         path = f"{ETC}/property-protections-rules.conf"
         sheet.at("DEFAULT", "property_protection_file", path, g.origin("glance_enable_property_protection"))
     sheet.key("xloud", "drain_time", "glance_drain_time")
+    sheet.key("xloud", "drain_notice", "glance_drain_notice")
 
 
 def _exposure(g: Globals, sheet: Sheet, stores: list[Store]) -> None:

@@ -5,7 +5,8 @@ A container carries a hash of its image and description as a label: another hash
 A changed file makes the service read its configuration again (SIGHUP), another address restarts it. What a container
 has taken is written beside its configuration, so that a run that broke off half-way is finished by the next one.
 Transfers under way get their drain time in each case. It waits until the service answers, and puts the former
-container back when a new one does not.
+container back when a new one does not. A service that was away is given the balancers' time to be seen again, so that
+the next node may go.
 """
 
 import hashlib
@@ -30,6 +31,7 @@ options:
   secrets: {type: dict, description: environment of that run}
   volumes: {type: bool, default: false, description: 'with state absent, remove named volumes too'}
   patience: {type: int, default: 60, description: seconds until the service must answer}
+  notice: {type: int, default: 0, description: seconds that balancers need to see that it answers again}
 """
 LABEL = "xloud.image.hash"
 
@@ -200,6 +202,8 @@ def started(module, engine):
         module.fail_json(msg=f"{text}. Its last words:\n{(log[1] + log[2])[-3000:]}")
     engine.run("rm", "-f", former, check=False)
     remember(note, now)
+    if action != "reloaded":
+        time.sleep(p["notice"])
     module.exit_json(changed=True, action=action)
 
 
@@ -234,6 +238,7 @@ def main():
             "secrets": {"type": "dict", "no_log": True},
             "volumes": {"type": "bool", "default": False},
             "patience": {"type": "int", "default": 60},
+            "notice": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
