@@ -80,11 +80,23 @@ class Follower:
         return request("GET", self.site.url + path, headers={"X-Auth-Token": token}, seconds=120)
 
     def _type(self, block: Block, text: str) -> None:
-        done = subprocess.run(
-            ["/bin/bash", "-euo", "pipefail", "-c", text],
-            cwd=self.home, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+        # a terminal, as an operator has one: clients take any other input for an image's data
+        ours, theirs = os.openpty()
+        try:
+            done = subprocess.run(
+                ["/bin/bash", "-euo", "pipefail", "-c", text],
+                cwd=self.home,
+                env=self._environment,
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+        finally:
+            os.close(ours)
+            os.close(theirs)
         self.output = done.stdout
         assert done.returncode == 0, (
             f"line {block.line} of the guide ends with {done.returncode}:\n{text}\n{self.output[-8000:]}"
