@@ -280,7 +280,8 @@ def test_rights_that_are_refused(site: Site, tmp_path: Path) -> None:
     before = site.container()
     inventory = tmp_path / "hosts"
     inventory.write_text(
-        "[glance-api]\nhere ansible_connection=local ansible_become=true ansible_become_exe=/bin/false\n"
+        "[glance-api]\n"
+        "here ansible_connection=local ansible_become=true ansible_become_user=nobody ansible_become_exe=/bin/false\n"
     )
     output = site.run("deploy", "-i", str(inventory), code=None)
     assert "here" in output
