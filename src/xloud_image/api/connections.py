@@ -56,9 +56,12 @@ class Connection(web.RequestHandler):
         self._stop_waiting()
 
     def end_if_idle(self) -> None:
-        """Close it if it waits for a request; aiohttp's `close` would take no more data of one that is being sent."""
+        """Close it if it waits for a request, after what it was answered has been sent.
+
+        aiohttp's `close` would take no more data of a request that is being sent, and leaves an idle socket open.
+        """
         if self._waiter is not None and not self._waiter.done():
-            self.close()
+            self.force_close()
 
     def _expect_headers(self) -> None:
         self._late = self._loop.call_later(self._header_seconds, self._cut)

@@ -121,7 +121,7 @@ def _writable(service: Service, store_id: str | None) -> Store:
 
 def _read_only(service: Service, name: str) -> str:
     """Why an upload cannot go there, and what can."""
-    others = [other for other in service.stores.names if service.stores.takes_images(other)]
+    others = [other.name for other in service.stores.public if service.stores.takes_images(other.name)]
     where = f"upload to another store ({', '.join(others)}) with the header X-Image-Meta-Store" if others else ""
     if Can.WRITE in service.stores[name].can:
         kept = f"The store '{name}' is kept for the images that lie in it and takes no new ones"
