@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.servers.place import ROOT, Missing, program
+from tests.servers.place import ROOT, Missing, new_directory, program
 from tests.servers.process import run
 
 BASE = "localhost/xloud-image-base:bookworm"
@@ -22,10 +23,16 @@ _DEBIAN = "python3,python3-venv,python3-rbd,python3-rados,qemu-utils"
 
 
 class Podman:
-    """`environment`: for every process that is to meet these containers. `docker` in its PATH is podman."""
+    """`environment`: for every process that is to meet these containers. `docker` in its PATH is podman.
 
-    def __init__(self) -> None:
-        self._kept = ROOT / ".cache" / "containers"
+    `images`: another one, whose images this one shows; what it makes itself lies in a folder of this run then.
+    `enter`: words before each command, for a podman that is another node's.
+    """
+
+    def __init__(self, images: "Podman | None" = None, *, enter: Sequence[str] = ()) -> None:
+        self._kept = new_directory("containers") if images else ROOT / ".cache" / "containers"
+        self._images = images
+        self._enter = tuple(enter)
         self.environment: dict[str, str] = {}
         self._place: Path | None = None
 
@@ -40,11 +47,14 @@ class Podman:
         self._kept.mkdir(parents=True, exist_ok=True)
         (self._place / "storage.conf").write_text(
             f'[storage]\ndriver = "overlay"\ngraphroot = "{self._kept}"\nrunroot = "{self._place / "run"}"\n'
+            + (f'[storage.options]\nadditionalimagestores = ["{self._images._kept}"]\n' if self._images else "")
         )
         # some machines allow no more open files, and their cgroups no other runtime
         (self._place / "containers.conf").write_text(
             '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]\n'
             f'[engine]\nruntime = "runc"\nevents_logger = "file"\ntmp_dir = "{self._place / "libpod"}"\n'
+            # those in shared memory have one name for all
+            'lock_type = "file"\n'
         )
         program("runc", "runc")
         (self._place / "bin").mkdir()
@@ -65,11 +75,13 @@ class Podman:
         self.run("rm", "--all", "--force", "--time", "0")
         self.run("volume", "rm", "--all", "--force")
         shutil.rmtree(self._place, ignore_errors=True)
+        if self._images:
+            shutil.rmtree(self._kept, ignore_errors=True)
         self._place = None
 
     def run(self, *words: str, seconds: float = 60) -> str:
         """One command of podman; its output. Raises `Stuck` when it fails."""
-        return run([program("podman", "podman"), *words], environment=self.environment, seconds=seconds)
+        return run([*self._enter, program("podman", "podman"), *words], environment=self.environment, seconds=seconds)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """A container as podman describes it."""
