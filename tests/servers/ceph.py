@@ -108,6 +108,8 @@ osd_class_update_on_start = true
 # nobody else could tell the monitor that the only OSD went away
 osd_fast_shutdown_notify_mon = true
 osd_scrub_load_threshold = 0.01
+# a disk that tests froze for minutes goes on as if nothing had been; it would end itself after 150 s
+osd_op_thread_suicide_timeout = 0
 # when a client died its images are held open so long; 30 by default
 osd_client_watch_timeout = 10
 mgr_stats_period = 1
