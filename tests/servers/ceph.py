@@ -108,8 +108,11 @@ osd_class_update_on_start = true
 # nobody else could tell the monitor that the only OSD went away
 osd_fast_shutdown_notify_mon = true
 osd_scrub_load_threshold = 0.01
-# a disk that tests froze for minutes goes on as if nothing had been; it would end itself after 150 s
+# A disk that tests froze for minutes goes on as if nothing had been. It would end itself after 150 s; and of the leases
+# for reading (16 s by default) one that ran out meanwhile may never be renewed where no other disk is there: its
+# placement group stays "laggy" and answers nobody.
 osd_op_thread_suicide_timeout = 0
+osd_pool_default_read_lease_ratio = 100
 # when a client died its images are held open so long; 30 by default
 osd_client_watch_timeout = 10
 mgr_stats_period = 1

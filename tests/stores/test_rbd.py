@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
@@ -48,9 +50,15 @@ async def settled(store: RbdStore) -> None:
 
     Ceph forgets a watcher after 30 seconds, and what was held by one is tried again at most 30 seconds later.
     """
-    async with asyncio.timeout(120):
-        while store._later or store._threads.busy or store._guarded.busy:
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(120):
+            while store._later or store._threads.busy or store._guarded.busy:
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        faulthandler.dump_traceback(sys.__stderr__)
+        raise AssertionError(
+            f"to be removed: {[*store._later]}, in calls: {store._threads.busy} and {store._guarded.busy} threads"
+        ) from None
 
 
 class RbdHooks(StoreSuite):
