@@ -222,7 +222,7 @@ class Suite:
                     raise LookupError
                 if leave == "cancelled":
                     await asyncio.sleep(60)
-            assert self.handles() == before
+            assert self.handles() <= before  # one that was kept for the next may have been closed
 
         task = asyncio.ensure_future(use())
         await asyncio.wait((task, asyncio.ensure_future(reached.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -230,7 +230,7 @@ class Suite:
             task.cancel()
         with contextlib.suppress(LookupError, asyncio.CancelledError):
             await task
-        assert self.handles() == before
+        assert self.handles() <= before
 
     async def test_many_readers_at_once(self) -> None:
         numbers = self.pick(range(8), range(3))
