@@ -17,15 +17,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bench.peers import Glance, Ours
+from bench.peers import Earlier, Glance, Ours
 from bench.report import Report, revision
-from bench.rows import ROWS
+from bench.rows import BESIDE, ROWS
 from bench.runs import Broken, Run
 from tests.servers import Missing, Stuck
 
 RESULTS = Path(__file__).parent / "results"
 # per cent of a core that others (writing to the disk, too) may use before we speak of it
 QUIET = 15
+# no line may be worse than this share of what it was in the other checkout
+STEADY = 0.95
 
 
 def main() -> int:
@@ -34,6 +36,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="ROW", choices=ROWS, help="these rows only")
     parser.add_argument("--quick", action="store_true", help="small sizes, short loads: a look, no result")
     parser.add_argument("--peers-only", action="store_true", help="leave ours out")
+    parser.add_argument(
+        "--beside", type=Path, metavar="TREE", help="beside this service in another checkout (installed), not Glance"
+    )
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--output", type=Path, default=RESULTS / "latest.json", help="where the JSON goes")
     parser.add_argument("--fail-missed", action="store_true", help="exit 1 when an aim was missed")
@@ -49,7 +54,8 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         _packages(console)
-        Glance.install()
+        if options.beside is None:
+            Glance.install()
     except (subprocess.CalledProcessError, Missing) as error:
         console.print(f"[red]{error}[/]")
         return 2
@@ -58,14 +64,17 @@ def main() -> int:
         console.print("[yellow]ours is not installed (`make install`): only the peers are measured[/]")
         with_ours = False
 
-    report = Report(console)
+    report = Report(console, STEADY if options.beside else None)
     run = Run(report, quick=options.quick, with_ours=with_ours)
+    if options.beside:
+        run.peer = Earlier
+        Earlier.command = options.beside.resolve() / ".venv" / "bin" / "xloud-image"
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
     others: dict[str, int] = {}
     interrupted = False
     with run.stack:
-        for name in options.only or ROWS:
+        for name in options.only or (BESIDE if options.beside else ROWS):
             console.print(f"[bold]{name}[/]: {(ROWS[name].__doc__ or '').splitlines()[0]}", highlight=False)
             began = time.perf_counter()
             try:
@@ -92,7 +101,8 @@ def main() -> int:
         options.output,
         revision=revision(),
         quick=options.quick,
-        versions=_versions(),
+        versions={} if options.beside else _versions(),
+        beside=str(options.beside.name) if options.beside else None,
         seconds=seconds,
         others_percent_of_a_core=others,
         failed=failed,

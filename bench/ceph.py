@@ -13,7 +13,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from bench.peers import Glance, Ours, Server
+from bench.peers import Earlier, Glance, Ours, Server
 from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, Broken, Run, Seen, middle
 from tests.servers.ceph import Ceph
@@ -109,13 +109,19 @@ class OursInCeph(_InCeph, Ours):
     name = "ours_rbd"
 
 
+class EarlierInCeph(_InCeph, Earlier):
+    name = "earlier_rbd"
+
+
 def services(run: Run) -> None:
     """1 GiB through both services into and out of a pool, digests and all, by one client."""
     cluster = _InCeph.cluster = Ceph(gib=40)
     cluster.start()
     run.stack.callback(cluster.close)
-    peer_python()
-    kinds: list[type[Server]] = [GlanceInCeph, *([OursInCeph] if run.with_ours else [])]
+    if run.peer is Glance:
+        peer_python()
+    peer: type[Server] = GlanceInCeph if run.peer is Glance else EarlierInCeph
+    kinds: list[type[Server]] = [peer, *([OursInCeph] if run.with_ours else [])]
     servers = [run.server(kind) for kind in kinds]
     size = 128 * MIB if run.quick else GIB
     seen: dict[tuple[str, str], list[Seen]] = {}
@@ -128,10 +134,10 @@ def services(run: Run) -> None:
             down = run.measure(server, "download", paths=[path], size=size)
             run.delete(server, [image])
             if turn or run.quick:  # the first one only warmed things
-                seen.setdefault(("upload", server.name), []).append(up)
-                seen.setdefault(("download", server.name), []).append(down)
+                seen.setdefault(("upload", server.role), []).append(up)
+                seen.setdefault(("download", server.role), []).append(down)
     for work in ("upload", "download"):
-        best = [middle(seen[work, server.name]) for server in servers]
+        best = [middle(seen[work, server.role]) for server in servers]
         rates: list[float | None] = [size / MIB / one.wall for one in best]
         costs: list[float | None] = [one.cpu * GIB / size for one in best]
         rates, costs = [*rates, None], [*costs, None]

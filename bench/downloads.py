@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bench.peers import Glance
 from bench.processes import Meter
 from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, Broken, Run, Seen, middle, together
@@ -18,7 +19,7 @@ def whole(run: Run) -> None:
     """The whole image of 1 GiB, by one client and by sixteen at once."""
     size = 128 * MIB if run.quick else GIB
     servers = run.both()
-    paths = {server.name: f"/v2/images/{run.uploaded(server, size)}/file" for server in servers}
+    paths = {server.role: f"/v2/images/{run.uploaded(server, size)}/file" for server in servers}
     file = _file(servers[-1].store, size)
     nginx = Nginx(files=file.parent, workers=2)
     nginx.start()
@@ -27,8 +28,8 @@ def whole(run: Run) -> None:
             seen: dict[str, list[Seen]] = {name: [] for name in ("nginx", *paths)}
             for _ in range(run.repeats + 1):
                 for server in servers:
-                    seen[server.name].append(
-                        run.measure(server, "download", paths=[paths[server.name]] * count, size=size)
+                    seen[server.role].append(
+                        run.measure(server, "download", paths=[paths[server.role]] * count, size=size)
                     )
                 seen["nginx"].append(_nginx(run, nginx, f"/{file.name}", count, size))
             # the first one only warmed the page cache
@@ -42,17 +43,19 @@ def _lines(run: Run, count: int, size: int, best: dict[str, Seen]) -> None:
     work = f"{count} client{'s' if count > 1 else ''}"
     rate = {name: count * size / MIB / seen.wall for name, seen in best.items()}
     cpu = {name: seen.cpu * GIB / (count * size) for name, seen in best.items()}
-    run.report.add("download", work, "MiB/s", HIGHER, peer=rate["glance"], ours=rate.get("ours"), note=f"CPU: {cpu}")
+    run.report.add("download", work, "MiB/s", HIGHER, peer=rate["peer"], ours=rate.get("ours"), note=f"CPU: {cpu}")
     run.report.add(
         "download",
         work,
         "CPU-s/GiB",
         LOWER,
-        peer=cpu["glance"],
+        peer=cpu["peer"],
         ours=cpu.get("ours"),
         times=1 / 0.6,
         target="≤ 0.6× the peer",
     )
+    if run.peer is not Glance:
+        return
     run.report.add(
         "download",
         f"{work}, peer: nginx",
@@ -69,7 +72,7 @@ def _lines(run: Run, count: int, size: int, best: dict[str, Seen]) -> None:
 def ranged(run: Run) -> None:
     """1 MiB from a random place of a large image, one client."""
     size = 128 * MIB if run.quick else GIB
-    seen: dict[str, list[Seen]] = {server.name: [] for server in run.both()}
+    seen: dict[str, list[Seen]] = {server.role: [] for server in run.both()}
     for turn in range(run.repeats + 1):
         for server in run.both():
             image = run.uploaded(server, size)
@@ -81,10 +84,10 @@ def ranged(run: Run) -> None:
                 "connections": 1,
             }
             seconds = 1 if turn == 0 else 2 if run.quick else 4
-            seen[server.name].append(run.measure(server, "load", **spec, seconds=seconds))
+            seen[server.role].append(run.measure(server, "load", **spec, seconds=seconds))
     # the first turn only warmed the caches
     both = {name: together(some[1:]) for name, some in seen.items()}
-    peer, ours = both["glance"], both.get("ours")
+    peer, ours = both["peer"], both.get("ours")
     run.report.add(
         "range",
         "1 MiB, one client",

@@ -16,8 +16,8 @@ Sizes = dict[int, tuple[float, float]]
 
 def resident(run: Run) -> None:
     """Of the largest process (shared pages counted in full) and of all (proportional)."""
-    seen = {server.name: _server(run, server) for server in run.both()}
-    peer, ours = seen["glance"], seen.get("ours")
+    seen = {server.role: _server(run, server) for server in run.both()}
+    peer, ours = seen["peer"], seen.get("ours")
 
     def line(work: str, which: int, at_most: float | None = None) -> None:
         run.report.add(

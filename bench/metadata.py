@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from bench import load
+from bench.peers import Glance
 from bench.report import HIGHER, LOWER
 from bench.runs import Broken, together
 
@@ -34,6 +35,8 @@ def show(run: Run) -> None:
         for clients, (peer, ours) in seen.items():
             work = f"GET one image, {clients} client{'s' if clients > 1 else ''}"
             run.report.add(row, work, "requests/s", HIGHER, peer=_rate(peer), ours=_rate(ours), times=5)
+            if run.peer is not Glance:
+                continue
             run.report.add(
                 row,
                 f"{work}: our p99, the peer's p50",
@@ -142,12 +145,12 @@ def _measure(
                 raise Broken(f"{server.name}: {spec['steps'][0][1]} lists {listed} images, not {images}")
         specs[server] = spec
         run.measure(server, "load", **spec, seconds=1)
-        seen[server.name] = []
+        seen[server.role] = []
     # in turn, so that a disturbed moment meets both
     for _ in range(run.repeats):
         for server, spec in specs.items():
-            seen[server.name].append(run.measure(server, "load", **spec, seconds=2 if run.quick else 3))
-    return together(seen["glance"]), together(seen["ours"]) if "ours" in seen else None
+            seen[server.role].append(run.measure(server, "load", **spec, seconds=2 if run.quick else 3))
+    return together(seen["peer"]), together(seen["ours"]) if "ours" in seen else None
 
 
 def _rate(seen: Seen | None) -> float | None:

@@ -97,10 +97,10 @@ def walk(run: Run) -> None:
             page = server.call("GET", path)
             count += len(page["images"])
             path = page.get("next", "")
-        seen[server.name] = time.perf_counter() - began
+        seen[server.role] = time.perf_counter() - began
         if count < 9_000:
             raise Broken(f"{server.name} showed {count} images of 10,000")
-    run.report.add("walk", "10,000 at limit=1000", "s", LOWER, peer=seen["glance"], ours=seen.get("ours"))
+    run.report.add("walk", "10,000 at limit=1000", "s", LOWER, peer=seen["peer"], ours=seen.get("ours"))
 
 
 def _time(run: Run, server: Server, user: str, path: str) -> tuple[float, float]:

@@ -88,6 +88,7 @@ class Server:
     """One running image service. `auth`: "none" (a fixed admin) or "keystone"."""
 
     name = ""
+    role = "peer"  # what it is in a row
 
     def __init__(
         self,
@@ -263,6 +264,8 @@ class Ours(Server):
     """The service of this project, with the configuration that an operator of Glance has."""
 
     name = "ours"
+    role = "ours"
+    command = COMMAND
 
     @staticmethod
     def installed() -> bool:
@@ -276,8 +279,15 @@ class Ours(Server):
         else:
             sections["xloud"] = {"auth": self.auth}
         self._configuration = self._write("glance-api.conf", sections)
-        run([COMMAND, "db", "upgrade", "--config-file", self._configuration], seconds=600)
+        run([self.command, "db", "upgrade", "--config-file", self._configuration], seconds=600)
 
     def _launch(self) -> None:
-        command: list[str | Path] = [COMMAND, "serve", "--config-file", self._configuration]
+        command: list[str | Path] = [self.command, "serve", "--config-file", self._configuration]
         self._run(command, {"XLOUD_IMAGE_STATE": str(self.directory)})
+
+
+class Earlier(Ours):
+    """This service as another checkout has it (`--beside`): what it is measured against instead of Glance."""
+
+    name = "earlier"
+    role = "peer"

@@ -38,10 +38,11 @@ class Line:
 
 
 class Report:
-    """The lines of a run, shown as they come."""
+    """The lines of a run, shown as they come. `steady`: the one aim of every line, as a ratio to the peer."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, steady: float | None = None) -> None:
         self.lines: list[Line] = []
+        self._steady = steady
         self._console = console
 
     def add(
@@ -60,6 +61,8 @@ class Report:
         note: str = "",
     ) -> Line:
         """Add a figure with its aim: `times` better than the peer, or a bound of its own, or none."""
+        if self._steady is not None:
+            times, at_most, at_least, target = self._steady, None, None, ""
         ratio = None
         if peer and ours:
             ratio = peer / ours if better == LOWER else ours / peer

@@ -31,3 +31,5 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "s3": s3.row,
     "swift": swift.row,
 }
+# those that compare running services: what `--beside` can measure
+BESIDE = [name for name in ROWS if name not in ("rbd", "vsphere", "s3", "swift")]

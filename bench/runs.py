@@ -52,11 +52,12 @@ class Seen:
 @dataclasses.dataclass(slots=True)
 class Run:
     """`quick`: small sizes and short loads, for a look; its figures are no results.
-    `with_ours`: whether ours is measured, or only the peers."""
+    `with_ours`: whether ours is measured, or only the peers. `peer`: what ours is measured beside."""
 
     report: Report
     quick: bool = False
     with_ours: bool = True
+    peer: type[Server] = Glance
     repeats: int = 3
     # processor seconds a second that neither the load nor the measured servers used, of each load
     others: list[float] = dataclasses.field(default_factory=list)
@@ -145,7 +146,7 @@ class Run:
 
     def pair(self, auth: str = "none") -> tuple[Server, Server | None]:
         """The peer, and ours if it takes part."""
-        return self.server(Glance, auth), self.ours(auth)
+        return self.server(self.peer, auth), self.ours(auth)
 
     def ours(self, auth: str = "none") -> Server | None:
         """Ours, if it takes part."""

@@ -103,11 +103,11 @@ def many(run: Run) -> None:
 def _compare(run: Run, count: int, each: int, chunked: bool) -> tuple[Seen, Seen | None]:
     """Peer and ours in turn, the middle of each."""
     servers = run.both()
-    seen: dict[str, list[Seen]] = {server.name: [] for server in servers}
+    seen: dict[str, list[Seen]] = {server.role: [] for server in servers}
     for _ in range(run.repeats):
         for server in servers:
-            seen[server.name].append(_upload(run, server, count, each, chunked))
-    return middle(seen["glance"]), middle(seen["ours"]) if "ours" in seen else None
+            seen[server.role].append(_upload(run, server, count, each, chunked))
+    return middle(seen["peer"]), middle(seen["ours"]) if "ours" in seen else None
 
 
 def _upload(run: Run, server: Server, count: int, each: int, chunked: bool) -> Seen:
