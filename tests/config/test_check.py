@@ -23,6 +23,17 @@ from xloud_image.config.masking import mask
         ("sqlite:////srv/x.sqlite", "sqlite:////srv/x.sqlite"),
         ("http://[::1]:9292/v2", "http://[::1]:9292/v2"),
         ("mail to a:b@c", "mail to a:b@c"),
+        ("HTTP://u:secret@h/", "HTTP://u:***@h/"),
+        ("/v2/images?Token=secret&limit=1", "/v2/images?Token=***&limit=1"),
+        ("/p?a=1&X-Amz-Signature=secret", "/p?a=1&X-Amz-Signature=***"),
+        ("/p?temp_url_sig=secret%26more&b=c", "/p?temp_url_sig=***&b=c"),
+        ("/p?tok%65n=secret", "/p?tok%65n=***"),
+        ("/p?next=http%3A%2F%2Fh%3Ftoken%3Dsecret%26b%3Dc d", "/p?next=http%3A%2F%2Fh%3Ftoken%3D*** d"),
+        ("http%3A%2F%2Fu%3Asecret%40h", "http%3A%2F%2Fu%3A***%40h"),
+        ("http%253A%252F%252Fu%253Asecret%2540h", "http%253A%252F%252Fu%253A***%2540h"),
+        ("/" + "a" * 20_000 + "?token=secret", "/" + "a" * 20_000 + "?token=***"),
+        ("http://u:" + "secret" * 20_000 + "@h", "http://u:***@h"),
+        ("?" + "n" * 200 + "token" + "n" * 200 + "=secret", "?" + "n" * 200 + "token" + "n" * 200 + "=***"),
     ],
 )  # fmt: skip
 def test_masking(text: str, masked: str) -> None:

@@ -22,6 +22,7 @@ from aiohttp.typedefs import Handler
 from xloud_image.api import cors, data, images, info, locations, openapi, receiving
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body
+from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
 from xloud_image.services.service import Service
@@ -115,7 +116,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
         access.info(
             "request",
             method=request.method,
-            path=request.path,
+            path=clipped(request.path),
             status=response.status,
             seconds=round(time.monotonic() - begun, 4),
             project=ctx.project if ctx else None,
@@ -133,12 +134,12 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request, handler = await _without_prefix(request, handler)
         response = await _handle(request, handler)
     except ClientGone as error:
-        log.info("a client left", request=request_id, path=request.path, reason=error.message)
+        log.info("a client left", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, {})
         response.force_close()
     except ImageServiceError as error:
         if error.status >= 500:
-            log.warning("not possible now", request=request_id, path=request.path, reason=error.message)
+            log.warning("not possible now", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, error.headers)
     except web.HTTPRequestEntityTooLarge:
         limit = request.app[SERVICE].settings.server.max_request_body_size
@@ -148,7 +149,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise
     except Exception:
-        log.exception("a request failed", request=request_id, method=request.method, path=request.path)
+        log.exception("a request failed", request=request_id, method=request.method, path=clipped(request.path))
         message = f"The service failed; the log says more under {request_id}."
         response = _error(request, 500, message, {})
     return await _finish(request, response)

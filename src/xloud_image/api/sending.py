@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from xloud_image.config.masking import clipped
 from xloud_image.errors import BadRange, BadRequest, ImageServiceError
 from xloud_image.services.downloads import Download, Span
 from xloud_image.stores.base import FileRange
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 WINDOW: Final = 4 * 1024 * 1024  # bytes per sendfile call: what is asked for at once from a cold disk
 
-_RANGE: Final = re.compile(r"bytes=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=[ \t]*+(\d{0,19})[ \t]*+-[ \t]*+(\d{0,19})", re.ASCII)
 _OLD_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\*|\d{1,19})", re.ASCII)
 
 
@@ -67,10 +68,10 @@ async def send(request: web.Request, response: web.StreamResponse, opened: Downl
         raise
     except Exception as error:
         if isinstance(error, TimeoutError):
-            log.info("a client was cut: it took no data", seconds=timeout, path=request.path)
+            log.info("a client was cut: it took no data", seconds=timeout, path=clipped(request.path))
         else:
             reason = error.message if isinstance(error, ImageServiceError) else repr(error)
-            log.error("a download broke off", path=request.path, reason=reason)
+            log.error("a download broke off", path=clipped(request.path), reason=reason)
         if transport is not None:
             transport.abort()
         raise ConnectionResetError("the answer was broken off") from error

@@ -54,7 +54,7 @@ _NOT_CHECKED: Final = "is not enforced by this release; take it out if the servi
 
 
 def _is_a_quota(value: str) -> bool:
-    return re.fullmatch(r"\s*(0+\s*[KMGT]?B?)?\s*", value, re.IGNORECASE) is None
+    return re.fullmatch(r"(0+\s*[KMGT]?B?)?", value.strip(), re.IGNORECASE) is None
 
 
 _PROTECTION = (

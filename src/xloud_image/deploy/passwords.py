@@ -50,7 +50,7 @@ def read(path: Path, problems: Problems, *, given: frozenset[str] = frozenset())
     for name in missing:
         line = f"{name}: {''.join(secrets.choice(_LETTERS) for _ in range(_LENGTH))}\n"
         # a name without a value, as files from a template have it
-        empty = re.compile(rf"^{name}:[ \t]*(?:null|~|\"\"|'')?[ \t]*(?:#.*)?$\n?", re.MULTILINE)
+        empty = re.compile(rf"^{name}:[ \t]*+(?:null|~|\"\"|'')?[ \t]*+(?:#.*)?$\n?", re.MULTILINE)
         text, count = empty.subn(line, text)
         if not count:
             text += ("\n" if text and not text.endswith("\n") else "") + line

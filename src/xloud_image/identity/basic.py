@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import concurrent.futures
 import dataclasses
 import hmac
@@ -111,7 +110,10 @@ class BasicIdentity(Identity):
         header = headers.get("Authorization")
         if not header:
             return self._without_credentials()
-        user, password = self._parse(header)
+        try:
+            user, password = parse(header)
+        except ValueError:
+            raise self._refused("The Authorization header is not 'Basic' with user and password.") from None
         await self._look()
         if not await self._check(user, password):
             raise self._refused("The user or the password is wrong.")
@@ -126,18 +128,6 @@ class BasicIdentity(Identity):
             roles=place.roles,
             is_admin=self._policy.is_admin(place.roles),
         )
-
-    def _parse(self, header: str) -> tuple[str, bytes]:
-        scheme, _, rest = header.partition(" ")
-        try:
-            if scheme.lower() != "basic":
-                raise ValueError
-            user, colon, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
-            if not colon:
-                raise ValueError
-            return user.decode(), password
-        except (ValueError, binascii.Error):
-            raise self._refused("The Authorization header is not 'Basic' with user and password.") from None
 
     async def _check(self, user: str, password: bytes) -> bool:
         """Whether the file has this password for this user. An unknown user costs as much as a wrong
@@ -193,6 +183,15 @@ class BasicIdentity(Identity):
             self._users = users
             self._right.clear()
             self._wrong.clear()
+
+
+def parse(header: str) -> tuple[str, bytes]:
+    """User and password of an `Authorization` header; ValueError when it is not of that form."""
+    scheme, _, rest = header.partition(" ")
+    user, colon, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
+    if scheme.lower() != "basic" or not colon:
+        raise ValueError("no user and password")
+    return user.decode(), password
 
 
 def _changed(files: tuple[Path, Path], users: Users) -> Users:

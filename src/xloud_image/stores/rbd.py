@@ -56,7 +56,7 @@ _START: Final = 5.0  # seconds that start waits for the cluster
 _GRACE: Final = 30.0  # seconds that a failed write waits for its remains to be removed …
 _SILENT: Final = 1.0  # … and when the cluster did not answer
 _SWEEP: Final = (1.0, 30.0)  # seconds between two attempts to remove what is held open
-_FSID: Final = re.compile(r"^\s*fsid\s*=\s*([0-9a-fA-F-]{36})", re.MULTILINE)
+_FSID: Final = re.compile(r"^[ \t]*fsid[ \t]*=[ \t]*([0-9a-fA-F-]{36})", re.MULTILINE)
 
 
 class RbdStore(Store):
