@@ -80,7 +80,13 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+def connection(tmp_path: Path) -> str:
+    """The database of the house. A module may have another of its own."""
+    return f"sqlite:///{tmp_path / 'image.sqlite'}"
+
+
+@pytest.fixture
+async def house(tmp_path: Path, connection: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setitem(stores.BACKENDS, "memory", "tests.services.ill:IllStore")  # type: ignore[arg-type]
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -99,7 +105,7 @@ weight = 10
 [disk]
 filesystem_store_datadir = {disk}
 [database]
-connection = sqlite:///{tmp_path / "image.sqlite"}
+connection = {connection}
 [xloud]
 auth = none
 store_answer_time = 2

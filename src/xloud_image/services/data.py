@@ -64,14 +64,11 @@ async def upload(
     (deleted meanwhile), `TooLarge`, `FormatRefused`, and what the store raises. After a failure the image is queued
     again and nothing of it is left in the store.
     """
-    image = await get(service, ctx, image_id)
-    rights.require_upload(service.policy, ctx, image, chosen_store=store_id is not None)
-    _require_queued(image)
-    require_formats(image)
-    _require_unsigned(image)
+    chosen = store_id is not None
+    _require_takes_data(service, ctx, await get(service, ctx, image_id), chosen)
     store = _writable(service, store_id)
     await reach("upload.begin")
-    claim = await _claim(service, ctx, image_id, store)
+    claim, image = await _claim(service, ctx, image_id, store, chosen)
     summary: Summary | None = None
     with service.holding(claim):
         try:
@@ -93,6 +90,15 @@ async def upload(
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await get(service, ctx, image_id)
             raise _as_upload_error(error) from error
+
+
+def _require_takes_data(service: Service, ctx: Context, image: Image, chosen: bool) -> None:
+    """Whether the caller may give this image its data, and it can be judged. Asked first to refuse without a lock, and
+    again of the image as it is under the lock: only the latter counts."""
+    rights.require_upload(service.policy, ctx, image, chosen_store=chosen)
+    _require_queued(image)
+    require_formats(image)
+    _require_unsigned(image)
 
 
 def _require_queued(image: Image) -> None:
@@ -173,8 +179,11 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
     await reach("upload.received")
 
 
-async def _claim(service: Service, ctx: Context, image_id: str, store: Store) -> Claim:
-    """In one transaction: the image is saving, the bytes to come are claimed. What an earlier write left goes first."""
+async def _claim(service: Service, ctx: Context, image_id: str, store: Store, chosen: bool) -> tuple[Claim, Image]:
+    """In one transaction: the image is saving, the bytes to come are claimed. What an earlier write left goes first.
+
+    The image is the one of that transaction. Everything later judges by it: while it is saving, its formats stay.
+    """
     lease = service.settings.lease_time
     old = await service.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
     if old is not None:
@@ -192,22 +201,21 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store) ->
             await service.db.write(lambda conn: claims.end(conn, left, holder=service.holder))
     claim = owed.new_claim(service, "write", image_id, store.name)
 
-    async def begin(conn: AsyncConnection) -> Claim:
+    async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
 
         def saving(current: Image) -> Image:
             nonlocal changed
             changed = current.updated_at != current.created_at
-            _require_queued(current)
-            require_formats(current)
+            _require_takes_data(service, ctx, current, chosen)
             return current.replace(status="saving")
 
-        await images.change(conn, image_id, saving)
+        image = await images.change(conn, image_id, saving, project=ctx.project)
         # An image that was changed may have had an upload before, and on a hung mount the removal of its bytes may
         # still be under way, in whatever process: it comes too late for a name of this upload's own.
         mine = dataclasses.replace(claim, url=f"{image_id}-{claim.id[:8]}") if changed else claim
         await claims.begin(conn, mine, lease=lease)
-        return mine
+        return mine, image
 
     return await service.db.write(begin)
 

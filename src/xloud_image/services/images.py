@@ -108,10 +108,8 @@ async def reactivate(service: Service, ctx: Context, image_id: str) -> None:
 
 
 async def _switch(service: Service, ctx: Context, image_id: str, rule: str, before: str, after: str) -> None:
-    image = await get(service, ctx, image_id)
-    rights.require(service.policy, ctx, rule, image)
-
     def switched(current: Image) -> Image:
+        rights.require(service.policy, ctx, rule, current)
         if current.status == after:
             return current
         if current.status != before:

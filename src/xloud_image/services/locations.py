@@ -58,6 +58,8 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     trusted = _trusted(service, ctx, image)
 
     def added(current: Image) -> Image:
+        rights.require(service.policy, ctx, "set_image_location", current)
+        _require_still(trusted == _trusted(service, ctx, current))
         if trusted and (again := _again(service, current, location, size)) is not None:
             _require_agreement(current, validation)
             return again
@@ -109,6 +111,7 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         return image
 
     def replaced(current: Image) -> Image:
+        rights.require(service.policy, ctx, "set_image_location", current)
         # clients know the URLs as they are shown; several rows may look alike then, and keep their order
         known: dict[str, list[Location]] = {}
         for location in current.locations:
@@ -163,6 +166,9 @@ async def delete_from_store(service: Service, ctx: Context, store_id: str, image
 
 async def _remove(service: Service, ctx: Context, image: Image, location: Location) -> Image:
     def removed(current: Image) -> Image:
+        rights.require(service.policy, ctx, "delete_image_location", current)
+        if current.status != "active":
+            raise Conflict(f"Locations are removed from active images; this one is {current.status}.")
         rest = tuple(other for other in current.locations if other.id != location.id)
         if len(rest) == len(current.locations):
             raise NotFound("This location was removed meanwhile.")
@@ -192,6 +198,12 @@ def _index(place: str, count: int) -> int:
 def _trusted(service: Service, ctx: Context, image: Image) -> bool:
     """Whether the caller may make the service look at addresses that are not public."""
     return service.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
+
+
+def _require_still(so: bool) -> None:
+    """What was read before the lock, and decided how the data was looked at, must hold under the lock."""
+    if not so:
+        raise Conflict("The image was changed by somebody else meanwhile; look at it and try again.")
 
 
 async def _change(
@@ -319,7 +331,11 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     algorithm = validation.get("os_hash_algo")
     value = validation.get("os_hash_value")
 
+    private = _trusted(service, ctx, image)
+
     def begun(current: Image) -> Image:
+        rights.require(service.policy, ctx, "add_image_location", current)
+        _require_still(private == _trusted(service, ctx, current))
         if current.status != "queued":
             raise Conflict(f"Only a queued image takes a first location; this one is {current.status}.")
         _require_new(service, current, location)
@@ -349,6 +365,8 @@ async def _look_again(
     service: Service, ctx: Context, image: Image, location: Location, size: int, validation: Mapping[str, Any]
 ) -> Image:
     def looked(current: Image) -> Image:
+        rights.require(service.policy, ctx, "add_image_location", current)
+        _require_still(_trusted(service, ctx, current))
         _require_agreement(current, validation)
         found = _again(service, current, location, size)
         if found is None:
