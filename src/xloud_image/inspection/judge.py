@@ -1,6 +1,7 @@
-"""What image data really is: judged while it passes, at the first bytes that decide. Knows no store and no image row.
+"""Content against claim, and what is dangerous whatever it claims: decided at the first bytes that tell.
 
-The parsing is oslo.utils' format inspector; this file decides what its findings mean for an upload.
+Two look at it: oslo.utils' format inspector, and the walls of this package; both must be content. This file decides
+what their findings mean for an upload.
 Rules: Image API reference, section "Data"; CVE-2024-32498 (external data files), CVE-2022-47951 (VMDK extents).
 """
 
@@ -14,6 +15,8 @@ from typing import Final
 from oslo_utils.imageutils import format_inspector as formats
 
 from xloud_image.errors import FormatRefused
+from xloud_image.inspection import vmdk
+from xloud_image.inspection.reading import Reader
 
 # The inspector explains each violation at WARNING with parts of user data; our refusal carries the sentence.
 logging.getLogger(formats.__name__).setLevel(logging.CRITICAL)
@@ -48,19 +51,21 @@ class Inspection:
         self._nonfatal = frozenset(nonfatal)
         self._undecided = [formats.ALL_FORMATS[name]() for name in formats.ALL_FORMATS if name != "raw"]
         self._found: list[formats.FileInspector] = []
+        self._walls: list[Reader] = []
         self._head = b""
 
     @property
     def decided(self) -> bool:
         """No more bytes are needed to judge."""
-        return not self._undecided and len(self._head) == _PROBED
+        return not self._undecided and len(self._head) == _PROBED and all(wall.done for wall in self._walls)
 
     def eat(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
         if len(self._head) < _PROBED:
-            self._head += chunk[: _PROBED - len(self._head)]
-            if len(self._head) == _PROBED:
-                self._refuse_descriptor()
+            self._begin(chunk)
+        else:
+            for wall in self._walls:
+                wall.eat(chunk)
         for inspector in list(self._undecided):
             try:
                 inspector.eat_chunk(chunk)
@@ -76,7 +81,9 @@ class Inspection:
     def end(self) -> None:
         """The stream has ended: what is still undecided is judged by what came."""
         if len(self._head) < _PROBED:
-            self._refuse_descriptor()
+            self._begin(bytes(_PROBED - len(self._head)))
+        for wall in self._walls:
+            wall.end()
         for inspector in self._undecided:
             inspector.finish()
             if inspector.complete:
@@ -91,10 +98,26 @@ class Inspection:
 
     def virtual_size(self, received: int) -> int | None:
         """Bytes that a guest sees, from the header found; for raw data the number of bytes received. After `end`."""
+        for wall in self._walls:
+            if self._claimed == wall.name:
+                return wall.virtual_size
         for inspector in self._found:
             if self._claimed == inspector.NAME:
                 return int(inspector.virtual_size) or None
         return received if self._claimed in ("raw", "iso", "gpt") and not self._alien() else None
+
+    def _begin(self, chunk: bytes) -> None:
+        """The first bytes tell which walls stand before these data."""
+        missing = _PROBED - len(self._head)
+        self._head += chunk[:missing]
+        if len(self._head) < _PROBED:
+            return
+        self._refuse_descriptor()
+        if self._head.startswith((vmdk.MAGIC, vmdk.PART)):
+            self._walls.append(Reader(vmdk.NAME, vmdk.parse(self._head, self._vmdk_types)))
+        for wall in self._walls:
+            wall.eat(self._head)
+            wall.eat(chunk[missing:])
 
     def _alien(self) -> bool:
         return any(inspector.NAME not in _HYBRID for inspector in self._found)
