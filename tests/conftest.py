@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from tests import turns
 from tests.servers import Missing, place
 from tests.servers.ceph import Ceph
 from tests.servers.cinder import Cinder
@@ -57,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home.mkdir(exist_ok=True)
     os.environ["HOME"] = str(home)
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
+    turns.begin(run)
     if config.option.basetemp is None:
         config.option.basetemp = run / "pytest"
 
@@ -79,6 +81,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if told := turns.worst():
+        terminalreporter.write_line(told)
     for remark in config.stash[remarks]:
         terminalreporter.write_line(remark, yellow=True)
     missing: set[str] = config.stash[missing_servers]
@@ -105,6 +109,15 @@ def _missing_is_said(config: pytest.Config) -> Iterator[None]:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
     with _missing_is_said(item.config):
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _the_loop_turns(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test in which one turn of an event loop took too much processor time, here or in a service."""
+    yield  # set up first, hence called last: the services of the test have ended
+    long = turns.new()
+    if request.node.get_closest_marker("long_turns") is None:
+        assert not long, "an event loop stood still:\n" + "\n".join(long)
 
 
 @pytest.hookimpl(wrapper=True)

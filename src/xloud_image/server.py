@@ -29,7 +29,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from xloud_image import __version__, logs
+from xloud_image import __version__, logs, turns
 from xloud_image.api import app as api
 from xloud_image.api import connections
 from xloud_image.api.state import ENDING, Ending
@@ -197,6 +197,7 @@ async def serve(
             # siblings; the kernel's queue keeps the length that the operator chose.
             await web.SockSite(runner, listener, backlog=1).start()
             listener.listen(settings.server.backlog)
+        turns.begin_if_asked()
         log.info("ready", pid=os.getpid(), version=__version__)
         while not stop.is_set() and alive():
             try:
