@@ -195,11 +195,19 @@ class RbdStore(Store):
             pass
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        name, snapshot = await self._locate(url)
+        size = await self._run(self._size, name, snapshot, writing=False)
+        if size is not None:
+            return Blob(url, size)
         opened = await self._open(url)
         try:
             return Blob(url, opened.size)
         finally:
             await finish(self._close(opened, None))
+
+    def _size(self, name: str, snapshot: str | None) -> int | None:
+        with self._cluster.connection() as one:
+            return images.size(one, name, snapshot)
 
     async def _open(self, url: str) -> OpenImage:
         name, snapshot = await self._locate(url)

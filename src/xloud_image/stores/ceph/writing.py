@@ -16,8 +16,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from xloud_image.stores.ceph.connection import Cluster, Connection
-from xloud_image.stores.ceph.errors import TIMEOUT, Discarded, Taken, Told, number
+from xloud_image.stores.ceph.errors import TIMEOUT, Discarded, Missing, Taken, Told, number
 from xloud_image.stores.ceph.images import SNAPSHOT, Images, claim, identity, trashed, unclaim
+from xloud_image.stores.ceph.opening import Opened
 
 MIB: Final = 1 << 20
 DEPTH: Final = 8  # writes or reads in flight: more gain nothing
@@ -67,6 +68,7 @@ class Draft:
         self._gone = False
         self.removed = True  # nothing of it is there
         self._connection: Connection | None = None
+        self._opened: Opened | None = None
         self._image: Any = None
         self._id: str | None = None
         self._size = 0  # of the image; `written` of the data
@@ -120,7 +122,11 @@ class Draft:
             rbd.RBD().create(
                 one.ioctx, self.name, self._size, order=order, old_format=False, features=self._features(one)
             )
-            self._image = rbd.Image(one.ioctx, self.name)
+            try:
+                self._opened = Opened(self._cluster, one, name=self.name)
+            except Missing:
+                raise Discarded from None
+            self._image = self._opened.image
             self._id = str(self._image.id())
 
     def _features(self, one: Connection) -> int:
@@ -223,9 +229,9 @@ class Draft:
 
     def _close(self) -> None:
         """Waits for what is in flight."""
-        image, self._image = self._image, None
-        if image is not None:
-            image.close()
+        opened, self._opened, self._image = self._opened, None, None
+        if opened is not None:
+            opened.close()
 
     def _release(self) -> None:
         with self._lock:
