@@ -56,7 +56,7 @@ _START: Final = 5.0  # seconds that start waits for the cluster
 _GRACE: Final = 30.0  # seconds that a failed write waits for its remains to be removed …
 _SILENT: Final = 1.0  # … and when the cluster did not answer
 _SWEEP: Final = (1.0, 30.0)  # seconds between two attempts to remove what is held open
-_FSID: Final = re.compile(r"^\s*fsid\s*=\s*([0-9a-fA-F-]{36})", re.MULTILINE)
+_FSID: Final = re.compile(r"^[ \t]*fsid[ \t]*=[ \t]*([0-9a-fA-F-]{36})", re.MULTILINE)
 
 
 class RbdStore(Store):
@@ -102,6 +102,17 @@ class RbdStore(Store):
             "chunk_size": self._block,
             "thin_provisioning": self._thin,
         }
+
+    def notes(self) -> list[str]:
+        """What is wrong with ceph.conf and the names in the options, as far as files tell."""
+        sentences, found = self._sentences, []
+        if sentences.user.startswith("client."):
+            found.append(f"store {self.name}: {sentences.prefixed()}")
+        if "/" in self._pool:
+            found.append(f"store {self.name}: {sentences.namespaced()}")
+        if wrong := self._cluster.trial.wrong(connect=False):
+            found.append(sentences.deadly(wrong))
+        return found
 
     async def start(self) -> None:
         """Learn which cluster it is, from ceph.conf at once and from the cluster itself within five seconds."""

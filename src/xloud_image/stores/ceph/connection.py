@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from xloud_image.stores.ceph.errors import LOST, TIMEOUT, Sentences, Told, number
+from xloud_image.stores.ceph.trial import SECONDS, Trial, strange
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Cluster:
     ) -> None:
         self.rados, self.rbd, self.sentences = rados, rbd, sentences
         self.conf, self.user, self.pool = conf, user, pool
+        self.trial = Trial(rados, conf, user)
         self.connect_time = float(connect) if connect > 0 else CONNECT
         self.operation_time = OPERATION
         self.fsid: str | None = None  # of the cluster that was reached last
@@ -83,7 +85,7 @@ class Cluster:
         if one is not None:
             return one
         begun = time.monotonic()
-        if not self._connecting.acquire(timeout=self.connect_time + 1):
+        if not self._connecting.acquire(timeout=self.connect_time + SECONDS):
             raise Told(self.sentences.silent(), TIMEOUT)
         try:
             one = self._used(self._connection)
@@ -153,10 +155,14 @@ class Cluster:
         rados = self.rados
         if self.conf and not os.access(self.conf, os.R_OK):
             raise Told(self.sentences.no_conf(), errno.ENOENT)
+        if wrong := self.trial.wrong():
+            raise Told(self.sentences.deadly(wrong), errno.EINVAL)
         try:
             handle = rados.Rados(conffile=self.conf, rados_id=self.user)
         except rados.Error as error:
-            raise Told(self.sentences.no_conf(), errno.ENOENT) from error
+            if number(error) in {errno.ENOENT, errno.EACCES, errno.EPERM}:
+                raise Told(self.sentences.no_conf(), errno.ENOENT) from error
+            raise Told(self.sentences.unreadable(strange([self.conf]) or str(error)), errno.EINVAL) from error
         try:
             self._bound(handle)
             handle.connect()
@@ -185,6 +191,7 @@ class Cluster:
             return 0.0
 
         handle.conf_set("rbd_cache", "false")
+        self.sentences.data = str(handle.conf_get("rbd_default_data_pool") or "")
         if configured("librados_thread_count") < _CALLBACKS:
             # with one, removing a snapshot's protection waits in it for what only it could deliver, for ever
             handle.conf_set("librados_thread_count", str(_CALLBACKS))

@@ -205,7 +205,7 @@ class Images:
         where = ", ".join(f"{count} in pool {pool}" for pool, count in sorted(pools.items()))
         return (
             f"store {self._store}: clones depend on the image: {where}. Their names can be shown here after"
-            f' "{caps(sentences.user, sentences.pool, clones=min(pools))}"'
+            f' "{caps(sentences.user, sentences.pool, data=sentences.data, clones=min(pools))}"'
         )
 
     def purge(self, name: str, hidden: str | None) -> None:

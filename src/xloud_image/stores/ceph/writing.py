@@ -9,6 +9,7 @@ has no location: `discard` of the key takes it, and the object by which only one
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import threading
 from collections.abc import Iterator
@@ -119,9 +120,15 @@ class Draft:
             self._size = _FIRST_STEP if size is None else size
             order = min(25, self._block.bit_length() - 1)  # objects of 32 MiB are the largest
             self.removed = False
-            rbd.RBD().create(
-                one.ioctx, self.name, self._size, order=order, old_format=False, features=self._features(one)
-            )
+            try:
+                rbd.RBD().create(
+                    one.ioctx, self.name, self._size, order=order, old_format=False, features=self._features(one)
+                )
+            except (rbd.ImageNotFound, rbd.ObjectNotFound) as error:
+                sentences = self._cluster.sentences
+                if not sentences.data:
+                    raise
+                raise Told(sentences.no_data_pool(), errno.ENOENT) from error
             try:
                 self._opened = Opened(self._cluster, one, name=self.name)
             except Missing:
