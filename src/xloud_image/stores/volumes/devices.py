@@ -101,7 +101,6 @@ class Brick:
             connector.disconnect_volume(information, found)
             raise
 
-
     def _spare(self, information: Mapping[str, Any]) -> None:
         """os-brick makes a ceph.conf of what Cinder says and of the user's keyring, and Ceph's library ends the process
         that reads a byte above 0x7f there: refuse it. `StoreUnavailable`."""
