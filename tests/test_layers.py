@@ -26,7 +26,7 @@ FLOORS = (
     ("model",),
     ("logs", "deploy"),
     ("config",),
-    ("failpoints", "turns"),
+    ("failpoints", "turns", "deaths"),
     ("errors",),
 )
 FLOOR = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}

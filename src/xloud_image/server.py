@@ -2,7 +2,7 @@
 
 The arbiter binds the port and forks; every connection (database, stores, identity) is opened after the fork. SIGTERM
 and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the workers, old ones drain first. A worker
-whose event loop stands still for `_HEARTBEAT` seconds is replaced.
+whose event loop stands still for `_HEARTBEAT` seconds is replaced, one that dies as well (`deaths` says when).
 
 No call is lost on the way out. A node that stops says 503 at its health check first, and serves everything until the
 balancers have seen it (`drain_notice`; not on Ctrl-C, nor when the node stays and only its workers change). Then the
@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,10 +27,11 @@ import structlog
 from aiohttp import web
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from xloud_image import __version__, logs, turns
+from xloud_image import __version__, deaths, logs, turns
 from xloud_image.api import app as api
 from xloud_image.api import connections
 from xloud_image.api.state import ENDING, Ending
@@ -78,13 +80,67 @@ class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """Gunicorn's, which tells its workers whether the node goes away or only they do."""
+    """Gunicorn's, which tells its workers whether the node goes away or only they do, and does not start for ever what
+    dies at once."""
+
+    def __init__(self, app: Any) -> None:
+        self._record = deaths.Record()
+        self._ever_ready = self._stopping = False
+        super().__init__(app)
 
     def stop(self, graceful: bool = True) -> None:
         """End the workers: with notice on SIGTERM, without on Ctrl-C."""
+        self._stopping = True
         if graceful:
             self.app.leaving[0] = 1
         super().stop(graceful)
+
+    def reload(self) -> None:
+        """SIGHUP: workers of a fresh configuration start at once."""
+        self._record.forget()
+        super().reload()
+
+    def spawn_workers(self) -> None:
+        """Start those that are missing, unless they would only die again."""
+        if self._record.may_start:
+            super().spawn_workers()
+
+    def reap_workers(self) -> None:
+        """Take note of every child that has ended. Raises `HaltServer` when starting others would lead nowhere."""
+        if self._stopping:  # one that was forked a moment ago had not set its signals yet
+            for pid, worker in list(self.WORKERS.items()):
+                if not worker.ready:
+                    self.kill_worker(pid, signal.SIGTERM)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.reexec_pid:  # type: ignore[has-type]
+                self.reexec_pid = 0
+            dead: _Worker | None = self.WORKERS.pop(pid, None)  # none: an orphan that the kernel gave to process 1
+            if dead is not None:
+                dead.tmp.close()
+                self._mourn(dead, pid, status)
+
+    def _mourn(self, worker: _Worker, pid: int, status: int) -> None:
+        self._ever_ready |= any(one.ready for one in (worker, *self.WORKERS.values()))
+        death = deaths.Death(pid, status, time.monotonic() - worker.born, ready=worker.ready, hung=bool(worker.aborted))
+        if not death.orderly:
+            log.error(str(death))
+        if self._stopping:
+            return
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == self.WORKER_BOOT_ERROR:
+            raise HaltServer("a worker cannot start", self.WORKER_BOOT_ERROR)
+        try:
+            pause = self._record.add(death, workers=self.num_workers, ever_ready=self._ever_ready)
+        except deaths.TooManyDeaths:
+            reason = "no worker was ever ready and they die one after the other: the service ends; see why they died"
+            raise HaltServer(reason, self.WORKER_BOOT_ERROR) from None
+        if pause:
+            log.warning("workers die soon after their start: the next one starts later", seconds=pause)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
@@ -141,7 +197,17 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
 
 class _Worker(Worker):  # type: ignore[misc]
-    """One process: an event loop on the shared port."""
+    """One process: an event loop on the shared port. Made by the arbiter, which then forks."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.born = time.monotonic()
+        self._ready = mmap.mmap(-1, 1)  # shared with the arbiter: 1 when it serves
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has served; asked by the arbiter."""
+        return bool(self._ready[0])
 
     def init_signals(self) -> None:
         for number in self.SIGNALS:
@@ -166,7 +232,8 @@ class _Worker(Worker):  # type: ignore[misc]
         await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]))
 
     def _alive(self) -> bool:
-        """Tell the arbiter that the loop turns; False when the arbiter is gone."""
+        """It serves: tell the arbiter that the loop turns. False when the arbiter is gone."""
+        self._ready[0] = 1
         self.notify()
         return bool(os.getppid() == self.ppid)
 

@@ -86,7 +86,7 @@ class RbdHooks(StoreSuite):
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 files += not os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-        return files + sum(isinstance(one, OpenImage) and one._image is not None for one in gc.get_objects())
+        return files + sum(isinstance(one, OpenImage) and one.open for one in gc.get_objects())
 
     async def put_behind(self, key: str, data: bytes) -> str:
         return self.pool.put(key, data)

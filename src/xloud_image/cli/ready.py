@@ -45,7 +45,8 @@ def complete(loaded: "Loaded") -> "Loaded":
         told(error)
     if settings.default_store and not refused("glance_store", *(store.id for store in settings.stores)):
         try:
-            Stores(settings.stores, settings.default_store)
+            stores = Stores(settings.stores, settings.default_store)
+            notes += [Note("warning", Kind.INVALID, note) for note in stores.notes()]
         except ConfigError as error:
             told(error)
     return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: LEVELS.index(note.level))))

@@ -124,6 +124,10 @@ class Stores:
     def default(self) -> Store:
         return self._stores[self.default_id]
 
+    def notes(self) -> list[str]:
+        """What each store says of itself before the service starts, from files only. Blocks."""
+        return [note for store in self._stores.values() for note in store.notes()]
+
     def weight(self, store_id: str) -> int:
         """Higher is tried first; 0 for a store that is not configured (any more)."""
         one = self.settings.get(store_id)

@@ -227,6 +227,11 @@ class Store(abc.ABC):
         order: for an operator who wants to see what is there. `StoreUnavailable`."""
         raise Unsupported(f"store {self.name} cannot tell what lies in it")
 
+    def notes(self) -> list[str]:
+        """What an operator should know of this store before the service starts, a sentence each: what the files tell
+        that its options name. Nobody is asked over the network. Blocks."""
+        return []
+
     def advice(self, disk_format: str) -> str | None:
         """One sentence for whoever stores an image of this disk format here and would be better off with another."""
         return None

@@ -106,6 +106,9 @@ class Layer(Store):
     async def keys(self, limit: int) -> Sequence[str]:
         return await self.inner.keys(limit)
 
+    def notes(self) -> list[str]:
+        return self.inner.notes()
+
     def advice(self, disk_format: str) -> str | None:
         return self.inner.advice(disk_format)
 

@@ -103,6 +103,17 @@ class RbdStore(Store):
             "thin_provisioning": self._thin,
         }
 
+    def notes(self) -> list[str]:
+        """What is wrong with ceph.conf and the names in the options, as far as files tell."""
+        sentences, found = self._sentences, []
+        if sentences.user.startswith("client."):
+            found.append(f"store {self.name}: {sentences.prefixed()}")
+        if "/" in self._pool:
+            found.append(f"store {self.name}: {sentences.namespaced()}")
+        if wrong := self._cluster.trial.wrong(connect=False):
+            found.append(sentences.deadly(wrong))
+        return found
+
     async def start(self) -> None:
         """Learn which cluster it is, from ceph.conf at once and from the cluster itself within five seconds."""
         with contextlib.suppress(OSError):
@@ -195,11 +206,19 @@ class RbdStore(Store):
             pass
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        name, snapshot = await self._locate(url)
+        size = await self._run(self._size, name, snapshot, writing=False)
+        if size is not None:
+            return Blob(url, size)
         opened = await self._open(url)
         try:
             return Blob(url, opened.size)
         finally:
             await finish(self._close(opened, None))
+
+    def _size(self, name: str, snapshot: str | None) -> int | None:
+        with self._cluster.connection() as one:
+            return images.size(one, name, snapshot)
 
     async def _open(self, url: str) -> OpenImage:
         name, snapshot = await self._locate(url)

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from xloud_image.stores.ceph.errors import LOST, TIMEOUT, Sentences, Told, number
+from xloud_image.stores.ceph.trial import SECONDS, Trial, strange
 
 _log = logging.getLogger(__name__)
 
 CONNECT: Final = 10.0  # seconds for connecting, unless configured
 OPERATION: Final = 30.0  # seconds for one operation, unless configured in ceph.conf
+_CALLBACKS: Final = 2  # threads of librados; its own default
 _AGAIN: Final = 1.0  # seconds in which a failure to connect is told to others without trying anew
 
 # Connections that hang while being closed: forgetting one would make the interpreter close it, and hang.
@@ -54,10 +56,12 @@ class Cluster:
     ) -> None:
         self.rados, self.rbd, self.sentences = rados, rbd, sentences
         self.conf, self.user, self.pool = conf, user, pool
+        self.trial = Trial(rados, conf, user)
         self.connect_time = float(connect) if connect > 0 else CONNECT
         self.operation_time = OPERATION
         self.fsid: str | None = None  # of the cluster that was reached last
-        self._lock = threading.Lock()  # of the fields
+        self.abandoned: list[Any] = []  # images that could not be closed (`opening`)
+        self.lock = threading.Lock()  # of the fields
         self._connecting = threading.Lock()
         self._connection: Connection | None = None
         self._failure: tuple[float, Told] | None = None
@@ -81,7 +85,7 @@ class Cluster:
         if one is not None:
             return one
         begun = time.monotonic()
-        if not self._connecting.acquire(timeout=self.connect_time + 1):
+        if not self._connecting.acquire(timeout=self.connect_time + SECONDS):
             raise Told(self.sentences.silent(), TIMEOUT)
         try:
             one = self._used(self._connection)
@@ -95,7 +99,7 @@ class Cluster:
                 self._failure = (time.monotonic(), told)
                 raise
             self._failure = None
-            with self._lock:
+            with self.lock:
                 if self._closed:
                     opened.retired = True
                 else:
@@ -107,15 +111,20 @@ class Cluster:
             self._connecting.release()
 
     def _used(self, one: Connection | None) -> Connection | None:
-        with self._lock:
+        with self.lock:
             if one is None or one.retired:
                 return None
             one.users += 1
             return one
 
+    def use(self, one: Connection) -> None:
+        """One more use of a connection that is being used; to be given back."""
+        with self.lock:
+            one.users += 1
+
     def give_back(self, one: Connection) -> None:
         """A use has ended; the last user of a retired connection closes it."""
-        with self._lock:
+        with self.lock:
             one.users -= 1
             last = one.retired and not one.users
         if last:
@@ -125,7 +134,7 @@ class Cluster:
         """A call on the connection ended in this errno: is a new connection needed? Not after silence: Ceph's library
         finds its way back by itself, and what still works of the old one may be all that does."""
         if code in LOST or code == errno.EACCES:
-            with self._lock:
+            with self.lock:
                 one.retired = True
                 if self._connection is one:
                     self._connection = None
@@ -133,7 +142,7 @@ class Cluster:
 
     def close(self) -> None:
         """Close it now, or when its last user is done."""
-        with self._lock:
+        with self.lock:
             self._closed = True
             one, self._connection = self._connection, None
             idle = one is not None and not one.users
@@ -146,10 +155,14 @@ class Cluster:
         rados = self.rados
         if self.conf and not os.access(self.conf, os.R_OK):
             raise Told(self.sentences.no_conf(), errno.ENOENT)
+        if wrong := self.trial.wrong():
+            raise Told(self.sentences.deadly(wrong), errno.EINVAL)
         try:
             handle = rados.Rados(conffile=self.conf, rados_id=self.user)
         except rados.Error as error:
-            raise Told(self.sentences.no_conf(), errno.ENOENT) from error
+            if number(error) in {errno.ENOENT, errno.EACCES, errno.EPERM}:
+                raise Told(self.sentences.no_conf(), errno.ENOENT) from error
+            raise Told(self.sentences.unreadable(strange([self.conf]) or str(error)), errno.EINVAL) from error
         try:
             self._bound(handle)
             handle.connect()
@@ -169,8 +182,8 @@ class Cluster:
             raise Told(self.sentences.cure(error).message, number(error)) from error
 
     def _bound(self, handle: Any) -> None:
-        """Time limits, and no cache, before connecting: with several operations in flight a cache only costs memory and
-        time, and without it the answer to a write is that of the disks."""
+        """Time limits, enough threads, and no cache, before connecting: with several operations in flight a cache only
+        costs memory and time, and without it the answer to a write is that of the disks."""
 
         def configured(option: str) -> float:
             with contextlib.suppress(ValueError, TypeError):
@@ -178,6 +191,16 @@ class Cluster:
             return 0.0
 
         handle.conf_set("rbd_cache", "false")
+        self.sentences.data = str(handle.conf_get("rbd_default_data_pool") or "")
+        if configured("librados_thread_count") < _CALLBACKS:
+            # with one, removing a snapshot's protection waits in it for what only it could deliver, for ever
+            handle.conf_set("librados_thread_count", str(_CALLBACKS))
+            _log.warning(
+                "store %s: %d is used for librados_thread_count of %s: with fewer no image could be deleted",
+                self.sentences.store,
+                _CALLBACKS,
+                self.sentences.conf,
+            )
         self.operation_time = configured("rados_osd_op_timeout") or OPERATION
         handle.conf_set("rados_osd_op_timeout", f"{self.operation_time:g}")
         if not configured("rados_mon_op_timeout"):

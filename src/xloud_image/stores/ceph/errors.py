@@ -44,9 +44,11 @@ def number(error: BaseException) -> int:
     return abs(found) if isinstance(found, int) else 0
 
 
-def caps(user: str, pool: str, *, clones: str | None = None) -> str:
-    """The command that gives a user what the store needs; `clones`: a pool whose clones it may look at."""
-    more = f", profile rbd-read-only pool={clones}" if clones else ""
+def caps(user: str, pool: str, *, data: str = "", clones: str | None = None) -> str:
+    """The command that gives a user what the store needs; `data`: the pool of the bytes, where ceph.conf names one;
+    `clones`: a pool whose clones it may look at."""
+    more = f", profile rbd pool={data}" if data and data != pool else ""
+    more += f", profile rbd-read-only pool={clones}" if clones else ""
     return (
         f"ceph auth caps client.{user} mon 'profile rbd' osd 'profile rbd pool={pool}{more}'"
         f" mgr 'profile rbd pool={pool}'"
@@ -59,6 +61,7 @@ class Sentences:
     def __init__(self, store: str, *, conf: str, user: str, pool: str) -> None:
         self.store, self.user, self.pool = store, user, pool
         self.conf = conf or "ceph.conf"
+        self.data = ""  # rbd_default_data_pool, known from the first connection on
 
     def no_conf(self) -> str:
         return (
@@ -66,13 +69,37 @@ class Sentences:
             " service, or name another path in rbd_store_ceph_conf"
         )
 
+    def deadly(self, why: str) -> str:
+        files = f"{self.conf} or the keyring of client.{self.user}"
+        return f"store {self.store}: Ceph's library does not survive {files}: {why}"
+
+    def unreadable(self, why: str) -> str:
+        return f"store {self.store}: Ceph's library does not understand {self.conf}: {why}"
+
+    def prefixed(self) -> str:
+        """What is wrong with a user that is called `client.…`."""
+        name = self.user.removeprefix("client.")
+        return f"leave 'client.' away in rbd_store_user (rbd_store_user = {name}): the library puts it there itself"
+
+    def namespaced(self) -> str:
+        """What is wrong with a pool that is called `POOL/NAMESPACE`."""
+        pool = self.pool.partition("/")[0]
+        return (
+            "namespaces of a pool (POOL/NAMESPACE) are not used by this service, nor by Glance: name a pool alone in"
+            f" rbd_store_pool (rbd_store_pool = {pool})"
+        )
+
     def no_keyring(self, places: str) -> str:
+        if self.user.startswith("client."):
+            return f"store {self.store}: no keyring of client.{self.user} among {places}: {self.prefixed()}"
         return (
             f"store {self.store}: no keyring of client.{self.user} among {places}: write it there with"
             f" 'ceph auth get client.{self.user} -o FILE', readable for this service"
         )
 
     def wrong_key(self) -> str:
+        if self.user.startswith("client."):
+            return f"store {self.store}: Ceph knows no client.{self.user}: {self.prefixed()}"
         return (
             f"store {self.store}: Ceph refuses the key of client.{self.user}: put the one that 'ceph auth get"
             f" client.{self.user}' prints into its keyring (and see that the service may read that file)"
@@ -85,6 +112,8 @@ class Sentences:
         )
 
     def no_pool(self) -> str:
+        if "/" in self.pool:
+            return f"store {self.store}: pool {self.pool} does not exist: {self.namespaced()}"
         return (
             f"store {self.store}: pool {self.pool} does not exist: make it with 'ceph osd pool create {self.pool}' and"
             f" 'rbd pool init {self.pool}', or name another one in rbd_store_pool"
@@ -97,9 +126,18 @@ class Sentences:
         )
 
     def forbidden(self) -> str:
+        where = f"pool {self.pool}"
+        if self.data and self.data != self.pool:
+            where += f", or not in pool {self.data}, where rbd_default_data_pool of {self.conf} puts the bytes"
         return (
-            f"store {self.store}: client.{self.user} may not do this in pool {self.pool}: give it its rights with"
-            f' "{caps(self.user, self.pool)}"'
+            f"store {self.store}: client.{self.user} may not do this in {where}: give it its rights with"
+            f' "{caps(self.user, self.pool, data=self.data)}"'
+        )
+
+    def no_data_pool(self) -> str:
+        return (
+            f"store {self.store}: pool {self.data}, which rbd_default_data_pool of {self.conf} names, does not exist:"
+            f" make it, or remove that line"
         )
 
     def silent(self) -> str:
@@ -133,12 +171,18 @@ class Sentences:
             return BlobNotFound(f"store {self.store} has no such data")
         told = self.cure(error)
         _log.error("%s", told.message)
+        answer: ImageServiceError
         if isinstance(told, StoreFull):
-            return StoreFull(f"store {self.store} has no room for this data")
-        if isinstance(told, WriteDenied) and writing:
-            return WriteDenied(
+            answer = StoreFull(f"store {self.store} has no room for this data")
+        elif isinstance(told, WriteDenied) and writing:
+            answer = WriteDenied(
                 f"store {self.store} takes no data now; its administrator finds the cure in the service's log and by"
-                " 'xloud-image stores check'"
+                " 'xloud-image stores check --deep'"
             )
-        reason = "does not answer in time" if number(error) == TIMEOUT else "does not work now"
-        return StoreUnavailable(f"store {self.store} {reason}; its administrator finds the cure in the service's log")
+        else:
+            reason = "does not answer in time" if number(error) == TIMEOUT else "does not work now"
+            answer = StoreUnavailable(
+                f"store {self.store} {reason}; its administrator finds the cure in the service's log"
+            )
+        answer.cure = told.message
+        return answer

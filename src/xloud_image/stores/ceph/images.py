@@ -12,17 +12,19 @@ import contextlib
 import errno
 import re
 import struct
-from collections.abc import Iterator
 from typing import Any, Final
 
 from xloud_image.errors import InUse, StillNeeded
 from xloud_image.stores.ceph.connection import Cluster, Connection
 from xloud_image.stores.ceph.errors import Missing, Told, caps, number
+from xloud_image.stores.ceph.opening import opened
 
 SNAPSHOT: Final = "snap"
 _PART: Final = r"\.[0-9a-f]{16}\.part"  # after a key: the name of an image that is being written
 _CLAIM: Final = "xloud_image_claim."  # before a key: the object that says who is about to give it
-_MANY: Final = 8  # clones that a sentence names
+_MANY: Final = 8  # clones that a sentence names; snapshots that are looked at one by one
+_HEAD: Final = (1 << 64) - 2  # in place of a snapshot's number: none
+_ANSWER: Final = 64 << 10  # bytes; an answer has some dozens
 
 
 def part_of(key: str) -> re.Pattern[str]:
@@ -42,6 +44,50 @@ def identity(one: Connection, name: str) -> str | None:
             return None
         raise
     return text[4 : 4 + struct.unpack_from("<I", text)[0]].decode() if len(text) > 4 else None
+
+
+def size(one: Connection, name: str, snapshot: str | None) -> int | None:
+    """Bytes of an image, or of a snapshot of it, by what librbd itself asks the image's header, without opening it.
+
+    `Missing`. None where only opening tells: images of format 1, many snapshots, a Ceph that does not know the calls.
+    """
+    found = identity(one, name)
+    if found is None:
+        return None
+
+    def ask(method: str, *words: int) -> bytes:
+        answer: bytes = one.ioctx.execute(
+            f"rbd_header.{found}", "rbd", method, struct.pack(f"<{len(words)}Q", *words), _ANSWER
+        )[1]
+        return answer
+
+    try:
+        if snapshot is None:
+            return int(struct.unpack_from("<BQ", ask("get_size", _HEAD))[1])
+        snaps = ask("get_snapcontext")
+        count = int(struct.unpack_from("<QI", snaps)[1])
+        if count > _MANY:
+            return None
+        for number_of in struct.unpack_from(f"<{count}Q", snaps, 12):
+            kind, its_name, its_size = _snapshot(ask("snapshot_get", number_of))
+            if kind == 0 and its_name == snapshot.encode():
+                return its_size
+    except Exception as error:
+        if number(error) == errno.ENOENT:  # the header, or the snapshot, went a moment ago
+            raise Missing from None
+        if number(error) in {errno.EOPNOTSUPP, errno.ERANGE} or isinstance(error, struct.error):
+            return None
+        raise
+    raise Missing
+
+
+def _snapshot(text: bytes) -> tuple[int, bytes, int]:
+    """(kind: 0 those that users make; name; bytes) of a snapshot, as the header's class encodes it: each structure
+    begins with its version (2 bytes) and length (4), and later versions only append."""
+    _, length, kind = struct.unpack_from("<QxxII", text, 6)
+    at = 6 + 8 + 6 + length
+    end = at + 4 + int(struct.unpack_from("<I", text, at)[0])
+    return kind, text[at + 4 : end], int(struct.unpack_from("<Q", text, end)[0])
 
 
 def claim(cluster: Cluster, one: Connection, key: str, token: str) -> bool:
@@ -84,19 +130,6 @@ class Images:
     def __init__(self, cluster: Cluster, store: str) -> None:
         self._cluster, self._store = cluster, store
 
-    @contextlib.contextmanager
-    def _opened(self, one: Connection, **which: Any) -> Iterator[Any]:
-        """An image by `name` or `image_id`; `Missing`."""
-        rbd = self._cluster.rbd
-        try:
-            image = rbd.Image(one.ioctx, **which)
-        except (rbd.ImageNotFound, rbd.ObjectNotFound):
-            raise Missing from None
-        try:
-            yield image
-        finally:
-            image.close()
-
     def hide(self, name: str) -> str | None:
         """Move an image to the trash and return its id, None when it was there already. `Missing`, and `InUse` when a
         clone of the old format, a snapshot of somebody else or an open client holds it: then nothing was changed."""
@@ -105,7 +138,7 @@ class Images:
                 if trashed(self._cluster, one, name):
                     return None
                 raise Missing
-            with self._opened(one, name=name, read_only=True) as image:
+            with opened(self._cluster, one, name=name, read_only=True) as image:
                 self._refuse(one, image, name)
                 found = str(image.id())
             self._to_trash(one, name)
@@ -160,7 +193,10 @@ class Images:
     def _told(self, one: Connection, name: str, pools: dict[str, int]) -> str:
         """Which clones hold the image, by name where we may read it."""
         listed: list[str] = []
-        with contextlib.suppress(Exception), self._opened(one, name=name, snapshot=SNAPSHOT, read_only=True) as image:
+        with (
+            contextlib.suppress(Exception),
+            opened(self._cluster, one, name=name, snapshot=SNAPSHOT, read_only=True) as image,
+        ):
             listed = [f"{child['pool']}/{child['image']}" for child in image.list_children2()]
         if listed:
             more = f" and {len(listed) - _MANY} more" if len(listed) > _MANY else ""
@@ -169,7 +205,7 @@ class Images:
         where = ", ".join(f"{count} in pool {pool}" for pool, count in sorted(pools.items()))
         return (
             f"store {self._store}: clones depend on the image: {where}. Their names can be shown here after"
-            f' "{caps(sentences.user, sentences.pool, clones=min(pools))}"'
+            f' "{caps(sentences.user, sentences.pool, data=sentences.data, clones=min(pools))}"'
         )
 
     def purge(self, name: str, hidden: str | None) -> None:
@@ -184,7 +220,10 @@ class Images:
                 raise Missing
             for image_id, _ in entries:
                 try:
-                    with contextlib.suppress(Missing), self._opened(one, image_id=image_id, read_only=True) as image:
+                    with (
+                        contextlib.suppress(Missing),
+                        opened(self._cluster, one, image_id=image_id, read_only=True) as image,
+                    ):
                         self._refuse(one, image, name)
                         if image.op_features() & self._cluster.rbd.RBD_OPERATION_FEATURE_CLONE_PARENT:
                             raise StillNeeded(f"store {self._store}: clones depend on the image; it goes with the last")
@@ -198,7 +237,7 @@ class Images:
     def _destroy(self, one: Connection, *, name: str | None = None, image_id: str | None = None) -> None:
         """Snapshots and bytes of an image, by its name or, in the trash, by its id. Gone already is fine."""
         rbd = self._cluster.rbd
-        with contextlib.suppress(Missing), self._opened(one, name=name, image_id=image_id) as image:
+        with contextlib.suppress(Missing), opened(self._cluster, one, name=name, image_id=image_id) as image:
             for snap in list(image.list_snaps()):
                 if snap["namespace"] == self._trash:
                     continue

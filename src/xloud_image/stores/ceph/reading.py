@@ -8,8 +8,9 @@ import threading
 from typing import Any
 
 from xloud_image.stores.ceph.connection import Cluster
-from xloud_image.stores.ceph.errors import TIMEOUT, Missing, Told, number
+from xloud_image.stores.ceph.errors import TIMEOUT, Told, number
 from xloud_image.stores.ceph.images import identity
+from xloud_image.stores.ceph.opening import Opened
 from xloud_image.stores.ceph.writing import Budget
 
 
@@ -21,25 +22,30 @@ class OpenImage:
         self._cluster, self._name, self._block, self._budget = cluster, name, block, budget
         self._counted = contextlib.ExitStack()
         self._connection = cluster.take()
-        self._image: Any = None
+        self._opened: Opened | None = None
         self._ready = threading.Condition()
         self._arrived: dict[int, bytes | int] = {}  # offset → bytes, or the errno
+        self._image: Any = None
         self._in_flight = 0
         self._at = self._asked = self._end = 0
-        rbd = cluster.rbd
         try:
-            self._image = rbd.Image(self._connection.ioctx, name, snapshot=snapshot, read_only=True)
+            self._opened = Opened(cluster, self._connection, name=name, snapshot=snapshot, read_only=True)
+            self._image = self._opened.image
             self.size = int(self._image.size())
             self._counted.enter_context(budget.transfer())
         except BaseException as error:
-            if self._image is not None:
-                self._image.close()
-                self._image = None
+            if self._opened is not None:
+                with contextlib.suppress(Exception):
+                    self._opened.close()
+                self._opened = self._image = None
             cluster.failed(self._connection, number(error))
             cluster.give_back(self._connection)
-            if isinstance(error, (rbd.ImageNotFound, rbd.ObjectNotFound)):
-                raise Missing from None
             raise
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not been closed yet."""
+        return self._opened is not None
 
     def aim(self, offset: int, length: int) -> None:
         """The range that `next` will give, once, before the first `next`."""
@@ -92,9 +98,9 @@ class OpenImage:
 
     def close(self) -> None:
         """Waits for what is in flight, at most as long as Ceph's own time limit. Twice is once."""
-        image, self._image = self._image, None
-        if image is not None:
+        opened, self._opened, self._image = self._opened, None, None
+        if opened is not None:
             with contextlib.suppress(Exception):
-                image.close()
+                opened.close()
             self._cluster.give_back(self._connection)
             self._counted.close()

@@ -9,6 +9,7 @@ has no location: `discard` of the key takes it, and the object by which only one
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import threading
 from collections.abc import Iterator
@@ -16,8 +17,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from xloud_image.stores.ceph.connection import Cluster, Connection
-from xloud_image.stores.ceph.errors import TIMEOUT, Discarded, Taken, Told, number
+from xloud_image.stores.ceph.errors import TIMEOUT, Discarded, Missing, Taken, Told, number
 from xloud_image.stores.ceph.images import SNAPSHOT, Images, claim, identity, trashed, unclaim
+from xloud_image.stores.ceph.opening import Opened
 
 MIB: Final = 1 << 20
 DEPTH: Final = 8  # writes or reads in flight: more gain nothing
@@ -67,6 +69,7 @@ class Draft:
         self._gone = False
         self.removed = True  # nothing of it is there
         self._connection: Connection | None = None
+        self._opened: Opened | None = None
         self._image: Any = None
         self._id: str | None = None
         self._size = 0  # of the image; `written` of the data
@@ -117,10 +120,20 @@ class Draft:
             self._size = _FIRST_STEP if size is None else size
             order = min(25, self._block.bit_length() - 1)  # objects of 32 MiB are the largest
             self.removed = False
-            rbd.RBD().create(
-                one.ioctx, self.name, self._size, order=order, old_format=False, features=self._features(one)
-            )
-            self._image = rbd.Image(one.ioctx, self.name)
+            try:
+                rbd.RBD().create(
+                    one.ioctx, self.name, self._size, order=order, old_format=False, features=self._features(one)
+                )
+            except (rbd.ImageNotFound, rbd.ObjectNotFound) as error:
+                sentences = self._cluster.sentences
+                if not sentences.data:
+                    raise
+                raise Told(sentences.no_data_pool(), errno.ENOENT) from error
+            try:
+                self._opened = Opened(self._cluster, one, name=self.name)
+            except Missing:
+                raise Discarded from None
+            self._image = self._opened.image
             self._id = str(self._image.id())
 
     def _features(self, one: Connection) -> int:
@@ -223,9 +236,9 @@ class Draft:
 
     def _close(self) -> None:
         """Waits for what is in flight."""
-        image, self._image = self._image, None
-        if image is not None:
-            image.close()
+        opened, self._opened, self._image = self._opened, None, None
+        if opened is not None:
+            opened.close()
 
     def _release(self) -> None:
         with self._lock:

@@ -58,11 +58,15 @@ def refusal(store: str, path: str, error: OSError) -> ImageServiceError:
     """The same error for a client, who learns no path; the cure goes to the log."""
     told = cure(store, path, error)
     _log.error("%s", told.message)
+    answer: ImageServiceError
     if isinstance(told, StoreFull):
-        return StoreFull(f"store {store} has no room for this data")
-    if isinstance(told, WriteDenied):
-        return WriteDenied(
+        answer = StoreFull(f"store {store} has no room for this data")
+    elif isinstance(told, WriteDenied):
+        answer = WriteDenied(
             f"store {store} takes no data now ({reason(error)}); its administrator finds the cure in the service's"
             " log and by 'xloud-image stores check'"
         )
-    return StoreUnavailable(f"store {store} does not work now ({reason(error)})")
+    else:
+        answer = StoreUnavailable(f"store {store} does not work now ({reason(error)})")
+    answer.cure = told.message
+    return answer

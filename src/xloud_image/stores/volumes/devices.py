@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from xloud_image.errors import Unsupported
+from xloud_image.errors import StoreUnavailable, Unsupported
 from xloud_image.stores.base import library
 
 _setup: Final = threading.Lock()
+_KEYRINGS: Final = Path("/etc/ceph")  # where os-brick looks
 _SCANS: Final = 5  # looks at the bus for a new device, as os-brick's other users have it
 
 
@@ -75,6 +76,8 @@ class Brick:
                 f"store {self.name}: the volume is a file of format {information['format']}, not raw: set"
                 " nfs_qcow2_volumes = false in Cinder's backend"
             )
+        if kind == "rbd":
+            self._spare(information)
         information, more = dict(information), {}
         if kind in {"nfs", "glusterfs", "quobyte", "vzstorage", "scality"}:
             self._base.mkdir(parents=True, exist_ok=True)
@@ -97,6 +100,20 @@ class Brick:
         except BaseException:
             connector.disconnect_volume(information, found)
             raise
+
+    def _spare(self, information: Mapping[str, Any]) -> None:
+        """os-brick makes a ceph.conf of what Cinder says and of the user's keyring, and Ceph's library ends the process
+        that reads a byte above 0x7f there: refuse it. `StoreUnavailable`."""
+        user, cluster = information.get("auth_username"), information.get("cluster_name")
+        words = " ".join(map(str, (user, cluster, information.get("hosts"), information.get("name"))))
+        if not words.isascii():
+            raise StoreUnavailable(f"store {self.name}: Cinder names a cluster with characters outside ASCII: {words}")
+        with contextlib.suppress(OSError):  # os-brick says better what is missing
+            if not (_KEYRINGS / f"{cluster}.client.{user}.keyring").read_bytes().isascii():
+                raise StoreUnavailable(
+                    f"store {self.name}: the keyring of client.{user} has characters outside ASCII, which Ceph's library"
+                    f" does not survive: write it again with 'ceph auth get client.{user} -o FILE'"
+                )
 
 
 class Device:
