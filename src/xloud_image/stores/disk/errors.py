@@ -59,7 +59,9 @@ def refusal(store: str, path: str, error: OSError) -> ImageServiceError:
     told = cure(store, path, error)
     _log.error("%s", told.message)
     if isinstance(told, StoreFull):
-        return StoreFull(f"store {store} has no room for this data")
+        return StoreFull(
+            f"store {store} is full: it has no room for this data; put it into another store, or ask for room there"
+        )
     if isinstance(told, WriteDenied):
         return WriteDenied(
             f"store {store} takes no data now ({reason(error)}); its administrator finds the cure in the service's"
