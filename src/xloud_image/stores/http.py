@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Final
 import aiohttp
 from yarl import URL
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.store_options import OPTIONS, UrlFilters
 from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
 from xloud_image.stores.remote import addresses, answers
+from xloud_image.stores.remote.addresses import Filters, Reach
 from xloud_image.stores.web import Web, reason
 
 _log = logging.getLogger(__name__)
@@ -40,8 +41,8 @@ _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent":
 class HttpStore(Store):
     """Any http or https URL. `connect`, `idle` in seconds and `lookup` (as `socket.getaddrinfo`) are for tests.
 
-    For a caller that is not trusted only public addresses are reached; through a proxy the proxy decides what a name
-    means, and only addresses written in the URL are looked at here.
+    Which addresses are reached for whom: `addresses.Reach`. Through a proxy the proxy decides what a name means, and
+    only addresses written in the URL are looked at here.
     """
 
     TYPE: ClassVar[str] = "http"
@@ -64,11 +65,13 @@ class HttpStore(Store):
         ca_file, insecure = options["https_ca_certificates_file"], options["https_insecure"]
         self._downgrade = bool(insecure and not ca_file)
         self.facts = {"verifies_tls": not self._downgrade, "proxy_for": sorted(self._proxies)}
+        self._filters = Filters(options.get("url_filters") or UrlFilters())
         self._resolvers = {
-            strict: addresses.Resolver(name, limit=connect, strict=strict, lookup=lookup) for strict in (False, True)
+            reach: addresses.Resolver(name, limit=connect, reach=reach, filters=self._filters, lookup=lookup)
+            for reach in Reach
         }
         self._webs = {
-            strict: Web(
+            reach: Web(
                 name,
                 ca_file=ca_file,
                 insecure=insecure,
@@ -77,7 +80,7 @@ class HttpStore(Store):
                 resolver=resolver,
                 keep=False,
             )
-            for strict, resolver in self._resolvers.items()
+            for reach, resolver in self._resolvers.items()
         }
         self._without_ranges: set[str] = set()  # hosts, each logged once
 
@@ -133,7 +136,7 @@ class HttpStore(Store):
             raise BadRange(f"the range begins at byte {offset}")
         wanted = None if offset == 0 and length is None else (offset, length)
         async with self._ask("GET", url, caller, wanted) as (response, elsewhere):
-            headers, chunks = response.headers, self._webs[False].chunks(response)
+            headers, chunks = response.headers, self._webs[Reach.ANY].chunks(response)
             count: int | None
             if response.status == 416 and wanted is not None:
                 size = answers.total_of_416(headers)
@@ -175,7 +178,7 @@ class HttpStore(Store):
         at = answers.parsed(url)
         if at is None:
             raise BlobNotFound(f"store {self.name}: this is no http or https URL")
-        strict = caller is not None and not caller.trusted
+        reach = self._reach(caller)
         first = at.raw_host
         headers = dict(_HEADERS)
         if wanted is not None:
@@ -183,25 +186,33 @@ class HttpStore(Store):
             last = "" if length is None else str(min(offset + max(length, 1) - 1, _MOST))
             headers["Range"] = f"bytes={offset}-{last}"
         for _ in range(REDIRECTS + 1):
-            web, more = self._way(at, strict)
+            web, more = self._way(at, reach)
             async with web.answer(method, at, headers=headers, **more) as response:
                 if response.status not in _WAYS:
                     yield response, at.raw_host != first
                     return
                 at = answers.next_url(at, response.headers, downgrade=self._downgrade)
+                if reach is not Reach.ANY:
+                    self._filters.require(at)
         raise BadRequest(f"store {self.name}: the server of the URL redirects more than {REDIRECTS} times")
 
-    def _way(self, url: URL, strict: bool) -> tuple[Web, dict[str, Any]]:
-        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is not public."""
+    def _reach(self, caller: Caller | None) -> Reach:
+        """How far a URL of this caller's may lead: where the operator has filters, these decide about private ones."""
+        if caller is None or caller.older:
+            return Reach.ANY
+        return Reach.PRIVATE if caller.trusted or self._filters.given.chosen else Reach.PUBLIC
+
+    def _way(self, url: URL, reach: Reach) -> tuple[Web, dict[str, Any]]:
+        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is out of reach."""
         assert url.raw_host is not None
-        if strict:
+        if reach is not Reach.ANY:
             address = addresses.literal(url.raw_host)
-            if address is not None and not addresses.public(address):
-                raise addresses.not_public()
+            if address is not None and not self._filters.permits(url.raw_host, address, reach):
+                raise addresses.out_of_reach(reach)
         proxy = self._proxies.get(url.scheme)
         if proxy is not None:
-            return self._webs[False], {"proxy": proxy}  # its own address is the operator's
-        return self._webs[strict], {}
+            return self._webs[Reach.ANY], {"proxy": proxy}  # its own address is the operator's
+        return self._webs[reach], {}
 
     def _partial(self, headers: Mapping[str, str], offset: int, length: int | None) -> tuple[int | None, int]:
         """Total size, and how many bytes a partial answer brings of those wanted."""
