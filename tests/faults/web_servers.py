@@ -1,11 +1,16 @@
 """What web servers answer, and which of them may be asked."""
 
+import contextlib
 import json
+import sqlite3
 from typing import Any
 
 from tests.faults.files import new
 from tests.faults.rows import Site, row
+from tests.servers.odd_web import OddWeb
 from tests.servers.service import Service
+
+DATA = bytes(range(256)) * 100
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
@@ -48,3 +53,56 @@ def own_node(site: Site) -> str:
     return "; ".join(
         f"{by_post(service, f'http://{host}/x')[0]} {by_patch(service, f'http://{host}/x')[0]}" for host in hosts
     )
+
+
+def odd(site: Site) -> tuple[Service, OddWeb]:
+    """A service, and a web server at a private address."""
+    web = OddWeb(DATA)
+    site.closing(web)
+    return site.service(with_web()), web
+
+
+def read(service: Service, image: str) -> str:
+    """How the whole and a part of an image are read: «200 206», or the statuses and what is wrong."""
+    whole = service.request("GET", f"/v2/images/{image}/file")
+    part = service.request("GET", f"/v2/images/{image}/file", headers={"Range": "bytes=1000-1999"})
+    right = (whole.body, part.body) == (DATA, DATA[1000:2000])
+    return f"{whole.status} {part.status}" + ("" if right else " other bytes")
+
+
+@row("headers of a web server that are no UTF-8", "tag: 202 200, 200 206; changed: 202 200, 200 206")
+def no_text(site: Site) -> str:
+    service, web = odd(site)
+    found = []
+    for mode in ("tag", "changed"):
+        (post, image), (patch, _) = by_post(service, web.url(mode)), by_patch(service, web.url(mode))
+        found.append(f"{mode}: {post} {patch}, {read(service, image)}")
+    return "; ".join(found)
+
+
+@row("a web server whose HEAD fails where GET works", "head404: 202, 200 206; head500: 202, 200 206")
+def head(site: Site) -> str:
+    service, web = odd(site)
+    found = []
+    for mode in ("head404", "head500"):
+        status, image = by_post(service, web.url(mode))
+        found.append(f"{mode}: {status}, {read(service, image)}")
+    return "; ".join(found)
+
+
+@row("a web server that knows no ranges, or answers them oddly", "r206none: 200 206; r416: 200 206; multipart: 200 206")
+def ranges(site: Site) -> str:
+    service, web = odd(site)
+    modes = ("r206none", "r416", "multipart")
+    return "; ".join(f"{mode}: {read(service, by_post(service, web.url(mode))[1])}" for mode in modes)
+
+
+@row("a row whose URL has a blank that nobody escaped", "200 206")
+def blank(site: Site) -> str:
+    service, web = odd(site)
+    image = by_post(service, web.url("good"))[1]
+    file = service.sections["database"]["connection"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+        values = (f"{web.origin}/blank/an image.raw", json.dumps({"store": "web"}), image)
+        connection.execute("UPDATE image_locations SET value = ?, meta_data = ? WHERE image_id = ?", values)
+    return read(service, image)
