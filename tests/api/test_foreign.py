@@ -19,6 +19,7 @@ from tests.crash.points import wait_until
 from tests.crash.proof import claims, rows
 from tests.servers.certificates import authority
 from tests.servers.http import Answer
+from tests.servers.place import private_address
 from tests.stores.test_http import Folder, running
 
 SMALL = b"small data on a web server"
@@ -50,7 +51,7 @@ def www(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
     folder = tmp_path_factory.mktemp("www")
     folder.parent.chmod(0o755)
     folder.chmod(0o755)
-    with running(Folder(folder)) as server:
+    with running(Folder(folder, host=private_address())) as server:
         yield server
 
 
@@ -137,7 +138,7 @@ def test_services_and_administrators_register_private_addresses(cloud: Cloud, ww
 @pytest.mark.parametrize("way", ["POST", "PATCH"])
 def test_others_register_public_addresses_only(cloud: Cloud, www: Folder, way: str) -> None:
     file = new_file(www, SMALL)
-    for url in (file.url, file.url.replace("127.0.0.1", "localhost"), "http://169.254.169.254/latest", "http://[::1]/"):
+    for url in (file.url, "http://localhost/", "http://127.0.0.1/", "http://169.254.169.254/latest", "http://[::1]/"):
         image_id = cloud.ann.new()
         answer = register(cloud.ann, image_id, url) if way == "POST" else cloud.ann.patch(image_id, add(url))
         assert answer.status == 400
@@ -183,7 +184,7 @@ def test_what_cannot_be_registered(cloud: Cloud, www: Folder) -> None:
 
 
 def test_over_tls(cloud: Cloud, www: Folder) -> None:
-    with running(Folder(www.www, certificate=tuple(authority().issue()))) as secure:
+    with running(Folder(www.www, certificate=tuple(authority().issue(www.host)), host=www.host)) as secure:
         name = new_file(www, SMALL).url.rpartition("/")[2]
         image_id = cloud.nova.new()
         assert register(cloud.nova, image_id, f"{secure.url}/{name}").status == 202
@@ -324,7 +325,7 @@ def test_registering_it_again(cloud: Cloud, www: Folder, way: str) -> None:
 
 
 def test_the_next_location_while_the_server_is_away(cloud: Cloud, www: Folder) -> None:
-    with running(Folder(www.www)) as server:
+    with running(Folder(www.www, host=www.host)) as server:
         name = new_file(www, LARGE).url.rpartition("/")[2]
         image_id = cloud.nova.new(visibility="community")
         assert register(cloud.nova, image_id, f"{server.url}/{name}").status == 202

@@ -15,7 +15,7 @@ from tests.servers.cinder import Cinder
 from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
 from tests.servers.nginx import Nginx
-from tests.servers.place import new_directory
+from tests.servers.place import new_directory, private_address
 from tests.servers.podman import Podman
 from tests.servers.rgw import Rgw
 from tests.servers.swift import Swift
@@ -47,7 +47,7 @@ def pages() -> Path:
 
 @pytest.fixture(scope="module")
 def web(pages: Path) -> Iterator[Nginx]:
-    server = Nginx(files=pages)
+    server = Nginx(files=pages, host=private_address())  # administrators do not reach loopback
     server.start()
     yield server
     server.close()

@@ -51,7 +51,9 @@ class Nginx:
         certificate: tuple[Path, Path] | None = None,
         workers: int = 1,
         port: int | None = None,
+        host: str = HOST,
     ) -> None:
+        self.host = host
         self.port = port or free_port()
         self.tls = certificate is not None
         self._workers = workers
@@ -67,7 +69,7 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{HOST}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -84,7 +86,7 @@ class Nginx:
                 user="user root;" if os.geteuid() == 0 else "",
                 workers=self._workers,
                 directory=directory,
-                host=HOST,
+                host=self.host,
                 port=self.port,
                 listen=" ssl" if self.tls else "",
                 server=self._server,
@@ -97,7 +99,7 @@ class Nginx:
             directory=directory,
         )
         # with TLS, an answer to plain HTTP (400) also says that it listens
-        self._process.wait_for(lambda: answers(f"http://{HOST}:{self.port}/nginx-is-there"))
+        self._process.wait_for(lambda: answers(f"http://{self.host}:{self.port}/nginx-is-there"))
 
     def stop(self) -> None:
         if self._process is not None:

@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -31,6 +32,26 @@ def free_port() -> int:
         sock.bind((HOST, 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+@functools.cache
+def private_address() -> str:
+    """An address of this machine that is neither loopback nor link-local; where it has none one is given to `lo`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.254", 9))  # sends nothing
+            found: str = sock.getsockname()[0]
+            if not found.startswith(("127.", "169.254.")):
+                return found
+        except OSError:
+            pass
+    own = "10.254.254.1"
+    done = subprocess.run(
+        [program("ip", "iproute2"), "address", "replace", f"{own}/32", "dev", "lo"], capture_output=True, check=False
+    )
+    if done.returncode:
+        raise Missing("this machine has no address besides loopback, and only root can give it one")
+    return own
 
 
 def program(name: str, package: str, *places: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers.nginx import Nginx
+from tests.servers.place import private_address
 from tests.services.conftest import House
 from xloud_image.db import claims
 from xloud_image.errors import BadRequest, Conflict
@@ -15,15 +16,14 @@ from xloud_image.patch import V21, parse
 from xloud_image.services import images, locations
 from xloud_image.stores.remote import addresses
 
-OUTSIDE = "127.0.0.2"  # counts as public here
+OUTSIDE = private_address()  # counts as public here
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))
 SERVICE = Context(user="nova", project="p", roles=frozenset({"service", "member", "reader"}))
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    server = Nginx()
-    server._server = f"listen {OUTSIDE}:{server.port}; location = /image {{ return 200 'data of a stranger'; }}"
+    server = Nginx(host=OUTSIDE, server="location = /image { return 200 'data of a stranger'; }")
     try:
         server.start()
         yield f"http://{OUTSIDE}:{server.port}/image"

@@ -1,5 +1,6 @@
 """What is the file store's own: its options, its directories, its URLs, full and forbidden disks."""
 
+import asyncio
 import json
 import logging
 import os
@@ -198,16 +199,56 @@ async def test_thin_files_have_holes(make: Any, tmp_path: Path, chunk: int) -> N
         assert await read(store, blob.url) == data
 
 
-async def test_room_is_taken_before_the_first_byte(make: Any, tmp_path: Path) -> None:
-    store = await make(tmp_path / "images")
-    seen: list[int] = []
+async def test_room_is_taken_for_what_came_and_as_much_again(make: Any, tmp_path: Path) -> None:
+    place = tmp_path / "images"
+    store = await make(place)
+    seen: list[tuple[int, int]] = []
 
     async def source() -> AsyncIterator[bytes]:
-        seen.extend(file.stat().st_blocks * 512 for file in (tmp_path / "images").iterdir())
-        yield noise(8 * MIB)
+        for number in range(24):
+            seen.extend((number * MIB, file.stat().st_blocks * 512) for file in place.iterdir())
+            yield noise(MIB)
 
-    await store.write("key", source(), size=8 * MIB)
-    assert seen[0] >= 8 * MIB
+    blob = await store.write("key", source(), size=24 * MIB)
+    assert all(held <= 2 * came + MIB for came, held in seen), "the announced size counts for nothing"
+    assert any(held > came for came, held in seen), "room is there before the bytes, so that a file lies in one piece"
+    assert (place / "key").stat().st_size == blob.size == 24 * MIB
+    assert (place / "key").stat().st_blocks * 512 <= 25 * MIB
+
+
+@pytest.mark.parametrize("announced", [200 * MIB, None])
+async def test_what_is_announced_takes_no_room_from_others(
+    make: Any, tmp_path: Path, enter: Callable[[Any], Path], announced: int | None
+) -> None:
+    store = await make(enter(mounts.tmpfs(tmp_path / "images", "256m")))
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"x"
+        await go_on.wait()
+        raise StoreUnavailable("the client went away")
+
+    strangers = [asyncio.create_task(store.write(f"slow-{n}", slowly(), size=announced)) for n in range(20)]
+    while len(list((tmp_path / "images").iterdir())) < len(strangers):
+        await asyncio.sleep(0.01)
+    await store.write("key", feed(noise(100 * MIB)), size=100 * MIB)
+    go_on.set()
+    await asyncio.gather(*strangers, return_exceptions=True)
+    assert [file.name for file in (tmp_path / "images").iterdir()] == ["key"]
+
+
+async def test_of_two_that_fit_alone_one_hears_that_the_disk_is_full(
+    make: Any, tmp_path: Path, enter: Callable[[Any], Path]
+) -> None:
+    store = await make(enter(mounts.tmpfs(tmp_path / "images", "48m")))
+    both = await asyncio.gather(
+        *(store.write(f"key-{n}", feed(noise(30 * MIB)), size=30 * MIB) for n in range(2)), return_exceptions=True
+    )
+    refused = [one for one in both if isinstance(one, BaseException)]
+    assert 1 <= len(refused) <= 2
+    assert all(isinstance(one, StoreFull) and "is full" in one.message for one in refused)
+    assert not [file for file in (tmp_path / "images").iterdir() if file.name.startswith(".")]
+    await store.write("after", feed(noise(10 * MIB)), size=10 * MIB)
 
 
 async def test_a_full_disk(make: Any, tmp_path: Path, enter: Callable[[Any], Path]) -> None:

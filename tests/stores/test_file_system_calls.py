@@ -90,7 +90,6 @@ def test_durable_before_visible_and_before_the_answer(tmp_path: Path) -> None:
         ("pwritev2:error=ENOSPC:when=2", "StoreFull"),
         ("pwritev2:error=EDQUOT:when=2", "StoreFull"),
         ("pwritev2:error=EFBIG:when=1", "StoreFull"),
-        ("fallocate:error=ENOSPC", "StoreFull"),
         ("pwritev2:error=EIO:when=2", "StoreUnavailable"),
         ("fsync:error=EIO:when=1", "StoreUnavailable"),
         ("fsync:error=ENOSPC:when=1", "StoreFull"),
@@ -106,6 +105,15 @@ def test_nothing_stays_of_a_write_that_fails(tmp_path: Path, inject: str, error:
     assert said.startswith(error), said
     assert "/images" not in said
     assert list((tmp_path / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EOPNOTSUPP", "EIO"])
+def test_room_that_cannot_be_had_beforehand_is_no_failure(tmp_path: Path, error: str) -> None:
+    """The write itself says whether the bytes have room."""
+    said, calls = write_one(tmp_path, "-e", "trace=fallocate", "-e", f"inject=fallocate:error={error}")
+    assert said.startswith("file://")
+    assert calls.count("INJECTED") == 1, "it is not tried again and again"
+    assert (tmp_path / "images" / "key").read_bytes() == bytes(2_100_000)
 
 
 def test_a_short_write_is_continued(tmp_path: Path) -> None:

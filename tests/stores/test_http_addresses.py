@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from tests.servers.nginx import Nginx
-from tests.servers.place import HOST
+from tests.servers.place import HOST, private_address
+from xloud_image.config.store_options import UrlFilters
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
 from xloud_image.stores.http import HttpStore
-from xloud_image.stores.remote import addresses
+from xloud_image.stores.remote import addresses, answers
 from xloud_image.stores.testing import collect
 
 STRANGER = Caller(trusted=False)
-OTHER = "127.0.0.2"  # a second address of this machine: counts as public where a test says so
+ADMIN = Caller(trusted=True)
+OLDER = Caller(trusted=True, older=True)
+OTHER = private_address()  # counts as public where a test says so
 
 
 class Names:
@@ -162,7 +165,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(
     names.answers["rebind.example"] = [[OTHER], [HOST]]
     assert await where(store, url) == OTHER
     assert names.asked == ["rebind.example"], "asked once for one request"
-    store._webs[True].session.connector.clear_dns_cache()  # type: ignore[union-attr]
+    store._webs[addresses.Reach.PUBLIC].session.connector.clear_dns_cache()  # type: ignore[union-attr]
     for _ in range(2):
         with pytest.raises(BadRequest, match="no public address"):
             await where(store, url)
@@ -182,8 +185,8 @@ async def test_each_redirect_is_looked_at(store: HttpStore, server: Nginx, names
         await where(store, f"{start}{inner}")
 
 
-@pytest.mark.parametrize("caller", [None, Caller(), Caller(user="u", trusted=True)], ids=["nobody", "default", "user"])
-async def test_the_trusted_reach_every_address(
+@pytest.mark.parametrize("caller", [None, OLDER], ids=["nobody", "of an older row"])
+async def test_older_rows_are_read_wherever_they_lead(
     store: HttpStore, server: Nginx, names: Names, caller: Caller | None
 ) -> None:
     names.answers["inside.example"] = [[HOST]]
@@ -191,6 +194,121 @@ async def test_the_trusted_reach_every_address(
         assert await where(store, f"http://{host}:{server.port}/where", caller) == (OTHER if host == OTHER else HOST)
     with pytest.raises(BadRequest, match="no public address"):
         await where(store, f"http://inside.example:{server.port}/where")
+
+
+async def test_administrators_reach_private_addresses_and_never_this_node(
+    store: HttpStore, server: Nginx, names: Names
+) -> None:
+    names.answers["mirror.example"] = [[OTHER]]
+    names.answers["inside.example"] = [[HOST]]
+    names.answers["both.example"] = [[OTHER, HOST]]
+    for host in (OTHER, "mirror.example"):
+        assert await where(store, f"http://{host}:{server.port}/where", ADMIN) == OTHER
+    for host in (HOST, "localhost", "inside.example", "both.example", "169.254.169.254", "[fe80::1]", "[::1]", "0"):
+        for start in ("", f"http://{OTHER}:{server.port}/to?url="):
+            with pytest.raises(BadRequest, match=r"own node|unusual spelling"):
+                await where(store, f"{start}http://{host}:{server.port}/where", ADMIN)
+
+
+@pytest.mark.parametrize(
+    "address",
+    """
+    0.0.0.0 0.1.2.3 127.0.0.1 127.255.255.254 169.254.169.254 224.0.0.1 240.0.0.1 255.255.255.255 100.100.100.200
+    :: ::1 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 64:ff9b::127.0.0.1 2002:7f00:1::
+    2001:4860::5efe:7f00:1 fe80::1 fe80::1%1 ff02::1 fd00:ec2::254
+    """.split(),
+)
+def test_addresses_of_this_node_and_its_link(address: str) -> None:
+    assert addresses.inner(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize("address", "10.0.0.1 172.16.0.1 192.168.0.1 100.64.0.1 fc00::1 ::ffff:10.0.0.1".split())
+def test_private_addresses(address: str) -> None:
+    found = ipaddress.ip_address(address)
+    assert not addresses.inner(found)
+    assert not addresses.public(found)
+
+
+def filtered(names: Names, **lists: Any) -> HttpStore:
+    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    return HttpStore("web", {**options, "url_filters": UrlFilters(**lists)}, connect=2, idle=2, lookup=names)
+
+
+async def test_what_the_operator_lists_is_reached_by_everybody(server: Nginx, names: Names) -> None:
+    """Loopback too, and nothing else is opened with it."""
+    names.answers["inside.example"] = [[HOST]]
+    names.answers["other.example"] = [[HOST]]
+    for lists, reached, refused in (
+        ({"networks": ("127.0.0.0/8",)}, (HOST, "inside.example"), (OTHER, "[::1]", "169.254.169.254")),
+        ({"networks": (f"{OTHER}/32",)}, (OTHER,), (HOST, "inside.example", "169.254.169.254")),
+        ({"chosen": True, "allowed_hosts": (HOST,)}, (HOST,), ("inside.example", "169.254.169.254")),
+        ({"chosen": True, "allowed_hosts": ("inside.example.",)}, ("inside.example",), ("other.example", HOST)),
+        ({"chosen": True}, (OTHER,), (HOST, "inside.example", "169.254.169.254")),
+        ({"chosen": True, "disallowed_hosts": (OTHER,)}, (), (OTHER, HOST)),
+    ):
+        store = filtered(names, **lists)  # type: ignore[arg-type]
+        try:
+            for host in reached:
+                assert await where(store, f"http://{host}:{server.port}/where")
+            for host in refused:
+                with pytest.raises(BadRequest):
+                    await where(store, f"http://{host}:{server.port}/where")
+        finally:
+            await store.aclose()
+
+
+async def test_a_host_that_is_refused_is_refused_under_any_name(server: Nginx, names: Names) -> None:
+    names.answers["alias.example"] = [[OTHER]]
+    store = filtered(names, chosen=True, disallowed_hosts=(OTHER,))
+    try:
+        for host in (OTHER, "alias.example", f"[::ffff:{OTHER}]"):
+            with pytest.raises(BadRequest):
+                await where(store, f"http://{host}:{server.port}/where", ADMIN)
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("lists", "url", "right"),
+    [
+        ({}, "http://any.example:1234/x", True),
+        ({"allowed_schemes": ("https",)}, "http://any.example/x", False),
+        ({"allowed_schemes": ("https",), "disallowed_schemes": ("https",)}, "https://any.example/x", True),
+        ({"disallowed_schemes": ("http",)}, "http://any.example/x", False),
+        ({"allowed_hosts": ("a.example",)}, "http://A.EXAMPLE./x", True),
+        ({"allowed_hosts": ("a.example",)}, "http://b.a.example/x", False),
+        ({"disallowed_hosts": ("127.0.0.1",)}, "http://127.0.0.1:27599/x", False),
+        ({"disallowed_hosts": ("127.0.0.1",)}, "http://[::ffff:7f00:1]/x", False),
+        ({"disallowed_hosts": ("[::1]",)}, "http://[0:0:0:0:0:0:0:1]/x", False),
+        ({"disallowed_hosts": ("a.example",)}, "http://b.example/x", True),
+        ({"allowed_ports": (80, 443)}, "http://any.example/x", True),
+        ({"allowed_ports": (80, 443)}, "https://any.example/x", True),
+        ({"allowed_ports": (80, 443)}, "http://any.example:8080/x", False),
+        ({"allowed_ports": (8080,)}, "http://any.example/x", False),
+        ({"disallowed_ports": (8080,)}, "http://any.example:8080/x", False),
+    ],
+    ids=str,
+)
+def test_the_lists_of_the_operator(lists: dict[str, Any], url: str, right: bool) -> None:
+    filters = addresses.Filters(UrlFilters(chosen=True, **lists))
+    parsed = answers.parsed(url)
+    assert parsed is not None
+    if right:
+        filters.require(parsed)
+    else:
+        with pytest.raises(BadRequest, match="not among those that are allowed"):
+            filters.require(parsed)
+
+
+async def test_each_redirect_is_looked_at_by_the_lists(server: Nginx, names: Names) -> None:
+    store = filtered(names, chosen=True, allowed_hosts=(OTHER,))
+    try:
+        start = f"http://{OTHER}:{server.port}/to?url="
+        assert await where(store, f"{start}http://{OTHER}:{server.port}/where", ADMIN) == OTHER
+        with pytest.raises(BadRequest, match="host of the URL"):
+            await where(store, f"{start}http://localhost:{server.port}/where", ADMIN)
+    finally:
+        await store.aclose()
 
 
 async def test_a_name_server_that_hangs_holds_up_its_asker_only(server: Nginx) -> None:

@@ -124,7 +124,7 @@ def resolve(values: Values, settings: Settings) -> Resolved:
     for store in settings.stores:
         own = {opt.dest: opt for opt in (*COMMON, *OPTIONS[store.type])}
         chosen = {"store_description": store.description, "weight": store.weight, **store.options}
-        sections[store.id] = {name: _pair(own[name], value) for name, value in chosen.items()}
+        sections[store.id] = {name: _pair(own[name], value) for name, value in chosen.items() if name in own}
     return Resolved(sections)
 
 

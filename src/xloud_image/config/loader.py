@@ -88,6 +88,7 @@ def load(
         cors=access.cors(values),
         stores=stores.settings,
         default_store=stores.default,
+        url_filters=stores.url_filters,
         multi_store=stores.multi,
         **service.rest(values),
     )

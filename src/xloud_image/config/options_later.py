@@ -44,15 +44,6 @@ SECTIONS: Final[Mapping[str, Section]] = {
         cfg.IntOpt("max_workers", default=10),
         "conversion_format",
     ),
-    "import_filtering_opts": pending(
-        f"{_IMPORT}, so no URL is fetched",
-        cfg.ListOpt("allowed_schemes", default=["http", "https"]),
-        cfg.ListOpt("disallowed_schemes", default=[]),
-        cfg.ListOpt("allowed_hosts", default=[]),
-        cfg.ListOpt("disallowed_hosts", default=[]),
-        cfg.ListOpt("allowed_ports", default=["80", "443"]),
-        cfg.ListOpt("disallowed_ports", default=[]),
-    ),
     "image_import_opts": pending(
         _IMPORT, cfg.ListOpt("image_import_plugins", default=[]), cfg.IntOpt("max_parallel_stores", default=1)
     ),

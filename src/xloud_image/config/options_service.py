@@ -159,6 +159,11 @@ _XLOUD = honoured(
     cfg.IntOpt("drain_time", default=60, min=0, help="Seconds that transfers get on stop and reload."),
     cfg.IntOpt("drain_notice", default=0, min=0, help="Before a stop, seconds of 503 at the health check."),
     cfg.IntOpt("store_answer_time", default=60, min=1, help="Seconds for a store's answer, or a read's first byte."),
+    cfg.ListOpt(
+        "location_networks",
+        default=[],
+        help="Networks (CIDR) besides the public addresses from whose web servers everybody may register images.",
+    ),
     cfg.IntOpt("reaper_interval", default=30, min=1, help="Seconds between two looks at expired claims."),
     cfg.IntOpt("lease_time", default=60, min=5, help="Seconds that a claim lives without renewal."),
     cfg.BoolOpt("legacy_md5", default=True, help="Compute the checksum field; off is faster."),
@@ -213,7 +218,18 @@ _FORMATS = honoured(
     cfg.ListOpt("gpt_safety_checks_nonfatal", default=[], help="GPT checks that only warn."),
 )
 
+# Which URLs of web servers may be registered as locations.
+_FILTERS = honoured(
+    cfg.ListOpt("allowed_schemes", default=["http", "https"], help="Schemes of URLs; wins over the next."),
+    cfg.ListOpt("disallowed_schemes", default=[], help="Schemes that are refused."),
+    cfg.ListOpt("allowed_hosts", default=[], help="Hosts as URLs name them; wins over the next."),
+    cfg.ListOpt("disallowed_hosts", default=[], help="Hosts that are refused, by name or address."),
+    cfg.ListOpt("allowed_ports", default=["80", "443"], help="Ports; wins over the next."),
+    cfg.ListOpt("disallowed_ports", default=[], help="Ports that are refused."),
+)
+
 SECTIONS: Final[Mapping[str, Section]] = {
+    "import_filtering_opts": _FILTERS,
     "DEFAULT": (*_LISTEN, *_LOGGING, *_IMAGES, *_PROTECTION, *_LATER),
     "xloud": _XLOUD,
     "database": _DATABASE,

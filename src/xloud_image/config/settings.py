@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from xloud_image.config.store_options import READ_ONLY
+from xloud_image.config.store_options import READ_ONLY, UrlFilters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,6 +191,7 @@ class Settings:
     cors: CorsSettings
     stores: tuple[StoreSettings, ...]
     default_store: str
+    url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
     multi_store: bool = True
     hashing_algorithm: str = "sha512"
     legacy_md5: bool = True  # the `checksum` field; off: faster, clients then verify os_hash_value only

@@ -5,6 +5,7 @@ A backend's `OPTIONS` is `OPTIONS[its type]`; names, types and defaults are thos
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
@@ -212,3 +213,22 @@ def type_of(name: str) -> str | None:
     """The store type that a name in a file means: a type, or a URI scheme of one. None: no type has this name."""
     name = name.strip().lower()
     return name if name in OPTIONS else ALIASES.get(name)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UrlFilters:
+    """[import_filtering_opts]: which http and https URLs may be registered, and `location_networks` of [xloud].
+
+    `chosen`: the operator set one of the lists; without that they count for nothing. Of each pair the list of what is
+    allowed counts when it is not empty, else that of what is not; empty ones restrict nothing. Hosts are lower case.
+    `networks` (CIDR): addresses from which everybody may register, private, of loopback or link-local ones included.
+    """
+
+    chosen: bool = False
+    allowed_schemes: tuple[str, ...] = ()
+    disallowed_schemes: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    disallowed_hosts: tuple[str, ...] = ()
+    allowed_ports: tuple[int, ...] = ()
+    disallowed_ports: tuple[int, ...] = ()
+    networks: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import store_options
+from xloud_image.config.fetching import url_filters
 from xloud_image.config.notes import Kind
 from xloud_image.config.options import table
 from xloud_image.config.settings import StoreSettings
@@ -53,6 +54,7 @@ class Stores:
             values.register(GLOBAL, options)
             values.register(FALLBACK, options)
         values.register(FALLBACK, COMMON)
+        self.url_filters = url_filters(values)
         self.multi = bool((values.get("DEFAULT", "enabled_backends") or "").strip())
         chosen = self._several() if self.multi else self._single()
         self._kept = {id_ for id_, type_ in chosen.items() if self._is_kept(id_, type_)}
@@ -220,6 +222,8 @@ class Stores:
         ):
             text = "is not set: certificates are verified (Glance does not verify them unless told to)"
             self._guess(text, self._place(id_, "https_insecure"), "https_insecure")
+        if type_ == "http":
+            options["url_filters"] = self.url_filters
         if type_ == "cinder":
             options |= self._volume_account(id_, options)
         common = {opt.dest: self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON}

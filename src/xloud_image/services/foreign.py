@@ -63,7 +63,11 @@ def is_wrong(location: Location) -> bool:
 def caller(ctx: Context, location: Location) -> Caller:
     """For whom a location is read: whoever asks, but trusted no more than who registered it."""
     return Caller(
-        user=ctx.user, project=ctx.project, token=ctx.token, trusted=not notes(location).get(_UNTRUSTED, False)
+        user=ctx.user,
+        project=ctx.project,
+        token=ctx.token,
+        trusted=not notes(location).get(_UNTRUSTED, False),
+        older=NOTES not in location.metadata,
     )
 
 

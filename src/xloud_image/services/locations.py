@@ -20,7 +20,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import advice, digests, foreign, owed
+from xloud_image.services import advice, digests, fetching, foreign, owed
 from xloud_image.services.changes import require_formats
 from xloud_image.services.downloads import in_order
 from xloud_image.services.lookup import get
@@ -235,6 +235,7 @@ async def _measured(
     """The location with its store's id, and the bytes there. `BadRequest` when no store can have it."""
     metadata = foreign.without_notes(metadata)
     foreign.require_no_credentials(url)
+    fetching.require_allowed(service, url)
     scheme = url.partition("://")[0].lower()
     if scheme in _REFUSED:
         raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")

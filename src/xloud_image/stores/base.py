@@ -47,14 +47,15 @@ class Can(enum.Flag):
 class Caller:
     """For whom the work is done; stores that use the caller's own account need it. Never logged.
 
-    `trusted` False: the URL was given by somebody who may not reach the addresses that the service can reach; a store
-    that fetches URLs then refuses every address that is not public.
+    For stores that fetch URLs: `trusted` False: the URL was given by somebody who may not reach the private addresses
+    that the service can reach. `older`: its row was there before this service, and is followed wherever it leads.
     """
 
     user: str | None = None
     project: str | None = None
     token: str | None = dataclasses.field(default=None, repr=False)
     trusted: bool = True
+    older: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

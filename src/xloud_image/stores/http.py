@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Final
 import aiohttp
 from yarl import URL
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.store_options import OPTIONS, UrlFilters
 from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
 from xloud_image.stores.remote import addresses, answers
+from xloud_image.stores.remote.addresses import Filters, Reach
 from xloud_image.stores.web import Web, reason
 
 _log = logging.getLogger(__name__)
@@ -37,11 +38,15 @@ _WAYS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "xloud-image"}
 
 
+class _NoAnswer(Exception):
+    """A server that gives no answer to HEAD; it may give one to GET."""
+
+
 class HttpStore(Store):
     """Any http or https URL. `connect`, `idle` in seconds and `lookup` (as `socket.getaddrinfo`) are for tests.
 
-    For a caller that is not trusted only public addresses are reached; through a proxy the proxy decides what a name
-    means, and only addresses written in the URL are looked at here.
+    Which addresses are reached for whom: `addresses.Reach`. Through a proxy the proxy decides what a name means, and
+    only addresses written in the URL are looked at here.
     """
 
     TYPE: ClassVar[str] = "http"
@@ -64,11 +69,13 @@ class HttpStore(Store):
         ca_file, insecure = options["https_ca_certificates_file"], options["https_insecure"]
         self._downgrade = bool(insecure and not ca_file)
         self.facts = {"verifies_tls": not self._downgrade, "proxy_for": sorted(self._proxies)}
+        self._filters = Filters(options.get("url_filters") or UrlFilters())
         self._resolvers = {
-            strict: addresses.Resolver(name, limit=connect, strict=strict, lookup=lookup) for strict in (False, True)
+            reach: addresses.Resolver(name, limit=connect, reach=reach, filters=self._filters, lookup=lookup)
+            for reach in Reach
         }
         self._webs = {
-            strict: Web(
+            reach: Web(
                 name,
                 ca_file=ca_file,
                 insecure=insecure,
@@ -77,7 +84,7 @@ class HttpStore(Store):
                 resolver=resolver,
                 keep=False,
             )
-            for strict, resolver in self._resolvers.items()
+            for reach, resolver in self._resolvers.items()
         }
         self._without_ranges: set[str] = set()  # hosts, each logged once
 
@@ -100,23 +107,26 @@ class HttpStore(Store):
         return answers.parsed(url) is not None
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        """By HEAD, and where that says nothing by asking for the first byte. `BadRequest`: the size is not told."""
-        async with self._ask("HEAD", url, caller) as (response, elsewhere):
-            size = answers.length(response.headers)
-            if response.status == 200 and size:
-                return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
-            if response.status == 404 or (response.status >= 500 and response.status != 501):
+        """By HEAD, and where that says nothing by a GET of which only the headers are read: many servers know no HEAD,
+        or give it another answer. `BadRequest`: the size is not told, or it is no file."""
+        with contextlib.suppress(_NoAnswer):
+            async with self._ask("HEAD", url, caller) as (response, elsewhere):
+                size = answers.length(response.headers)
+                if response.status == 200 and size and answers.oddity(response.headers) is None:
+                    return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
+        async with self._ask("GET", url, caller) as (response, elsewhere):
+            if response.status != 200:
                 raise answers.failure(self.name, response.status)
+            if odd := answers.oddity(response.headers):
+                raise BadRequest(f"store {self.name}: the server of the URL {odd}")
+            size = answers.length(response.headers)
+            if size is not None:
+                return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
         async with self._ask("GET", url, caller, (0, 1)) as (response, elsewhere):
-            size = None
             if response.status == 206 and (found := answers.content_range(response.headers)):
                 size = found[2]
-            elif response.status == 200:
-                size = answers.length(response.headers)
             elif response.status == 416:
                 size = answers.total_of_416(response.headers)
-            else:
-                raise answers.failure(self.name, response.status)
             if size is None:
                 raise BadRequest(
                     f"store {self.name}: the server of the URL does not tell the size of the file (no Content-Length)"
@@ -127,38 +137,70 @@ class HttpStore(Store):
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
-        """A server that knows no ranges sends all, and what lies before `offset` is thrown away, at most SKIP bytes:
-        more is `Unsupported`."""
+        """The whole is asked for by a plain GET. So is a part where the server does not answer a range as one: what
+        lies before `offset` is thrown away, at most SKIP bytes: more is `Unsupported`."""
         if offset < 0 or offset > _MOST or (length is not None and length < 0):
             raise BadRange(f"the range begins at byte {offset}")
-        wanted = None if offset == 0 and length is None else (offset, length)
-        async with self._ask("GET", url, caller, wanted) as (response, elsewhere):
-            headers, chunks = response.headers, self._webs[False].chunks(response)
-            count: int | None
-            if response.status == 416 and wanted is not None:
-                size = answers.total_of_416(headers)
-                if offset or size:
-                    raise BadRange(f"the range begins at byte {offset}, the file has {size or 'fewer'} bytes")
-                yield Reader(
-                    0, self._counted(chunks, 0, exact=False), version=answers.version(headers, 0, elsewhere=elsewhere)
-                )
-                return
-            if response.status == 206 and wanted is not None:
-                size, count = self._partial(headers, offset, length)
-            elif response.status == 200:
-                size = answers.length(headers)
-                count = length
-                if size is not None:
-                    _, count = span(size, offset, length)
-                if wanted is not None and (offset or (length is not None and count != size)):
-                    self._say_no_ranges(response.url)
-                    chunks = await self._after(chunks, offset, size)
-            else:
+        if offset or length is not None:
+            async with self._ask("GET", url, caller, (offset, length)) as (response, elsewhere):
+                reader = await self._part(response, offset, length, elsewhere=elsewhere)
+                if reader is not None:
+                    yield reader
+                    return
+        async with self._ask("GET", url, caller) as (response, elsewhere):
+            if response.status == 206:
+                raise BlobError(f"store {self.name}: the server of the URL gives a part where the whole was asked for")
+            if response.status != 200:
                 raise answers.failure(self.name, response.status)
-            version = answers.version(headers, size, elsewhere=elsewhere)
-            yield Reader(
-                size, self._counted(chunks, count, exact=response.status == 206 or size is not None), version=version
-            )
+            yield await self._whole(response, offset, length, elsewhere=elsewhere)
+
+    async def _part(
+        self, response: aiohttp.ClientResponse, offset: int, length: int | None, *, elsewhere: bool
+    ) -> Reader | None:
+        """What an answer to a request with a range gives; None when it helps nobody and a plain GET may."""
+        headers, status = response.headers, response.status
+        if status == 200:
+            return await self._whole(response, offset, length, elsewhere=elsewhere)
+        if status == 206:
+            if answers.content_range(headers) is None:
+                self._say_no_ranges(response.url)
+                return None  # several parts, or nothing about which one
+            size, count = self._partial(headers, offset, length)
+            chunks = self._counted(self._chunks(response), count, exact=True)
+            return Reader(size, chunks, version=answers.version(headers, size, elsewhere=elsewhere))
+        if status == 416:
+            size = answers.total_of_416(headers)
+            if size is None or size > offset:
+                self._say_no_ranges(response.url)
+                return None
+            if offset:
+                raise BadRange(f"the range begins at byte {offset}, the file has {size} bytes")
+            chunks = self._counted(self._chunks(response), 0, exact=False)
+            return Reader(0, chunks, version=answers.version(headers, 0, elsewhere=elsewhere))
+        failure = answers.failure(self.name, status)
+        if failure.temporary or isinstance(failure, BlobNotFound):
+            raise failure
+        return None
+
+    async def _whole(
+        self, response: aiohttp.ClientResponse, offset: int, length: int | None, *, elsewhere: bool
+    ) -> Reader:
+        """The part wanted of an answer that gives all."""
+        headers = response.headers
+        if odd := answers.oddity(headers, page=False):
+            raise BlobError(f"store {self.name}: the server of the URL {odd}")
+        size, count = answers.length(headers), length
+        chunks = self._chunks(response)
+        if size is not None:
+            _, count = span(size, offset, length)
+        if offset:
+            self._say_no_ranges(response.url)
+            chunks = await self._after(chunks, offset, size)
+        chunks = self._counted(chunks, count, exact=size is not None)
+        return Reader(size, chunks, version=answers.version(headers, size, elsewhere=elsewhere))
+
+    def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        return self._webs[Reach.ANY].chunks(response)
 
     async def aclose(self) -> None:
         for web in self._webs.values():
@@ -175,7 +217,7 @@ class HttpStore(Store):
         at = answers.parsed(url)
         if at is None:
             raise BlobNotFound(f"store {self.name}: this is no http or https URL")
-        strict = caller is not None and not caller.trusted
+        reach = self._reach(caller)
         first = at.raw_host
         headers = dict(_HEADERS)
         if wanted is not None:
@@ -183,25 +225,47 @@ class HttpStore(Store):
             last = "" if length is None else str(min(offset + max(length, 1) - 1, _MOST))
             headers["Range"] = f"bytes={offset}-{last}"
         for _ in range(REDIRECTS + 1):
-            web, more = self._way(at, strict)
-            async with web.answer(method, at, headers=headers, **more) as response:
+            web, more = self._way(at, reach)
+            async with self._answered(web, method, at, headers=headers, **more) as response:
                 if response.status not in _WAYS:
                     yield response, at.raw_host != first
                     return
                 at = answers.next_url(at, response.headers, downgrade=self._downgrade)
+                if reach is not Reach.ANY:
+                    self._filters.require(at)
         raise BadRequest(f"store {self.name}: the server of the URL redirects more than {REDIRECTS} times")
 
-    def _way(self, url: URL, strict: bool) -> tuple[Web, dict[str, Any]]:
-        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is not public."""
+    @contextlib.asynccontextmanager
+    async def _answered(self, web: Web, method: str, url: URL, **how: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """As `Web.answer`. `_NoAnswer`: a server was there and hung up, or spoke no HTTP, at a HEAD."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(web.answer(method, url, **how))
+            except StoreUnavailable as error:
+                if method == "HEAD" and isinstance(
+                    error.__cause__, aiohttp.ServerConnectionError | aiohttp.ClientResponseError
+                ):
+                    raise _NoAnswer from error
+                raise
+            yield response
+
+    def _reach(self, caller: Caller | None) -> Reach:
+        """How far a URL of this caller's may lead: where the operator has filters, these decide about private ones."""
+        if caller is None or caller.older:
+            return Reach.ANY
+        return Reach.PRIVATE if caller.trusted or self._filters.given.chosen else Reach.PUBLIC
+
+    def _way(self, url: URL, reach: Reach) -> tuple[Web, dict[str, Any]]:
+        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is out of reach."""
         assert url.raw_host is not None
-        if strict:
+        if reach is not Reach.ANY:
             address = addresses.literal(url.raw_host)
-            if address is not None and not addresses.public(address):
-                raise addresses.not_public()
+            if address is not None and not self._filters.permits(url.raw_host, address, reach):
+                raise addresses.out_of_reach(reach)
         proxy = self._proxies.get(url.scheme)
         if proxy is not None:
-            return self._webs[False], {"proxy": proxy}  # its own address is the operator's
-        return self._webs[strict], {}
+            return self._webs[Reach.ANY], {"proxy": proxy}  # its own address is the operator's
+        return self._webs[reach], {}
 
     def _partial(self, headers: Mapping[str, str], offset: int, length: int | None) -> tuple[int | None, int]:
         """Total size, and how many bytes a partial answer brings of those wanted."""

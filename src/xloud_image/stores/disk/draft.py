@@ -25,6 +25,7 @@ _ZERO_BLOCK: Final = 1 << 16  # thin: the most that is looked at in one piece
 _PAGE: Final = 4096
 _ZEROS: Final = bytes(_ZERO_BLOCK)
 _FLUSH: Final = 16 << 20  # bytes after which writing back to the disk is begun
+_AHEAD: Final = 64 << 20  # bytes at most for which there is room before they come
 
 
 class Discarded(Exception):
@@ -51,11 +52,14 @@ class Draft:
         self._fd = -1
         self._final: int | None = None  # inode of the final name once it is ours
         self._flushed = 0
+        self._size: int | None = None  # as announced; None: nothing is reserved
+        self._reserved = 0
         self.written = 0
 
     def create(self, size: int | None, room: int) -> None:
         """Make the temporary file. FileExistsError when the key is taken; ENOSPC, before the first byte comes, when
-        fewer than `room` bytes are free (thin: than one, for it may shrink)."""
+        fewer than `room` bytes are free (thin: than one, for it may shrink). Takes none of them: `size` is only what
+        somebody said. Two that fit one by one may begin at once; the one that finds no more room is refused then."""
         with self._working(), directory(self.path) as handle:
             self._absent(handle)
             free = os.fstatvfs(handle)
@@ -67,8 +71,7 @@ class Draft:
             reach_in_thread("file.created")
             if self._mode:
                 os.fchmod(self._fd, self._mode)
-            if size and not self._thin:
-                allocate(self._fd, size)
+            self._size = None if self._thin else size
 
     def _absent(self, handle: int) -> None:
         """FileExistsError when a finished blob of the key is here or in another directory of the store."""
@@ -111,9 +114,22 @@ class Draft:
                     self._put(buffers, offset)
                 self.written += sum(map(len, chunks))
             else:
+                self._reserve(self.written + sum(map(len, chunks)))
                 self.written += self._put(chunks, self.written)
             while self.written - self._flushed >= _FLUSH:
                 self._flush()
+
+    def _reserve(self, end: int) -> None:
+        """Room for the bytes up to `end`, which are here, and for as many more as came before, at most _AHEAD: files
+        lie in one piece, and nobody holds room with bytes that he does not send. Whether the disk is full is said by
+        the write itself, which may need less than was tried here."""
+        if self._size is None or end <= self._reserved:
+            return
+        upto = min(self._size, end + min(self.written, _AHEAD))
+        if allocate(self._fd, self._reserved, upto - self._reserved):
+            self._reserved = upto
+        else:
+            self._size = None
 
     def _put(self, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         total = sum(map(len, buffers))

@@ -60,7 +60,9 @@ def refusal(store: str, path: str, error: OSError) -> ImageServiceError:
     _log.error("%s", told.message)
     answer: ImageServiceError
     if isinstance(told, StoreFull):
-        answer = StoreFull(f"store {store} has no room for this data")
+        answer = StoreFull(
+            f"store {store} is full: it has no room for this data; put it into another store, or ask for room there"
+        )
     elif isinstance(told, WriteDenied):
         answer = WriteDenied(
             f"store {store} takes no data now ({reason(error)}); its administrator finds the cure in the service's"

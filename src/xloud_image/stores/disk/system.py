@@ -38,16 +38,12 @@ def _checked(result: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def allocate(fd: int, size: int) -> None:
-    """Room for `size` bytes, ENOSPC when there is none; nothing where the file system cannot do it.
+def allocate(fd: int, offset: int, length: int) -> bool:
+    """Room for these bytes, which become part of the file. False: there is none, or the file system cannot do it.
 
     Not `os.posix_fallocate`: where the file system cannot, that writes a byte into every block instead.
     """
-    try:
-        _checked(_libc.fallocate(fd, 0, 0, size))
-    except OSError as error:
-        if error.errno not in CANNOT:
-            raise
+    return not _libc.fallocate(fd, 0, offset, length)
 
 
 def rename_exclusively(directory: int, old: str, new: str) -> None:

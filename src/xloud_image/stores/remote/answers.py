@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -10,7 +11,9 @@ from yarl import URL
 
 from xloud_image.errors import BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable
 
-_UNSAFE: Final = re.compile(r"[\x00-\x20\x7f\\]")
+_MOST: Final = (1 << 63) - 1  # bytes: the database holds no larger size
+_LONG: Final = 200  # characters of a version that are noted as they are
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]|^ | $|://[^/?# ]* ")  # blanks only behind the host
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]+")  # what a URL may consist of
 _RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _EMPTY: Final = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
@@ -20,15 +23,21 @@ _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 def parsed(url: str) -> URL | None:
     """An http or https URL as it will be asked; None when it is none. Percent-encodings stay as they are, signed URLs
-    depend on them; what may not stand in a URL is encoded, and names of other scripts become ASCII."""
+    depend on them; what may not stand in a URL is encoded (old rows and redirects have blanks), and names of other
+    scripts become ASCII."""
     if _UNSAFE.search(url):
         return None
     try:
-        found = URL(url, encoded=_PLAIN.fullmatch(url) is not None)
+        found = _url(url)
         good = found.scheme in ("http", "https") and found.raw_host and found.port and found.raw_host.isascii()
     except ValueError:
         return None
     return found if good else None
+
+
+def _url(text: str) -> URL:
+    text = text.replace(" ", "%20")
+    return URL(text, encoded=_PLAIN.fullmatch(text) is not None)
 
 
 def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
@@ -38,7 +47,7 @@ def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
     target = None
     if place and not _UNSAFE.search(place):
         try:
-            joined = url.join(URL(place, encoded=_PLAIN.fullmatch(place) is not None))
+            joined = url.join(_url(place))
             target = parsed(str(joined))
         except ValueError:
             target = None
@@ -53,8 +62,24 @@ def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
 
 def length(headers: Mapping[str, str]) -> int | None:
     """`Content-Length` in bytes, None when there is none that makes sense."""
-    text = headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return _bytes(headers.get("Content-Length", ""))
+
+
+def _bytes(text: str) -> int | None:
+    found = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    return found if found is not None and found <= _MOST else None
+
+
+def oddity(headers: Mapping[str, str], *, page: bool = True) -> str | None:
+    """Why the body of an answer is not the file that was asked for, in words that follow «the server of the URL»; None:
+    nothing says so. `page`: whether a web page counts as none."""
+    coding = headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        return f"sends the file packed (Content-Encoding: {plain(coding)[:40]}), though it was asked not to"
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if page and kind in ("text/html", "application/xhtml+xml"):
+        return f"answers with a web page ({kind}), not with an image: give the URL of the file itself"
+    return None
 
 
 def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
@@ -63,25 +88,39 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | N
     if match is None or int(match[1]) > int(match[2]):
         return None
     total = None if match[3] == "*" else int(match[3])
-    return None if total is not None and int(match[2]) >= total else (int(match[1]), int(match[2]), total)
+    wrong = int(match[2]) >= (_MOST if total is None else total) or (total or 0) > _MOST
+    return None if wrong or _has_parts(headers) else (int(match[1]), int(match[2]), total)
+
+
+def _has_parts(headers: Mapping[str, str]) -> bool:
+    """Whether the body holds several ranges with lines about each between them."""
+    return headers.get("Content-Type", "").strip().lower().startswith("multipart/")
 
 
 def total_of_416(headers: Mapping[str, str]) -> int | None:
     """The size that a refused range tells, None when it does not."""
     match = _EMPTY.fullmatch(headers.get("Content-Range", "").strip())
-    return int(match[1]) if match else None
+    return _bytes(match[1]) if match else None
 
 
 def version(headers: Mapping[str, str], size: int | None, *, elsewhere: bool) -> str | None:
     """What changes when the file does: the strong ETag, else time of change and size, None when neither is told.
 
     `elsewhere`: a redirect led to another host. Mirrors give ETags of their own, so there the ETag says nothing.
+    Whatever bytes a server sends there: the text is printable ASCII, and a long one stands as its digest.
     """
     tag = headers.get("ETag", "").strip()
     if tag.startswith('"') and len(tag) > 2 and not elsewhere:
-        return tag
+        return plain(tag)
     changed = headers.get("Last-Modified", "").strip()
-    return f"{changed}; {size} bytes" if changed and size is not None else None
+    return f"{plain(changed)}; {size} bytes" if changed and size is not None else None
+
+
+def plain(text: str) -> str:
+    """A header of a stranger as text that databases and logs take: printable ASCII, never long."""
+    data = text.encode("utf-8", "surrogateescape")
+    shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in data[: _LONG + 1])
+    return shown if len(data) <= _LONG else f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def failure(name: str, status: int) -> ImageServiceError:

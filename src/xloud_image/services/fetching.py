@@ -1,0 +1,14 @@
+"""Which URLs of web servers may be registered, by the operator's lists. Where they may lead: the http store."""
+
+from __future__ import annotations
+
+from xloud_image.services.service import Service
+from xloud_image.stores.remote import answers
+from xloud_image.stores.remote.addresses import Filters
+
+
+def require_allowed(service: Service, url: str) -> None:
+    """`BadRequest` when [import_filtering_opts] refuses an http or https URL; others are not judged here."""
+    parsed = answers.parsed(url)
+    if parsed is not None:
+        Filters(service.settings.url_filters).require(parsed)
