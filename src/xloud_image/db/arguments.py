@@ -358,7 +358,7 @@ def _postgresql_tls(query: Mapping[str, str], *, files: bool) -> ssl.SSLContext 
                            "count: say require, verify-ca or verify-full")  # fmt: skip
         return mode
     context = _context(
-        "ssl", chain=chain, name=mode == "verify-full", ca=root, cert=wanted["sslcert"], key=wanted["sslkey"],
+        chain=chain, name=mode == "verify-full", ca=root, cert=wanted["sslcert"], key=wanted["sslkey"],
         password=query.get("sslpassword"), crl=wanted["sslcrl"],
     )  # fmt: skip
     if low := versions.get("ssl_min_protocol_version"):
