@@ -37,7 +37,7 @@ class Authority:
         request, key, certificate = (place.with_suffix(f".{end}") for end in ("csr", "key", "pem"))
         kinds = [f"IP:{name}" if name.replace(".", "").isdigit() or ":" in name else f"DNS:{name}" for name in names]
         extensions = place.with_suffix(".ext")
-        extensions.write_text(f"subjectAltName={','.join(kinds)}\nextendedKeyUsage=serverAuth\n")
+        extensions.write_text(f"subjectAltName={','.join(kinds)}\nextendedKeyUsage=serverAuth,clientAuth\n")
         self._run(
             *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={names[0]}"),
             *("-keyout", str(key), "-out", str(request)),

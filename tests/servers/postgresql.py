@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from tests.servers.certificates import Certificate
 from tests.servers.place import HOST, free_port, new_directory, program, reachable_by_others
 from tests.servers.process import Process, Stuck, run
 
@@ -16,10 +17,12 @@ PASSWORD = "database-secret"
 
 
 class PostgreSQL:
-    """`durable`: write as in production (measurements); otherwise nothing is flushed, for speed."""
+    """`durable`: write as in production (measurements); otherwise nothing is flushed, for speed. `tls`: its
+    certificate; without, it speaks no TLS."""
 
-    def __init__(self, port: int | None = None, *, durable: bool = False) -> None:
+    def __init__(self, port: int | None = None, *, durable: bool = False, tls: Certificate | None = None) -> None:
         self.port = port or free_port()
+        self._tls = tls
         self.durable = durable
         self._process: Process | None = None
         self._directory: Path | None = None
@@ -45,6 +48,15 @@ class PostgreSQL:
             "max_connections": "200",
             "logging_collector": "off",
         }
+        if self._tls is not None:
+            for name, file in (("server.crt", self._tls.certificate), ("server.key", self._tls.key)):
+                copy = self._directory / name
+                shutil.copyfile(file, copy)
+                copy.chmod(0o600)
+                if user is not None:
+                    shutil.chown(copy, user)
+            settings |= {"ssl": "on", "ssl_cert_file": str(self._directory / "server.crt"),
+                         "ssl_key_file": str(self._directory / "server.key")}  # fmt: skip
         self._process = Process(
             "postgresql",
             [

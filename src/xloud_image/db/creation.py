@@ -5,12 +5,13 @@ May be repeated: what is there stays, data above all. The password of the user b
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from xloud_image.db import connect
+from xloud_image.db import arguments, connect, reasons
 from xloud_image.db.failures import translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
@@ -22,7 +23,7 @@ async def usable(settings: DatabaseSettings) -> bool:
     """Whether the service's own account can work in its database now."""
     engine = connect.engine(settings, poolclass=sa.NullPool)
     try:
-        async with engine.connect() as conn:
+        async with asyncio.timeout(connect.patience(settings)), engine.connect() as conn:
             await conn.exec_driver_sql("SELECT 1")
     except Exception:  # noqa: BLE001 - whatever keeps it out, the administrator is asked, who tells a better reason
         return False
@@ -36,7 +37,8 @@ async def create(settings: DatabaseSettings, administrator: str, password: str) 
 
     ConfigError: the URL names no database, user or password, or the administrator is refused. DatabaseUnavailable.
     """
-    given = sa.make_url(settings.connection)
+    written = arguments.parse(settings.connection)
+    given = arguments.read(settings).url  # user, password and database may stand in an option file
     backend = given.get_backend_name()
     if backend == "sqlite" or await usable(settings):
         return []
@@ -48,12 +50,12 @@ async def create(settings: DatabaseSettings, administrator: str, password: str) 
             f'CREATE ROLE "{given.username}" LOGIN PASSWORD …; CREATE DATABASE "{given.database}" OWNER …'
         )
     as_administrator = sa.URL.create(
-        given.drivername, administrator, password, given.host, given.port, database=None, query=given.query
+        written.drivername, administrator, password, given.host, given.port, database=None, query=written.query
     )
     own = dataclasses.replace(settings, connection=as_administrator.render_as_string(hide_password=False))
     engine = connect.engine(own, poolclass=sa.NullPool)
     try:
-        async with engine.connect() as conn:
+        async with asyncio.timeout(connect.patience(settings) + 60), engine.connect() as conn:
             return await conn.run_sync(_make, given)
     except (ConfigError, DatabaseUnavailable):
         raise
@@ -63,7 +65,7 @@ async def create(settings: DatabaseSettings, administrator: str, password: str) 
                 f"the database server refuses its administrator '{administrator}'; set database_user and "
                 "database_password"
             ) from None
-        raise translate(error) from error
+        raise (reasons.explain(error, arguments.read(own)) or translate(error)) from error
     finally:
         await engine.dispose()
 

@@ -8,6 +8,7 @@ State: the pool is per process, opened by `start` after the fork; nothing is sha
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -17,9 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import connect, sql
+from xloud_image.db import arguments, connect, reasons, sql
 from xloud_image.db.failures import Meaning, meaning, translate
 from xloud_image.errors import DatabaseUnavailable
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -66,7 +69,9 @@ class Database:
             try:
                 await self.check()
                 return
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
+                if reason := reasons.explain(error, arguments.read(self._settings)):
+                    _LOG.warning("%s", reason.message)
                 if tries == 0:
                     await self.aclose()
                     raise

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import connect, indexes, tables
+from xloud_image.db import arguments, connect, indexes, reasons, tables
 from xloud_image.db.failures import Meaning, meaning, translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
@@ -79,13 +79,17 @@ async def check(settings: DatabaseSettings) -> list[str]:
 @contextlib.asynccontextmanager
 async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     engine = connect.engine(settings, poolclass=sa.NullPool)
+    opened = False
     try:
-        async with engine.connect() as conn:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(connect.patience(settings)):
+                conn = await stack.enter_async_context(engine.connect())
+            opened = True
             if conn.dialect.name == "postgresql":
                 await conn.exec_driver_sql("SET lock_timeout = 0")  # building an index beside writers waits for them
             yield conn
     except Exception as error:
-        told = translate(error)
+        told = (None if opened else reasons.explain(error, arguments.read(settings))) or translate(error)
         if told is error:
             raise
         raise told from error
