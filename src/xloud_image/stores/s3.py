@@ -22,13 +22,12 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar, Final
 
-import aiohttp
-
 from xloud_image.config.store_options import OPTIONS
 from xloud_image.errors import BadRange, BlobNotFound, ConfigError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
 from xloud_image.stores.bucket.address import Address
-from xloud_image.stores.bucket.client import Answer, Client
+from xloud_image.stores.bucket.answers import Answer
+from xloud_image.stores.bucket.client import Client
 from xloud_image.stores.bucket.plan import MIB, Plan
 from xloud_image.stores.bucket.reading import WINDOW, Open, Windows
 from xloud_image.stores.bucket.signing import Keys
@@ -85,7 +84,7 @@ class S3Store(Store):
     async def check(self) -> Health:
         """One HEAD of the bucket; nothing is made. `free`: what the bucket's quota leaves, where the server says it."""
         found = await self._client.ask("HEAD")
-        if found.status == 404:
+        if found.missing:
             if self._create_bucket:
                 return Health(f"the bucket {self._address.bucket} is made by the first upload", None, self.facts)
             found = dataclasses.replace(found, code="NoSuchBucket")
@@ -106,18 +105,29 @@ class S3Store(Store):
         return key
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        found = await self._head(self._key(url))
-        return Blob(url, int(found.headers["content-length"]), version=_version(found.headers))
+        key = self._key(url)
+        found = await self._head(key)
+        size = found.size if found.size is not None else await self._size(key)
+        return Blob(url, size, version=_version(found.tag))
 
     async def _head(self, key: str) -> Answer:
         """The object's headers. `BlobNotFound` only when the bucket is there without it."""
-        found = await self._client.ask("HEAD", key)
-        if found.status == 404:
-            bucket = await self._client.ask("HEAD")
-            found = dataclasses.replace(found, code="NoSuchBucket") if bucket.status == 404 else found
+        found = await self._client.surely("HEAD", key)
+        if found.missing:
+            bucket = await self._client.surely("HEAD")
+            found = dataclasses.replace(found, code="NoSuchBucket") if bucket.missing else found
         if not found.good:
             raise self._client.refusal(found)
         return found
+
+    async def _size(self, key: str) -> int:
+        """From a server whose HEAD does not tell."""
+        async with contextlib.aclosing(Open(self._client, key, 0, 0, "")) as window:
+            try:
+                await window.begin()
+            except BadRange:
+                return 0
+            return window.size
 
     @contextlib.asynccontextmanager
     async def open(
@@ -127,60 +137,50 @@ class S3Store(Store):
         if offset < 0 or (length is not None and length < 0):
             raise BadRange("a range begins at byte 0 or later")
         async with contextlib.AsyncExitStack() as stack:
-            current, response = None, None
-            if length != 0:
-                current = Open(self._client, key, offset, offset + min(length or WINDOW, WINDOW) - 1, "")
-                stack.push_async_callback(current.aclose)
-                response = await current.ask()
-            if current is None or response is None or response.status == 416:
-                found = await self._head(key)  # nothing to read, or nothing there
-                size = int(found.headers["content-length"])
-                if span(size, offset, length)[1]:
-                    raise StoreUnavailable(f"store {self.name}: the data was changed while it was being opened")
-                yield Reader(size, _nothing(), version=_version(found.headers))
+            last = offset + min(WINDOW if length is None else length, WINDOW) - 1
+            current = Open(self._client, key, offset, last, "")
+            stack.push_async_callback(current.aclose)
+            try:
+                if length == 0:
+                    raise BadRange("nothing")
+                await current.begin()
+            except BadRange:
+                blob = await self.stat(url)  # nothing to read, or nothing there
+                if span(blob.size, offset, length)[1]:
+                    raise StoreUnavailable(
+                        f"store {self.name}: the data was changed while it was being opened"
+                    ) from None
+                yield Reader(blob.size, _nothing(), version=blob.version)
                 return
-            if response.status != 206:
-                raise await current.refused(response)
-            size = self._size(response)
-            _, wanted = span(size, offset, length)
-            end = offset + wanted
-            current.last = min(current.last, end - 1)
-            tag = response.headers.get("etag", "")
-            windows = Windows(self._client, key, tag, current, end)
+            _, wanted = span(current.size, offset, length)
+            windows = Windows(self._client, key, current, offset + wanted)
             stack.push_async_callback(windows.aclose)
-            yield Reader(size, windows, version=_version(response.headers))
-
-    def _size(self, response: aiohttp.ClientResponse) -> int:
-        """That of the whole object, in an answer with a part of it."""
-        total = response.headers.get("content-range", "").rpartition("/")[2]
-        if not total.isdecimal():
-            raise StoreUnavailable(f"store {self.name}: its server does not say how large the data is")
-        return int(total)
+            yield Reader(current.size, windows, version=_version(current.tag))
 
     async def write(
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
         upload = Upload(self._client, plain_key(key), size, self._plan, create_bucket=self._create_bucket)
         tag = await upload.write(source)
-        return Blob(self._address.location(key), upload.total, version=tag.strip('"') or None)
+        return Blob(self._address.location(key), upload.total, version=_version(tag))
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         plain_key(key)
         for _ in range(_ROUNDS):
             # the object before the uploads: `bucket.upload` says why
-            gone = await self._client.ask("DELETE", key)
+            gone = await self._client.surely("DELETE", key)
             if gone.code == "NoSuchBucket":
                 return
-            if not gone.good and gone.status != 404:
+            if not gone.good and not gone.missing:
                 raise self._client.refusal(gone, writing=True)
-            if not await abort_all(self._client, key) and (await self._client.ask("HEAD", key)).status == 404:
+            if not await abort_all(self._client, key) and (await self._client.head(key)).missing:
                 return
         raise StoreUnavailable(f"store {self.name}: somebody goes on writing this data")
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         key = self._key(url)
         await self._head(key)
-        gone = await self._client.ask("DELETE", key)
+        gone = await self._client.surely("DELETE", key)
         if not gone.good:
             raise self._client.refusal(gone, writing=True)
 
@@ -194,8 +194,8 @@ async def _nothing() -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _version(headers: Mapping[str, str]) -> str | None:
-    return headers.get("etag", "").strip('"') or None
+def _version(tag: str) -> str | None:
+    return tag.strip('"') or None
 
 
 def _free(found: Answer) -> int | None:
