@@ -129,6 +129,11 @@ async def end(conn: AsyncConnection, claim_id: str, holder: str | None = None) -
     return bool(done.rowcount)
 
 
+async def end_all(conn: AsyncConnection, image_id: str, kind: str) -> None:
+    """Remove the claims of this kind of an image, whoever holds them."""
+    await conn.execute(claims.delete().where(claims.c.image_id == image_id, claims.c.kind == kind))
+
+
 async def get(conn: AsyncConnection, claim_id: str) -> Claim | None:
     """One claim."""
     text = sql.Text(sql.engine_of(conn))

@@ -213,7 +213,7 @@ async def _finish(service: Service, claim: Claim, location: Location, summary: S
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
             return current
-        if foreign.notes(mine) != foreign.notes(location):
+        if foreign.registered_as(mine) != foreign.registered_as(location):
             raise _Again
         rest = tuple(other for other in current.locations if other is not mine)
         good = summary is not None and _agrees(current, summary)

@@ -70,6 +70,12 @@ def counts(location: Location) -> bool:
     return _UNPROVED not in notes(location)
 
 
+def registered_as(location: Location) -> Mapping[str, Any]:
+    """Those notes of which none changes unless the location is registered again, or found to be wrong or right."""
+    found = notes(location)
+    return {name: found[name] for name in (_VERSION, _UNTRUSTED, _WRONG, _UNPROVED) if name in found}
+
+
 def is_wrong(location: Location) -> bool:
     """Whether a full read showed other bytes than the image has."""
     return bool(notes(location).get(_WRONG))
@@ -153,7 +159,8 @@ async def _mark(service: Service, image: Image, location: Location, algorithm: s
         return current.replace(
             locations=tuple(
                 with_notes(other, {**notes(other), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
-                if other.id == location.id and notes(other) == notes(location)  # not registered again meanwhile
+                if other.id == location.id
+                and registered_as(other) == registered_as(location)  # not registered again meanwhile
                 else other
                 for other in current.locations
             )

@@ -111,11 +111,18 @@ async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequen
     await reach("delete.bytes_gone")
 
     async def finish(conn: AsyncConnection) -> None:
-        await images.finish_delete(conn, image.id)
+        await finish_delete(conn, image.id)
         for claim in paid:
             await rows.end(conn, claim.id)
 
     await service.db.write(finish)
+
+
+async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | None = None) -> None:
+    """What belongs to a hidden image goes, and what was still to be read for it is not wanted any more."""
+    await images.finish_delete(conn, image_id, known=known)
+    if known is None or known.locations:
+        await rows.end_all(conn, image_id, "hash")
 
 
 async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:

@@ -139,7 +139,7 @@ async def _undo_write(service: Service, claim: Claim) -> None:
 
 async def _finish_delete(service: Service, claim: Claim) -> None:
     if claim.scope == "image":
-        await service.db.write(lambda conn: images.finish_delete(conn, claim.image_id))
+        await service.db.write(lambda conn: owed.finish_delete(conn, claim.image_id))
     await owed.pay(service, claim)
     await reach("reaper.bytes_gone")
     await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
