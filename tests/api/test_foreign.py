@@ -216,7 +216,7 @@ def test_nobody_forges_notes_of_other_stores(cloud: Cloud) -> None:
     image_id = cloud.admin.new(SMALL)
     url = f"memory://mem/{cloud.admin.new(SMALL, store='mem')}"
     assert cloud.admin.patch(image_id, add(url, xloud={"wrong_since": "x"}, zone="north")).status == 200
-    assert metadata(cloud, image_id) == [{"store": "fast"}, {"store": "mem", "zone": "north"}]
+    assert metadata(cloud, image_id) == [{"store": "fast"}, {"store": "mem", "zone": "north", "xloud": {"kept": True}}]
 
 
 # uploading and deleting

@@ -131,8 +131,8 @@ answer for another
   none         ------   ------   ------   ------   ------
 see locations
   admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
+  member       oooooo   o-----   o-ooo-   oooooo   oooooo
+  reader       oooooo   o-----   o-ooo-   oooooo   oooooo
   service      ------   ------   ------   ------   ------
   none         ------   ------   ------   ------   ------
 set location

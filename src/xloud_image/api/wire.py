@@ -111,6 +111,8 @@ def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
 def _stores(service: Service, value: Image) -> dict[str, None]:
     found: dict[str, None] = {}
     for place in value.locations:
+        if not foreign.counts(place):
+            continue
         name = place.store
         if name is None or service.stores.get(name) is None:
             store = service.stores.of(place)

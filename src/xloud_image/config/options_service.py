@@ -166,6 +166,11 @@ _XLOUD = honoured(
     ),
     cfg.IntOpt("reaper_interval", default=30, min=1, help="Seconds between two looks at expired claims."),
     cfg.IntOpt("lease_time", default=60, min=5, help="Seconds that a claim lives without renewal."),
+    cfg.BoolOpt(
+        "users_register_store_urls",
+        default=False,
+        help="Let members register data of our own stores by URL, not services and administrators only.",
+    ),
     cfg.BoolOpt("legacy_md5", default=True, help="Compute the checksum field; off is faster."),
     cfg.BoolOpt("metrics", default=False, help="Serve Prometheus metrics at /metrics."),
     cfg.BoolOpt("log_json", default=False, help="As use_json."),

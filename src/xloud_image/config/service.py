@@ -84,7 +84,18 @@ def formats(values: Values) -> Formats:
 def exposure(values: Values) -> Exposure:
     """What clients see of locations."""
     names = ("show_image_direct_url", "show_multiple_locations", "do_secure_hash", "http_retries")
-    return Exposure(**{name: values.get("DEFAULT", name) for name in names})
+    opened: bool = values.get("xloud", "users_register_store_urls")
+    if opened:
+        values.note(
+            "warning",
+            Kind.HONOURED,
+            "every member may make an image of any data in our stores whose URL he knows, but for those of other"
+            " projects' images, and what is named after his image is removed with it; leave it out as soon as Nova"
+            " registers snapshots with its service token",
+            "xloud",
+            "users_register_store_urls",
+        )
+    return Exposure(**{name: values.get("DEFAULT", name) for name in names}, users_register_store_urls=opened)
 
 
 def rest(values: Values) -> dict[str, Any]:

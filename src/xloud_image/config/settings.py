@@ -71,6 +71,7 @@ class Exposure:
     show_multiple_locations: bool = False
     do_secure_hash: bool = True
     http_retries: int = 3
+    users_register_store_urls: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

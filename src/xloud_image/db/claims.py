@@ -129,6 +129,11 @@ async def end(conn: AsyncConnection, claim_id: str, holder: str | None = None) -
     return bool(done.rowcount)
 
 
+async def end_all(conn: AsyncConnection, image_id: str, kind: str) -> None:
+    """Remove the claims of this kind of an image, whoever holds them."""
+    await conn.execute(claims.delete().where(claims.c.image_id == image_id, claims.c.kind == kind))
+
+
 async def get(conn: AsyncConnection, claim_id: str) -> Claim | None:
     """One claim."""
     text = sql.Text(sql.engine_of(conn))
@@ -145,14 +150,39 @@ async def of_write(conn: AsyncConnection, image_id: str, store: str) -> Claim | 
     )
 
 
-async def expired(conn: AsyncConnection, *, limit: int = 100) -> list[Claim]:
-    """Claims that nobody holds now by the database's clock, longest expired first."""
-    engine = sql.engine_of(conn)
+async def expired(conn: AsyncConnection, *, but: str = "", limit: int = 100) -> list[Claim]:
+    """Claims, of all kinds `but` one, that nobody holds now by the database's clock, longest expired first."""
+    text = sql.Text(sql.engine_of(conn))
     return await _all(
         conn,
-        f"WHERE lease_until IS NULL OR lease_until < {_now(engine)} ORDER BY lease_until, id LIMIT {int(limit)}",
-        sql.Text(engine),
+        f"WHERE kind <> {text.bind(but)} AND (lease_until IS NULL OR lease_until < {_now(text.engine)})"
+        f" ORDER BY lease_until, id LIMIT {int(limit)}",
+        text,
     )
+
+
+async def held(conn: AsyncConnection, *, limit: int = 1000) -> list[Claim]:
+    """Claims with a holder, whether he lives or not, by the time they began."""
+    text = sql.Text(sql.engine_of(conn))
+    return await _all(conn, f"WHERE holder IS NOT NULL ORDER BY begun_at, id LIMIT {int(limit)}", text)
+
+
+async def waiting(conn: AsyncConnection, kind: str, *, each: int, limit: int = 100) -> list[tuple[Claim, str | None]]:
+    """Claims of this kind that nobody holds now, with the owners of their images: of each owner the `each` that began
+    first, all owners' first ones before all second ones, so that nobody's many keep another's few waiting."""
+    engine = sql.engine_of(conn)
+    text = sql.Text(engine)
+    columns = ", ".join(f"c.{name}" for name in _ROW.split(", "))
+    rows = await sql.fetch(
+        conn,
+        f"SELECT {_ROW}, owner FROM (SELECT {columns}, i.owner,"  # noqa: S608 - constants
+        " row_number() OVER (PARTITION BY i.owner ORDER BY c.begun_at, c.id) AS turn"
+        f" FROM {claims.name} c LEFT JOIN images i ON i.id = c.image_id WHERE c.kind = {text.bind(kind)}"
+        f" AND (c.lease_until IS NULL OR c.lease_until < {_now(engine)})) AS queue"
+        f" WHERE turn <= {int(each)} ORDER BY turn, begun_at, id LIMIT {int(limit)}",
+        text.values,
+    )
+    return [(_claim(row), row[11]) for row in rows]
 
 
 async def list_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,31 +12,58 @@ from xloud_image.db.details import metadata
 from xloud_image.model import Location
 
 
-async def is_named(conn: AsyncConnection, url: str) -> bool:
-    """Whether an image that is not deleted has a location with exactly this URL; one look-up in an index of ours.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holder:
+    """An image that is not deleted, and one of its locations; None: it has none, or none was asked for."""
+
+    image_id: str
+    owner: str | None
+    location: Location | None
+
+
+async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str] = ()) -> list[Holder]:
+    """The images that are not deleted and have a location with exactly one of these URLs, by an index of ours; and the
+    images with these ids, with all their locations.
 
     Exactly: MySQL compares text without regard to case and ending blanks, stores do not.
     """
     text = sql.Text(sql.engine_of(conn))
     rows = await sql.fetch(
         conn,
-        "SELECT l.value FROM image_locations l JOIN images i ON i.id = l.image_id"  # noqa: S608 - constants
-        f" WHERE l.value = {text.bind(url)} AND NOT l.deleted AND NOT i.deleted",
+        "SELECT i.id, i.owner, l.id, l.value, l.meta_data, l.status"  # noqa: S608 - constants
+        " FROM image_locations l JOIN images i ON i.id = l.image_id"
+        f" WHERE {text.any_of('l.value', urls)} AND NOT l.deleted AND NOT i.deleted",
         text.values,
     )
-    return any(row[0] == url for row in rows)
+    found = [row for row in rows if row[3] in urls]
+    if ids:
+        text = sql.Text(sql.engine_of(conn))
+        found += await sql.fetch(
+            conn,
+            "SELECT i.id, i.owner, l.id, l.value, l.meta_data, l.status"  # noqa: S608 - constants
+            " FROM images i LEFT JOIN image_locations l ON l.image_id = i.id AND NOT l.deleted"
+            f" WHERE {text.any_of('i.id', ids)} AND NOT i.deleted",
+            text.values,
+        )
+    by_row = {(row[0], row[2]): row for row in found}
+    return [
+        Holder(image_id, owner, None if number is None else Location(value, metadata(extra), status, number))
+        for image_id, owner, number, value, extra, status in by_row.values()
+    ]
 
 
-async def is_leaving(conn: AsyncConnection, url: str) -> bool:
-    """Whether bytes of this URL are about to be removed: a claim says so."""
+async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str] = ()) -> list[Location]:
+    """What is about to be removed under one of these URLs, or was of an image with one of these ids: claims say so."""
     text = sql.Text(sql.engine_of(conn))
     # by the claims' own index there is nothing to find; there are few of them
+    named = text.any_of("url", urls)
+    by_id = f" OR {text.any_of('image_id', ids)}" if ids else ""
     rows = await sql.fetch(
         conn,
-        f"SELECT url FROM xloud_claims WHERE kind = 'delete' AND url = {text.bind(url)}",  # noqa: S608 - constants
+        f"SELECT url, image_id, store FROM xloud_claims WHERE kind = 'delete' AND ({named}{by_id})",  # noqa: S608
         text.values,
     )
-    return any(row[0] == url for row in rows)
+    return [Location(url, {"store": store}) for url, image_id, store in rows if url in urls or image_id in ids]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:

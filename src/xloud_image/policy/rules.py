@@ -146,7 +146,13 @@ RULES: Final[tuple[Rule, ...]] = (
         base=True,
     ),
     Rule("context_is_admin", "role:admin", "Who counts as administrator.", reads=True, base=True),
-    Rule("service_api", "role:service or role:admin", "Who counts as another service.", reads=True, base=True),
+    Rule(
+        "service_api",
+        "role:service or service_roles:service or role:admin",
+        "Who counts as another service, by his own roles or those of the token in X-Service-Token.",
+        reads=True,
+        base=True,
+    ),
     Rule(
         "add_image",
         f"{_ADMIN} or ({_MEMBER} and project_id:%(owner)s)",
@@ -199,11 +205,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule("delete_image_location", _ADMIN, "remove a location of this image", (f"PATCH {_IMAGE}",), legacy=_OPEN),
     Rule(
         "get_image_location",
-        _ADMIN_OR_READER,
+        _GET,
         "read the locations of this image",
         (f"GET {_IMAGE}",),
         reads=True,
         legacy=_OPEN,
+        note="By default whoever sees the image, so that those who clone it can, where the operator shows locations at"
+        " all: upstream has a narrower default that nothing asks there.",
     ),
     Rule(
         "set_image_location",

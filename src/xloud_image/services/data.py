@@ -22,9 +22,11 @@ from xloud_image.errors import (
     BadRequest,
     BlobNotFound,
     Conflict,
+    FormatRefused,
     Gone,
     ImageServiceError,
     NotFound,
+    StoreUnavailable,
     WriteDisabled,
 )
 from xloud_image.failpoints import reach
@@ -41,6 +43,7 @@ from xloud_image.streams import Flow, Summary
 
 log = structlog.get_logger(__name__)
 
+MOST: Final = 2**63 - 1  # bytes that the columns of sizes hold
 _SIGNATURE: Final = (
     "img_signature",
     "img_signature_hash_method",
@@ -77,6 +80,8 @@ async def upload(
             blob = await store.write(claim.key, flow, size=declared, caller=owed.caller(ctx))
             await reach("upload.written")
             summary = await flow.result()
+            if (summary.virtual_size or 0) > MOST:
+                raise FormatRefused(f"The data claims a disk of {summary.virtual_size} bytes; no disk has so many.")
             done = await _activate(service, claim, blob, summary)
             advice.log_for(service, done)
             await sharing.follow(service, ctx, done)
@@ -89,7 +94,7 @@ async def upload(
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await get(service, ctx, image_id)
-            raise _as_upload_error(error) from error
+            raise await _as_upload_error(service, image_id, error) from error
 
 
 def _require_takes_data(service: Service, ctx: Context, image: Image, chosen: bool) -> None:
@@ -139,9 +144,23 @@ def _read_only(service: Service, name: str) -> str:
     )
 
 
-def _as_upload_error(error: BaseException) -> BaseException:
+async def _as_upload_error(service: Service, image_id: str, error: BaseException) -> BaseException:
+    """What the client is told: also that the record of the image is still there, and what to do with it."""
+    if not isinstance(error, ImageServiceError) or isinstance(error, Gone):
+        return error
+    try:
+        left = await service.db.read(lambda conn: images.get(conn, image_id))
+    except ImageServiceError:  # nobody knows now
+        return error
+    if left is None:
+        return Gone(f"The image {image_id} was deleted during the upload.")
     if isinstance(error, BlobNotFound):
-        return Gone(error.message)
+        error = StoreUnavailable("What was written went away while more came (a process that stood still, or a store).")
+    if left.status == "queued":
+        error.message += (
+            f" The image {image_id} is there without data: upload to it again, or delete it"
+            f" (DELETE /v2/images/{image_id})."
+        )
     return error
 
 
@@ -222,7 +241,8 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store, ch
 
 async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary) -> Image:
     algorithm = service.settings.hashing_algorithm
-    location = Location(blob.url, {**blob.metadata, "store": claim.store})
+    # with a single store nobody names it, nor did a Glance
+    location = Location(blob.url, {**blob.metadata, **({"store": claim.store} if service.settings.multi_store else {})})
 
     def active(current: Image) -> Image:
         if current.status != "saving":

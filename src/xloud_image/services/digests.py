@@ -1,104 +1,248 @@
 """Digests of data that did not pass through us: registered locations are read once, beside requests.
 
-A claim of kind "hash" says that it has still to be done; a process that dies leaves it to the reaper. While an image
-waits for its data to be verified it is importing, with the expected digest in its row.
+A claim of kind "hash" says that it is still to be done; the claims are the queue, shared by all processes. Each process
+reads READERS at most at once, EACH of one project, and takes whoever waits longest of the projects in turn. What waits
+is a row and nothing else: no task, no connection, no lease.
+
+While an image waits for its data to be verified it is importing, with the expected digests in its row. A further
+location of an image with data does not count (`foreign.counts`) before its data have been compared. A reader ends with
+its image, and when the data come slower than PACE.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims, images
-from xloud_image.errors import BlobNotFound, NotFound, StoreUnavailable
+from xloud_image.errors import BlobNotFound, ImageServiceError, NotFound, StoreUnavailable, TooLarge
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import foreign, owed
+from xloud_image.services import downloads, foreign, owed
 from xloud_image.services.service import Service
 from xloud_image.streams import Flow, Summary
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
+READERS: Final = 4  # of one process, at once
+EACH: Final = 2  # of them for the images of one project
+PACE: Final = 1024 * 1024  # bytes a second that the data must bring while they are waited for, over WINDOW
+WINDOW: Final = 60.0  # seconds
+LOOK: Final = 3.0  # seconds between two looks whether the image is still there
+
+
+class _TooSlow(StoreUnavailable):
+    """The data come slower than PACE."""
+
+
+class _Again(Exception):
+    """The location was registered again while its data were read."""
+
+
+class _Unwanted(Exception):
+    """The image or its location is gone."""
+
+
+async def look(service: Service) -> None:
+    """Begin with what waits, as far as there is room. Call it when something was registered, and now and then."""
+    async with service.hashing_turn:
+        if len(service.hashing) >= READERS:
+            return
+        for claim, owner in await service.db.read(lambda conn: claims.waiting(conn, "hash", each=EACH)):
+            if len(service.hashing) >= READERS:
+                return
+            if claim.id in service.held or list(service.hashing.values()).count(owner) >= EACH:
+                continue
+            mine = await _taken(service, claim)
+            if mine is not None:
+                service.hashing[mine.id] = owner
+                service.spawn(_turn(service, mine), "digest a registered location")
+
+
+async def _taken(service: Service, claim: Claim) -> Claim | None:
+    lease = service.settings.lease_time
+    return await service.db.write(lambda conn: claims.take(conn, claim.id, service.holder, lease=lease))
+
+
+async def _turn(service: Service, claim: Claim) -> None:
+    try:
+        with service.holding(claim):
+            await settle(service, claim)
+    finally:
+        service.hashing.pop(claim.id, None)
+    service.spawn(look(service), "look for registered locations")
+
 
 async def settle(service: Service, claim: Claim) -> None:
-    """Read the data of a claim, compare or fill in its digests, end the claim. Failures leave it for later."""
-    with service.holding(claim):
-        await _settle(service, claim)
-
-
-async def _settle(service: Service, claim: Claim) -> None:
-    image = await service.db.read(lambda conn: images.get(conn, claim.image_id))
-    if image is None or all(location.url != claim.url for location in image.locations):
-        await service.db.write(lambda conn: claims.end(conn, claim.id))
+    """Read the data of a claim that is ours, compare or fill in digests, end the claim. Failures leave it for later."""
+    image, location = await _wanted(service, claim)
+    if image is None or location is None:
+        await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
         return
     try:
-        summary = await _read(service, image, claim)
-    except BlobNotFound as error:
-        await _finish(service, claim, None, error.message)
+        if not foreign.counts(location) and foreign.digest_of(image) is None:
+            image = await _digested(service, image, claim)
+        summary = await _while_wanted(service, claim, _read(service, image, location))
+    except _Unwanted:
+        await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
+    except (BlobNotFound, TooLarge) as error:
+        await _finish(service, claim, location, None, error.message)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-        if image.status == "importing" and claim.attempts >= service.settings.exposure.http_retries:
-            await _finish(service, claim, None, f"the data could not be read: {type(error).__name__}")
+        awaited = image.status == "importing" or not foreign.counts(location) or isinstance(error, _TooSlow)
+        if awaited and claim.attempts > service.settings.exposure.http_retries:
+            reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
+            await _finish(service, claim, location, None, f"the data could not be read: {reason}")
         else:
             await owed.postpone(service, claim, error)
     else:
         await reach("hash.read")
-        await _finish(service, claim, summary, "the digest differs from the one announced")
+        await _finish(service, claim, location, summary, "the digest differs from the one announced")
 
 
-async def _read(service: Service, image: Image, claim: Claim) -> Summary:
-    assert claim.url is not None
-    store = service.stores.of(Location(claim.url, {"store": claim.store}))
+async def _wanted(service: Service, claim: Claim) -> tuple[Image | None, Location | None]:
+    image = await service.db.read(lambda conn: images.get(conn, claim.image_id))
+    if image is None:
+        return None, None
+    return image, next((location for location in image.locations if location.url == claim.url), None)
+
+
+async def _while_wanted(service: Service, claim: Claim, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns. `_Unwanted`, and it is stopped, when the image or the location goes meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait((task,), timeout=LOOK))[0]:
+            try:
+                _, location = await _wanted(service, claim)
+            except ImageServiceError:  # nobody knows now
+                continue
+            if location is None:
+                raise _Unwanted
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _digested(service: Service, image: Image, claim: Claim) -> Image:
+    """The image with a digest of the data that count, to compare others with."""
+    failure: Exception = StoreUnavailable("the image has no other data now to compare these with")
+    for _, location in downloads.in_order(service, image):
+        try:
+            summary = await _while_wanted(service, claim, _read(service, image, location))
+        except ImageServiceError as error:
+            failure = error
+            continue
+
+        def filled(current: Image, location: Location = location, summary: Summary = summary) -> Image:
+            if not any(other.id == location.id and foreign.counts(other) for other in current.locations):
+                raise StoreUnavailable("the location was removed meanwhile")
+            return current if foreign.digest_of(current) else _filled(service, current, summary)
+
+        return await service.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
+    raise failure
+
+
+async def _read(service: Service, image: Image, location: Location) -> Summary:
+    store = service.stores.of(location)
     if store is None:
-        raise StoreUnavailable(f"the store '{claim.store}' is not configured now")
-    location = next(location for location in image.locations if location.url == claim.url)
-    algorithm = image.os_hash_algo or service.settings.hashing_algorithm
-    names = ("md5", algorithm) if service.settings.legacy_md5 else (algorithm,)
+        raise StoreUnavailable(f"the store '{location.store}' is not configured now")
+    known = foreign.digest_of(image)
+    names = [known[0]] if known else []
+    names.append(image.os_hash_algo or service.settings.hashing_algorithm)
+    if service.settings.legacy_md5 or image.checksum:
+        names.append("md5")
     # with nobody's rights, and no further than whoever registered it may reach
-    async with store.open(claim.url, caller=foreign.caller(Context(), location)) as reader:
+    async with store.open(location.url, caller=foreign.caller(Context(), location)) as reader:
         foreign.require_unchanged(store, location, reader, image.size)
         flow = Flow(
-            _chunks(reader.chunks),
+            _paced(reader.chunks),
             declared=image.size,
             cap=service.settings.limits.image_size_cap,
             digests=tuple(dict.fromkeys(names)),
             inspection=None,
-            pool=service.digest_pool,
+            pool=service.background_pool,
         )
         async for _ in flow:
             pass
         return await flow.result()
 
 
-async def _chunks(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _paced(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The source, whose waiting counts: what is done with its bytes does not make it slow."""
+    waited, brought = 0.0, 0
+    begun = time.monotonic()
     async for chunk in source:
+        waited += time.monotonic() - begun
+        brought += len(chunk)
+        if waited >= WINDOW:
+            if brought < PACE * WINDOW:
+                raise _TooSlow(f"the data come too slowly, {int(brought / waited)} bytes a second")
+            waited, brought = 0.0, 0
         yield chunk
+        begun = time.monotonic()
 
 
-async def _finish(service: Service, claim: Claim, summary: Summary | None, why: str) -> None:
+def _agrees(image: Image, summary: Summary) -> bool:
+    """Whether these are the data that every digest in the row is of."""
+    known = foreign.digest_of(image)
+    pairs = [known] if known else []
+    if image.checksum and "md5" in summary.digests:
+        pairs.append(("md5", image.checksum.lower()))
+    return all(summary.digests.get(name) == value for name, value in pairs)
+
+
+def _filled(service: Service, image: Image, summary: Summary) -> Image:
+    algorithm = image.os_hash_algo or service.settings.hashing_algorithm
+    return image.replace(
+        checksum=summary.digests.get("md5", image.checksum),
+        os_hash_algo=algorithm,
+        os_hash_value=summary.digests.get(algorithm, image.os_hash_value),
+    )
+
+
+async def _finish(service: Service, claim: Claim, location: Location, summary: Summary | None, why: str) -> None:
     def settled(current: Image) -> Image:
-        algorithm = current.os_hash_algo or service.settings.hashing_algorithm
-        value = summary.digests[algorithm] if summary else None
-        if current.status == "importing":
-            if value is None or value != (current.os_hash_value or "").lower():
-                log.warning("a registered location was refused", image=current.id, reason=why)
-                rest = tuple(item for item in current.locations if item.url != claim.url)
-                return current.replace(
-                    status="queued", size=None, os_hash_algo=None, os_hash_value=None, locations=rest
-                )
-            current = current.replace(status="active")
-        if summary is None:
+        mine = next((other for other in current.locations if other.id == location.id), None)
+        if mine is None:  # removed meanwhile
             return current
-        return current.replace(
-            checksum=summary.digests.get("md5", current.checksum), os_hash_algo=algorithm, os_hash_value=value
-        )
+        if foreign.registered_as(mine) != foreign.registered_as(location):
+            raise _Again
+        rest = tuple(other for other in current.locations if other is not mine)
+        good = summary is not None and _agrees(current, summary)
+        if current.status == "importing":
+            if summary is None or not good:
+                log.warning("a registered location was refused", image=current.id, reason=why)
+                none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
+                return current.replace(status="queued", locations=rest, **none)
+            return _filled(service, current, summary).replace(status="active")
+        if not foreign.counts(mine):
+            if not good:
+                log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
+                return current.replace(locations=rest)
+            proved = tuple(foreign.proved(other) if other is mine else other for other in current.locations)
+            return current.replace(locations=proved)
+        if summary is None or current.os_hash_value is not None:
+            if summary is None or not good:
+                log.warning("a location has not got the digest of its image", image=current.id, reason=why)
+            return current
+        return _filled(service, current, summary)
 
-    async def finish(conn: Any) -> None:
+    async def finish(conn: AsyncConnection) -> None:
         if await claims.end(conn, claim.id, holder=service.holder):
-            with contextlib.suppress(NotFound):
+            try:
                 await images.change(conn, claim.image_id, settled)
+            except NotFound:
+                log.info("the image of a registered location is gone", image=claim.image_id)
 
-    await service.db.write(finish)
+    try:
+        await service.db.write(finish)
+    except _Again:
+        await owed.postpone(service, claim, StoreUnavailable("the location was registered again meanwhile"))

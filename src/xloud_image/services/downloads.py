@@ -78,10 +78,12 @@ async def downloadable(service: Service, ctx: Context, image_id: str, *, prefer:
 
 
 def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list[tuple[Store, Location]]:
-    """The readable locations: preferred stores first, then by weight, heaviest first; those known to have other data
-    come last."""
+    """The readable locations that count: preferred stores first, then by weight, heaviest first; those known to have
+    other data come last."""
     found = []
     for location in image.locations:
+        if not foreign.counts(location):
+            continue
         store = service.stores.of(location)
         if store is None:
             log.warning("a location belongs to no configured store", image=image.id, store=location.store)
@@ -142,12 +144,14 @@ async def _open(
     if size is None:
         size = (await store.stat(location.url, caller=caller)).size
     start, length = span.resolve(size) if span is not None else (0, size)
+    whole = length == size
     try:
-        reader = await stack.enter_async_context(store.open(location.url, offset=start, length=length, caller=caller))
+        # a whole read asks for no range: there are servers that know none
+        wanted: dict[str, int] = {} if whole else {"offset": start, "length": length}
+        reader = await stack.enter_async_context(store.open(location.url, **wanted, caller=caller))
     except BadRange as error:
         raise foreign.other_size(store, size, error.message) from error
     foreign.require_unchanged(store, location, reader, size)
-    whole = length == size
     if Can.CHANGE in store.can and whole and length and foreign.digest_of(image) is not None:
         chunks = foreign.verified(service, image, location, reader.chunks, size)
         reader = dataclasses.replace(reader, chunks=chunks, file=None)

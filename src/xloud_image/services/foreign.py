@@ -33,7 +33,7 @@ from xloud_image.streams import Flow
 log = structlog.get_logger(__name__)
 
 NOTES: Final = "xloud"  # the key in the metadata
-_VERSION, _UNTRUSTED, _WRONG = "version", "untrusted", "wrong_since"
+_VERSION, _UNTRUSTED, _WRONG, _UNPROVED = "version", "untrusted", "wrong_since", "unproved"
 
 
 def notes(location: Location) -> Mapping[str, Any]:
@@ -48,11 +48,32 @@ def without_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noted(store: Store, blob: Blob, *, trusted: bool) -> dict[str, Any]:
-    """The metadata of a new location that hold its notes; nothing where only we change the bytes."""
+    """The notes of a new location that tell later whether the bytes changed; none where only we change them."""
     if Can.CHANGE not in store.can:
         return {}
     found: dict[str, Any] = {_VERSION: blob.version} if blob.version else {}
-    return {NOTES: found if trusted else {**found, _UNTRUSTED: True}}
+    return found if trusted else {**found, _UNTRUSTED: True}
+
+
+def unproved(location: Location) -> Location:
+    """The same location, which does not count before its data were read and compared."""
+    return with_notes(location, {**notes(location), _UNPROVED: True})
+
+
+def proved(location: Location) -> Location:
+    """The same location, which counts from now on."""
+    return with_notes(location, {name: value for name, value in notes(location).items() if name != _UNPROVED})
+
+
+def counts(location: Location) -> bool:
+    """Whether the location is shown and read: not as long as nobody has compared its data with the image's."""
+    return _UNPROVED not in notes(location)
+
+
+def registered_as(location: Location) -> Mapping[str, Any]:
+    """Those notes of which none changes unless the location is registered again, or found to be wrong or right."""
+    found = notes(location)
+    return {name: found[name] for name in (_VERSION, _UNTRUSTED, _WRONG, _UNPROVED) if name in found}
 
 
 def is_wrong(location: Location) -> bool:
@@ -137,10 +158,13 @@ async def _mark(service: Service, image: Image, location: Location, algorithm: s
     )
 
     def marked(current: Image) -> Image:
+        if digest_of(current) != digest_of(image):
+            return current
         return current.replace(
             locations=tuple(
                 with_notes(other, {**notes(other), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
-                if other.id == location.id and not is_wrong(other)
+                if other.id == location.id
+                and registered_as(other) == registered_as(location)  # not registered again meanwhile
                 else other
                 for other in current.locations
             )

@@ -86,7 +86,7 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await owed.begin_deletes(service, conn, current, current.locations, scope="image")
         if not claims:
-            await rows.finish_delete(conn, image_id, known=current)
+            await owed.finish_delete(conn, image_id, known=current)
         return current, claims
 
     hidden, claims = await service.db.write(hide)

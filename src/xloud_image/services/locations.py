@@ -5,33 +5,40 @@ Source: Image API reference, sections "PATCH" (by PATCH), "Locations API" and "T
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
 from xloud_image import schemas
 from xloud_image.db import claims, images
-from xloud_image.db import locations as places
-from xloud_image.errors import BadRequest, Conflict, Duplicate, Forbidden, ImageServiceError, NotFound, QuotaExceeded
+from xloud_image.errors import (
+    BadRequest,
+    Conflict,
+    Duplicate,
+    Forbidden,
+    NoSuchImage,
+    NotFound,
+)
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import advice, digests, fetching, foreign, owed
+from xloud_image.services import advice, candidates, digests, foreign, owed
 from xloud_image.services.changes import require_formats
 from xloud_image.services.downloads import in_order
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import get, load
+from xloud_image.services.places import is_internal, require_free
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
 
 _LOCATION: Final = Draft202012Validator(schemas.location())
 _VALIDATION: Final = Draft202012Validator(schemas.validation_data())
-# Never taken from a client: they name files of this node or credentials in its configuration.
-_REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
-_ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+_PATIENCE: Final = 10.0  # seconds that a PATCH waits for the data of its location to be read
 
 
 async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
@@ -52,51 +59,86 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     rights.require(service.policy, ctx, "set_image_location", image)
     if not _LOCATION.is_valid(value):
         raise BadRequest(f"This is no location: {schemas.explain(_LOCATION, value)}")
-    location, size = await _measured(service, ctx, image, value["url"], value["metadata"])
     validation = value.get("validation_data") or {}
-    _require_algorithm(service, validation)
-    trusted = _trusted(service, ctx, image)
+    candidates.require_digests(validation)
+    seen = await candidates.looked_at(service, ctx, image, value["url"], value["metadata"])
+    location, size = seen.location, seen.size
+    claim = _claim(service, image, location)
+    examine = False
 
     def added(current: Image) -> Image:
+        nonlocal examine
+        examine = False
         rights.require(service.policy, ctx, "set_image_location", current)
-        _require_still(trusted == _trusted(service, ctx, current))
-        if trusted and (again := _again(service, current, location, size)) is not None:
-            _require_agreement(current, validation)
+        _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
+        if seen.trusted and (again := _again(service, current, location, size)) is not None:
+            candidates.require_agreement(current, validation)
             return again
         if current.status not in ("queued", "active"):
             raise Conflict(f"Locations are added to queued or active images; this one is {current.status}.")
-        _require_new(service, current, location)
-        _require_agreement(current, validation)
-        if current.size is not None and current.status == "active" and current.size != size:
-            raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
+        candidates.require_new(service, current, location)
         require_formats(current)
         at = len(current.locations) if place == "-" else _index(place, len(current.locations) + 1)
-        places = (*current.locations[:at], location, *current.locations[at:])
-        return _validated(current.replace(locations=places, status="active", size=size), validation)
+        if current.status == "active":
+            candidates.require_agreement(current, validation)
+            if current.size is not None and current.size != size:
+                raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
+            examine = True
+            new = foreign.unproved(location)
+            return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
+        candidates.require_own_algorithm(service, validation)
+        # where the bytes may change, only a digest tells later whether they did
+        examine = bool(validation) or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
+        return candidates.first(service, current, location, size, validation, examine)
 
-    store = service.stores.of(location)
-    # where the bytes may change, only a digest tells later whether they did
-    wanted = store is not None and Can.CHANGE in store.can and service.settings.exposure.do_secure_hash
-    wanted = wanted and all(other.url != location.url for other in image.locations)
-    claim = owed.new_claim(service, "hash", image.id, location.store or "", url=location.url)
-
-    async def begin(conn: Any) -> tuple[Image, bool]:
-        changed = await _change(conn, image.id, location, added, ctx.project)
-        examine = wanted and changed.os_hash_value is None
+    async def begin(conn: Any) -> Image:
+        changed = await _change(service, ctx, conn, image.id, location, added)
         if examine:
-            await claims.begin(conn, claim, lease=service.settings.lease_time)
-        return changed, examine
+            await claims.begin(conn, claim, lease=0)
+        return changed
 
+    changed = await _stored(service, begin)
+    if examine and (validation or (changed.status == "active" and len(changed.locations) > 1)):
+        return await _examined(service, changed, claim)
+    if examine:
+        service.spawn(digests.look(service), "look for registered locations")
+    return changed
+
+
+def _claim(service: Service, image: Image, location: Location) -> Claim:
+    """That the data of a location have to be read. Held by nobody: the claims are the queue of the readers."""
+    claim = owed.new_claim(service, "hash", image.id, location.store or "", url=location.url)
+    return dataclasses.replace(claim, holder=None)
+
+
+async def _stored(service: Service, begin: Callable[[Any], Awaitable[Image]]) -> Image:
     await reach("location.begin")
     try:
-        changed, examine = await service.db.write(begin)
+        changed = await service.db.write(begin)
     except Duplicate:
         raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
     advice.log_for(service, changed)
-    if examine:
-        service.spawn(digests.settle(service, claim), "digest a new location")
     return changed
+
+
+async def _examined(service: Service, image: Image, claim: Claim) -> Image:
+    """The image after its new location was compared. What takes long goes on beside: the image as it is by then, in
+    which that location does not count yet. `Conflict` when the data are others than they should be."""
+    service.spawn(digests.look(service), "look for registered locations")
+    pause, left = 0.05, _PATIENCE
+    while left > 0:
+        await asyncio.sleep(pause)
+        left -= pause
+        pause = min(2 * pause, 0.5)
+        if await service.db.read(lambda conn: claims.get(conn, claim.id)) is None:
+            break
+    found = await service.db.read(lambda conn: images.get(conn, image.id))
+    if found is None:
+        raise NoSuchImage(image.id)
+    if all(other.url != claim.url for other in found.locations):
+        raise Conflict("The data at this URL could not be read, or have another digest than they should have.")
+    return found.replace(membership=image.membership)
 
 
 async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> Image:
@@ -141,7 +183,7 @@ async def _remove_numbered(service: Service, ctx: Context, image: Image, place: 
     # Clients count in the list as it is shown to them.
     shown = [location for _, location in in_order(service, image)]
     at = _index(place, len(shown))
-    if len(image.locations) == 1:
+    if len(shown) == 1:
         raise Forbidden("The last location of an image cannot be removed; delete the image instead.")
     return await _remove(service, ctx, image, shown[at])
 
@@ -159,7 +201,7 @@ async def delete_from_store(service: Service, ctx: Context, store_id: str, image
     found = [item for item in image.locations if (store := service.stores.of(item)) and store.name == store_id]
     if not found:
         raise NotFound(f"The image {image_id} is not in the store '{store_id}'.")
-    if len(image.locations) == 1:
+    if not any(foreign.counts(item) for item in image.locations if item is not found[0]):
         raise Forbidden(f"'{store_id}' is the last store that holds the image; delete the image instead.")
     await _remove(service, ctx, image, found[0])
 
@@ -172,7 +214,7 @@ async def _remove(service: Service, ctx: Context, image: Image, location: Locati
         rest = tuple(other for other in current.locations if other.id != location.id)
         if len(rest) == len(current.locations):
             raise NotFound("This location was removed meanwhile.")
-        if not rest:
+        if not any(foreign.counts(other) for other in rest):
             raise Forbidden("The last location of an image cannot be removed; delete the image instead.")
         return current.replace(locations=rest)
 
@@ -195,11 +237,6 @@ def _index(place: str, count: int) -> int:
     return int(place)
 
 
-def _trusted(service: Service, ctx: Context, image: Image) -> bool:
-    """Whether the caller may make the service look at addresses that are not public."""
-    return service.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
-
-
 def _require_still(so: bool) -> None:
     """What was read before the lock, and decided how the data was looked at, must hold under the lock."""
     if not so:
@@ -207,12 +244,11 @@ def _require_still(so: bool) -> None:
 
 
 async def _change(
-    conn: Any, image_id: str, location: Location, step: Callable[[Image], Image], project: str | None
+    service: Service, ctx: Context, conn: Any, image_id: str, location: Location, step: Callable[[Image], Image]
 ) -> Image:
-    """Change an image that gets this location. `Conflict` while its bytes are on their way out."""
-    changed = await images.change(conn, image_id, step, project=project)
-    if await places.is_leaving(conn, location.url):
-        raise Conflict("The data at this URL is being removed; it was the data of an image that was deleted.")
+    """Change an image that gets this location, whose bytes are nobody else's and not on their way out."""
+    changed = await images.change(conn, image_id, step, project=ctx.project)
+    await require_free(service, ctx, conn, changed, location)
     return changed
 
 
@@ -229,78 +265,6 @@ def _again(service: Service, image: Image, location: Location, size: int) -> Ima
     return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
 
 
-async def _measured(
-    service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]
-) -> tuple[Location, int]:
-    """The location with its store's id, and the bytes there. `BadRequest` when no store can have it."""
-    metadata = foreign.without_notes(metadata)
-    foreign.require_no_credentials(url)
-    fetching.require_allowed(service, url)
-    scheme = url.partition("://")[0].lower()
-    if scheme in _REFUSED:
-        raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")
-    given = metadata.get("store")
-    if given is not None and service.stores.get(str(given)) is None:
-        raise BadRequest(f"There is no store '{str(given)[:80]}' here.")
-    store = service.stores.of(Location(url, metadata))
-    if store is None or not store.owns(url) or (given is not None and store.name != given):
-        raise BadRequest("No store of this service can hold data under this URL.")
-    trusted = _trusted(service, ctx, image)
-    try:
-        blob = await store.stat(url, caller=owed.caller(ctx, trusted=trusted))
-    except ImageServiceError as error:
-        if error.temporary:
-            raise
-        raise BadRequest(f"The data cannot be read: {error.message}") from error
-    if blob.size == 0:
-        raise BadRequest("The data at this URL is empty.")
-    return Location(url, {**metadata, "store": store.name, **foreign.noted(store, blob, trusted=trusted)}), blob.size
-
-
-def _require_new(service: Service, image: Image, location: Location) -> None:
-    if any(other.url == location.url for other in image.locations):
-        raise BadRequest("The image has this location already.")
-    quota = service.settings.limits.image_location_quota
-    if 0 <= quota <= len(image.locations):
-        raise QuotaExceeded(f"An image may have {quota} locations here.")
-
-
-def _require_algorithm(service: Service, validation: Mapping[str, str]) -> None:
-    algorithm = validation.get("os_hash_algo")
-    if algorithm is None:
-        return
-    if algorithm != service.settings.hashing_algorithm:
-        raise BadRequest(f"'os_hash_algo' must be {service.settings.hashing_algorithm} here.")
-    _require_digest(algorithm, validation["os_hash_value"])
-
-
-def _require_digest(algorithm: str, value: str) -> None:
-    length = _ALGORITHMS.get(algorithm)
-    if length is None:
-        raise BadRequest(f"'os_hash_algo' must be one of {', '.join(_ALGORITHMS)}.")
-    if not re.fullmatch(f"[0-9a-fA-F]{{{length}}}", value):
-        raise BadRequest(f"'os_hash_value' of {algorithm} has {length} hexadecimal digits.")
-
-
-def _require_agreement(image: Image, validation: Mapping[str, str]) -> None:
-    if image.status != "active":
-        return
-    for name, value in validation.items():
-        known = getattr(image, name)
-        if known is not None and known.lower() != value.lower():
-            raise Conflict(f"The image's {name} differs from that of the new location.")
-
-
-def _validated(image: Image, validation: Mapping[str, str]) -> Image:
-    if not validation:
-        return image
-    return image.replace(
-        checksum=validation.get("checksum", image.checksum),
-        os_hash_algo=validation["os_hash_algo"],
-        os_hash_value=validation["os_hash_value"],
-    )
-
-
 async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
     """The locations API: point a queued image at data that exists. Returns before the data has been hashed.
 
@@ -315,50 +279,35 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     if validation:
         if not _VALIDATION.is_valid(validation):
             raise BadRequest(f"validation_data: {schemas.explain(_VALIDATION, validation)}")
-        _require_digest(validation["os_hash_algo"], validation["os_hash_value"])
+        candidates.require_digests(validation)
     again = image.status == "active" and any(location.url == url for location in image.locations)
-    if image.status != "queued" and not (again and _trusted(service, ctx, image)):
+    if image.status != "queued" and not (again and candidates.may_reach_all(service, ctx, image)):
         raise Conflict(f"Only a queued image takes a first location; this one is {image.status}.")
     require_formats(image)
-    trusted = service.policy.allows(ctx, "service_api", {})
-    if not trusted and url.partition("://")[0].lower() not in ("http", "https"):
-        raise Forbidden("Only other services may register locations that are not http or https URLs.")
-    location, size = await _measured(service, ctx, image, url, {})
+    seen = await candidates.looked_at(service, ctx, image, url, {})
+    location, size = seen.location, seen.size
     if again:
         return await _look_again(service, ctx, image, location, size, validation)
-    claim = None
-    if validation or service.settings.exposure.do_secure_hash:
-        claim = owed.new_claim(service, "hash", image_id, location.store or "", url=url)
-    algorithm = validation.get("os_hash_algo")
-    value = validation.get("os_hash_value")
-
-    private = _trusted(service, ctx, image)
+    examine = bool(validation) or service.settings.exposure.do_secure_hash
 
     def begun(current: Image) -> Image:
         rights.require(service.policy, ctx, "add_image_location", current)
-        _require_still(private == _trusted(service, ctx, current))
+        _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
         if current.status != "queued":
             raise Conflict(f"Only a queued image takes a first location; this one is {current.status}.")
-        _require_new(service, current, location)
+        candidates.require_new(service, current, location)
         require_formats(current)
-        changed = current.replace(locations=(location,), size=size, status="importing" if validation else "active")
-        return changed.replace(os_hash_algo=algorithm, os_hash_value=value) if validation else changed
+        return candidates.first(service, current, location, size, validation, examine)
 
     async def begin(conn: Any) -> Image:
-        changed = await _change(conn, image_id, location, begun, ctx.project)
-        if claim is not None:
-            await claims.begin(conn, claim, lease=service.settings.lease_time)
+        changed = await _change(service, ctx, conn, image_id, location, begun)
+        if examine:
+            await claims.begin(conn, _claim(service, image, location), lease=0)
         return changed
 
-    await reach("location.begin")
-    try:
-        changed = await service.db.write(begin)
-    except Duplicate:
-        raise Conflict("Another location of this image is being examined.") from None
-    await reach("location.stored")
-    advice.log_for(service, changed)
-    if claim is not None:
-        service.spawn(digests.settle(service, claim), "digest a new location")
+    changed = await _stored(service, begin)
+    if examine:
+        service.spawn(digests.look(service), "look for registered locations")
     return changed
 
 
@@ -367,18 +316,18 @@ async def _look_again(
 ) -> Image:
     def looked(current: Image) -> Image:
         rights.require(service.policy, ctx, "add_image_location", current)
-        _require_still(_trusted(service, ctx, current))
-        _require_agreement(current, validation)
+        _require_still(candidates.may_reach_all(service, ctx, current))
+        candidates.require_agreement(current, validation)
         found = _again(service, current, location, size)
         if found is None:
             raise Conflict("This location cannot change behind the service's back, or was removed meanwhile.")
         return found
 
-    return await service.db.write(lambda conn: _change(conn, image.id, location, looked, ctx.project))
+    return await service.db.write(lambda conn: _change(service, ctx, conn, image.id, location, looked))
 
 
 async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:
-    """All locations, for other services and administrators."""
-    image = await get(service, ctx, image_id)
+    """All locations that count, for other services and administrators."""
+    image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "fetch_image_location", image)
-    return list(image.locations)
+    return [location for location in image.locations if foreign.counts(location)]

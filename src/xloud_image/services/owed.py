@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims as rows
 from xloud_image.db import images
-from xloud_image.db import locations as places
 from xloud_image.db.engine import Database
 from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeeded, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
+from xloud_image.services import places
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Caller, Can
 
@@ -48,12 +48,14 @@ def new_claim(
 async def begin_deletes(
     service: Service, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
 ) -> list[Claim]:
-    """Write a claim for each location whose bytes are ours to remove; read-only stores have none.
+    """Write a claim for each location whose bytes are ours to remove (`places.are_ours`); read-only stores have none.
 
     A location whose store is not configured now is owed as well: the store may come back.
     """
     claims = []
     for location in locations:
+        if not places.are_ours(service, image.id, location):
+            continue
         store = service.stores.of(location)
         if store is not None and Can.WRITE not in store.can:
             continue
@@ -67,13 +69,13 @@ async def begin_deletes(
 async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None:
     """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises.
 
-    Bytes that an image which is there names as well (a location registered for both) stay: they go with the last one.
+    Bytes that an image which is there names as well (a location registered for both, in whatever spelling) stay: they
+    go with the last one.
     It is looked at here and not when the claim is written: of two images deleted at once neither counts any more, and
     between then and now, which may be days, another may have been registered.
     """
     assert claim.url is not None
-    if await service.db.read(lambda conn: places.is_named(conn, claim.url or "")):
-        log.info("the data stays, another image has it too", image=claim.image_id, store=claim.store)
+    if await places.bequeath(service, claim):
         return
     store = service.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:
@@ -109,11 +111,18 @@ async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequen
     await reach("delete.bytes_gone")
 
     async def finish(conn: AsyncConnection) -> None:
-        await images.finish_delete(conn, image.id)
+        await finish_delete(conn, image.id)
         for claim in paid:
             await rows.end(conn, claim.id)
 
     await service.db.write(finish)
+
+
+async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | None = None) -> None:
+    """What belongs to a hidden image goes, and what was still to be read for it is not wanted any more."""
+    await images.finish_delete(conn, image_id, known=known)
+    if known is None or known.locations:
+        await rows.end_all(conn, image_id, "hash")
 
 
 async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:

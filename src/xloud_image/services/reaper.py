@@ -7,6 +7,7 @@ once, everything else when its lease runs out.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -28,11 +29,13 @@ async def run(service: Service) -> None:
     """
     lease = service.settings.lease_time
     working: dict[str, asyncio.Task[None]] = {}
+    seen = _Seen(lease / 2)
 
     async def look() -> None:
-        for store, left in (await _left(service)).items():
+        for store, left in (await _left(service, seen)).items():
             if store not in working or working[store].done():
                 working[store] = service.spawn(_settle_all(service, left), "settle what was left")
+        await digests.look(service)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(service)))
@@ -57,17 +60,37 @@ async def renew(service: Service) -> None:
 
 async def once(service: Service) -> None:
     """Settle or postpone every claim that is nobody's any more."""
-    await asyncio.gather(*(_settle_all(service, left) for left in (await _left(service)).values()))
+    await asyncio.gather(*(_settle_all(service, left) for left in (await _left(service, _Seen(0))).values()))
 
 
-async def _left(service: Service) -> dict[str, list[Claim]]:
-    """Claims that are nobody's any more, by store: one that hangs keeps no other waiting."""
-    found = await service.db.read(claims.expired)
-    held = await service.db.read(claims.list_all)
+class _Seen:
+    """Leases that were found expired. The database's clock may have been set forward, and then every lease looks so:
+    whoever lives renews his within a third of it. So one counts only when it is found again as it was, `wait` seconds
+    later by the clock that nobody sets."""
+
+    def __init__(self, wait: float) -> None:
+        self._wait = wait
+        self._first: dict[tuple[str, str | None, object], float] = {}
+
+    def lasting(self, found: list[Claim]) -> list[Claim]:
+        """Those that nobody holds, and those that were expired at an earlier look already."""
+        now = time.monotonic()
+        keys = {claim.id: (claim.id, claim.holder, claim.lease_until) for claim in found}
+        self._first = {key: self._first.get(key, now) for key in keys.values()}
+        return [c for c in found if c.holder is None or now - self._first[keys[c.id]] >= self._wait]
+
+
+async def _left(service: Service, seen: _Seen) -> dict[str, list[Claim]]:
+    """Claims that are nobody's any more, by store: one that hangs keeps no other waiting. What this process works on is
+    its own, whatever the clock says; what waits to be digested has a queue of its own."""
+    found = seen.lasting(await service.db.read(lambda conn: claims.expired(conn, but="hash")))
+    held = await service.db.read(claims.held)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
+    mine = frozenset(service.held)
     by_store: dict[str, list[Claim]] = {}
     for claim in {claim.id: claim for claim in (*found, *dead)}.values():
-        by_store.setdefault(claim.store, []).append(claim)
+        if claim.id not in mine and claim.kind != "hash":
+            by_store.setdefault(claim.store, []).append(claim)
     return by_store
 
 
@@ -91,8 +114,6 @@ async def _settle(service: Service, claim: Claim) -> None:
     try:
         if claim.kind == "write":
             await _undo_write(service, claim)
-        elif claim.kind == "hash":
-            await digests.settle(service, claim)
         else:
             await _finish_delete(service, claim)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
@@ -118,7 +139,7 @@ async def _undo_write(service: Service, claim: Claim) -> None:
 
 async def _finish_delete(service: Service, claim: Claim) -> None:
     if claim.scope == "image":
-        await service.db.write(lambda conn: images.finish_delete(conn, claim.image_id))
+        await service.db.write(lambda conn: owed.finish_delete(conn, claim.image_id))
     await owed.pay(service, claim)
     await reach("reaper.bytes_gone")
     await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))

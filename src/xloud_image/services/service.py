@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,6 +86,12 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def _step_back() -> None:
+    """The calling thread gives way to others; on Linux a thread has a niceness of its own."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 class Service:
     """The open parts, and the tasks that run beside requests."""
 
@@ -99,6 +106,12 @@ class Service:
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
+        # For data that were registered: one thread, behind all others when the processors are busy.
+        self.background_pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=_step_back)
+        self.hashing: dict[
+            str, str | None
+        ] = {}  # "hash" claims that are being worked on, and the owners of their images
+        self.hashing_turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 
@@ -156,3 +169,4 @@ class Service:
         await self.stores.aclose()
         await self.db.aclose()
         self.digest_pool.shutdown(wait=False, cancel_futures=True)
+        self.background_pool.shutdown(wait=False, cancel_futures=True)

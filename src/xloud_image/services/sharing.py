@@ -13,6 +13,7 @@ from xloud_image.db import members as rows
 from xloud_image.errors import ImageServiceError
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
+from xloud_image.services import foreign
 from xloud_image.services.lookup import get
 from xloud_image.services.owed import caller
 from xloud_image.services.service import Service
@@ -38,7 +39,7 @@ async def follow(service: Service, ctx: Context, image: Image) -> None:
             return
         for location in image.locations:
             store = service.stores.of(location)
-            if store is None or Can.SHARE not in store.can:
+            if not foreign.counts(location) or store is None or Can.SHARE not in store.can:
                 continue
             try:
                 await store.share(location.url, readers=readers, public=public, caller=caller(ctx))

@@ -187,6 +187,16 @@ class Store(abc.ABC):
     def owns(self, url: str) -> bool:
         """Whether this store, as configured, holds this URL. No I/O. The paths in it are not trusted."""
 
+    def key(self, url: str) -> str | None:
+        """The key under which the data of a URL that it owns lie here. None where the backend names them (volumes), or
+        where others do (web servers). No I/O."""
+        return None
+
+    def forms(self, url: str) -> Sequence[str]:
+        """The URLs without credentials that rows may have for the data of a URL that it owns. The first is the same for
+        all of them, whatever the spelling, the login or the snapshot: two that differ there are two data. No I/O."""
+        return (url,)
+
     @abc.abstractmethod
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         """What is there under this URL, without its bytes. `BlobNotFound`, `StoreUnavailable`."""

@@ -178,6 +178,17 @@ class CinderStore(Store):
             return False
         return found[1] in (None, self.name) or found[1] not in {store.name for store in _all}
 
+    def forms(self, url: str) -> tuple[str, ...]:
+        found = _URL.fullmatch(url)
+        if found is None:
+            return (url,)
+        volume = found[2].lower()
+        # any store finds a volume of its Cinder, whatever store its URL names
+        return (
+            f"cinder://{volume}",
+            *(f"cinder://{name}/{volume}" for name in sorted({self.name, found[1] or ""} - {""})),
+        )
+
     def _identity(self, url: str) -> str:
         found = _URL.fullmatch(url)
         if found is None or not self.owns(url):

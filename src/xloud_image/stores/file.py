@@ -136,6 +136,14 @@ class FileStore(Store):
         parent = file_options.normal(parent)
         return (parent, name) if parent in self.paths else None
 
+    def key(self, url: str) -> str | None:
+        found = self._parse(url)
+        return found[1] if found is not None else None
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        found = self._parse(url)
+        return (url,) if found is None else tuple(f"{scheme}://{'/'.join(found)}" for scheme in self.SCHEMES)
+
     def _locate(self, url: str) -> tuple[str, str]:
         found = self._parse(url)
         if found is None:

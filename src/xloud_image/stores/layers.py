@@ -79,6 +79,12 @@ class Layer(Store):
     def owns(self, url: str) -> bool:
         return self.inner.owns(url)
 
+    def key(self, url: str) -> str | None:
+        return self.inner.key(url)
+
+    def forms(self, url: str) -> Sequence[str]:
+        return self.inner.forms(url)
+
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         return await self.inner.stat(url, caller=caller)
 

@@ -44,6 +44,9 @@ class MemoryStore(Store):
     def owns(self, url: str) -> bool:
         return url.startswith(f"memory://{self.name}/")
 
+    def key(self, url: str) -> str | None:
+        return url.removeprefix(f"memory://{self.name}/")
+
     def _key(self, url: str) -> str:
         key = url.removeprefix(f"memory://{self.name}/")
         if key not in self.blobs:

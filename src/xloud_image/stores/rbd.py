@@ -24,7 +24,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from xloud_image.config.store_options import OPTIONS
 from xloud_image.errors import (
@@ -191,6 +191,21 @@ class RbdStore(Store):
         if parts is None:
             return False
         return len(parts) == 1 or (parts[0] == self._cluster.fsid and parts[1] == self._pool)
+
+    def key(self, url: str) -> str | None:
+        parts = _parts(url)
+        return None if parts is None else parts[0 if len(parts) == 1 else 2]
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        """All snapshots of an image are its data: none can be removed without the others."""
+        key = self.key(url)
+        if key is None:
+            return (url,)
+        short = f"rbd://{quote(key, safe='')}"
+        if self._cluster.fsid is None:
+            return (f"rbd:{self.name}/{key}", short, url)
+        where = (self._cluster.fsid, self._pool, key, images.SNAPSHOT)
+        return (f"rbd://{'/'.join(quote(part, safe='') for part in where)}", short, url)
 
     async def _locate(self, url: str) -> tuple[str, str | None]:
         """(image, snapshot) of a URL of ours; which cluster is ours must be known by then."""

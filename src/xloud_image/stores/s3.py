@@ -98,6 +98,13 @@ class S3Store(Store):
     def owns(self, url: str) -> bool:
         return self._address.key_of(url) is not None
 
+    def key(self, url: str) -> str | None:
+        return self._address.key_of(url)
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        key = self._address.key_of(url)
+        return (url,) if key is None else tuple(f"{scheme}://{self._address.place}/{key}" for scheme in self.SCHEMES)
+
     def _key(self, url: str) -> str:
         key = self._address.key_of(url)
         if key is None:

@@ -18,6 +18,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from yarl import URL
 
@@ -185,6 +186,18 @@ class SwiftStore(Store):
     def owns(self, url: str) -> bool:
         place = urls.parse(url)
         return place is not None and self._ours(place)
+
+    def key(self, url: str) -> str | None:
+        place = urls.parse(url)
+        return place.name if place is not None else None
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        """By container and name alone: in which of several accounts they are, old URLs do not say for certain."""
+        place = urls.parse(url)
+        if place is None:
+            return (url,)
+        where = f"{quote(place.container)}/{quote(place.name)}"
+        return (f"swift:{self.name}/{where}", *(f"swift+config://{name}/{where}" for name in self._accounts), url)
 
     def _ours(self, place: urls.Place) -> bool:
         """Only names and addresses are compared; the storage of an uploader is compared when it is used."""

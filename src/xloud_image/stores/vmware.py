@@ -122,6 +122,14 @@ class VmwareStore(Store):
     def owns(self, url: str) -> bool:
         return self._where.parse(url) is not None
 
+    def key(self, url: str) -> str | None:
+        found = self._where.parse(url)
+        return found[1] if found is not None else None
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        found = self._where.parse(url)
+        return (url,) if found is None else (self._where.url(*found), url)
+
     def _locate(self, url: str) -> tuple[Place, str]:
         found = self._where.parse(url)
         if found is None:

@@ -1,0 +1,123 @@
+"""What somebody wants to register as a location: looked at, and judged alone and beside the image. Nothing is stored.
+
+Source: Image API reference, sections "PATCH" (by PATCH) and "Locations API".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from xloud_image.errors import BadRequest, Conflict, ImageServiceError, QuotaExceeded, TooLarge
+from xloud_image.identity.context import Context
+from xloud_image.model import Image, Location
+from xloud_image.policy import images as rights
+from xloud_image.services import fetching, foreign, owed
+from xloud_image.services.places import notes_for, require_may_name, same
+from xloud_image.services.service import Service
+from xloud_image.stores.base import Store
+
+# Never taken from a client: they name files of this node or credentials in its configuration.
+_REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
+_ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+
+
+def may_reach_all(service: Service, ctx: Context, image: Image) -> bool:
+    """Whether the caller may make the service look at addresses that are not public."""
+    return service.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """What lies at a URL that somebody gave: the location as its row will have it, the bytes there, and whether the
+    service went wherever it reaches to look."""
+
+    location: Location
+    size: int
+    store: Store
+    trusted: bool
+
+
+async def looked_at(service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]) -> Seen:
+    """`BadRequest` when no store can have it, `Forbidden` when the caller may not name it, `TooLarge`."""
+    metadata = foreign.without_notes(metadata)
+    foreign.require_no_credentials(url)
+    fetching.require_allowed(service, url)
+    scheme = url.partition("://")[0].lower()
+    if scheme in _REFUSED:
+        raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")
+    given = metadata.get("store")
+    if given is not None and service.stores.get(str(given)) is None:
+        raise BadRequest(f"There is no store '{str(given)[:80]}' here.")
+    store = service.stores.of(Location(url, metadata))
+    if store is None or not store.owns(url) or (given is not None and store.name != given):
+        raise BadRequest("No store of this service can hold data under this URL.")
+    require_may_name(service, ctx, store)
+    trusted = may_reach_all(service, ctx, image)
+    try:
+        blob = await store.stat(url, caller=owed.caller(ctx, trusted=trusted))
+    except ImageServiceError as error:
+        if error.temporary:
+            raise
+        raise BadRequest(f"The data cannot be read: {error.message}") from error
+    if blob.size == 0:
+        raise BadRequest("The data at this URL is empty.")
+    cap = service.settings.limits.image_size_cap
+    if blob.size > cap:
+        raise TooLarge(f"The data at this URL has {blob.size} bytes; an image may have {cap} here.")
+    notes = {**foreign.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, url)}
+    named = {"store": store.name} if service.settings.multi_store else {}
+    found = foreign.with_notes(Location(url, {**metadata, **named}), notes)
+    return Seen(found, blob.size, store, trusted)
+
+
+def require_new(service: Service, image: Image, location: Location) -> None:
+    if same(service, image, location) is not None:
+        raise BadRequest("The image has this location already.")
+    quota = service.settings.limits.image_location_quota
+    if 0 <= quota <= len(image.locations):
+        raise QuotaExceeded(f"An image may have {quota} locations here.")
+
+
+def require_own_algorithm(service: Service, validation: Mapping[str, str]) -> None:
+    if validation and validation["os_hash_algo"] != service.settings.hashing_algorithm:
+        raise BadRequest(f"'os_hash_algo' must be {service.settings.hashing_algorithm} here.")
+
+
+def require_digests(validation: Mapping[str, str]) -> None:
+    """`BadRequest` for digests that no data can have. That both names are there the schema says."""
+    if not validation:
+        return
+    algorithm, value = validation["os_hash_algo"], validation["os_hash_value"]
+    length = _ALGORITHMS.get(algorithm)
+    if length is None:
+        raise BadRequest(f"'os_hash_algo' must be one of {', '.join(_ALGORITHMS)}.")
+    if not re.fullmatch(f"[0-9a-fA-F]{{{length}}}", value):
+        raise BadRequest(f"'os_hash_value' of {algorithm} has {length} hexadecimal digits.")
+
+
+def require_agreement(image: Image, validation: Mapping[str, str]) -> None:
+    if image.status != "active":
+        return
+    for name, value in validation.items():
+        known = getattr(image, name)
+        if known is None:
+            raise Conflict(f"The image has no {name} yet. Leave validation_data out: the data are compared anyway.")
+        if known.lower() != value.lower():
+            raise Conflict(f"The image's {name} differs from that of the new location.")
+
+
+def first(
+    service: Service, image: Image, location: Location, size: int, validation: Mapping[str, str], examine: bool
+) -> Image:
+    """A queued image with its first location; with digests to be compared it becomes active only by them."""
+    first = image.replace(locations=(location,), size=size, status="importing" if validation else "active")
+    if validation:
+        return first.replace(
+            checksum=validation.get("checksum"),
+            os_hash_algo=validation["os_hash_algo"],
+            os_hash_value=validation["os_hash_value"].lower(),
+        )
+    return first.replace(os_hash_algo=service.settings.hashing_algorithm) if examine else first
