@@ -9,9 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
-
-from xloud_image import schemas
+from xloud_image import checking, schemas
 from xloud_image.db import claims, images
 from xloud_image.db import locations as places
 from xloud_image.errors import BadRequest, Conflict, Duplicate, Forbidden, ImageServiceError, NotFound, QuotaExceeded
@@ -27,8 +25,8 @@ from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
 
-_LOCATION: Final = Draft202012Validator(schemas.location())
-_VALIDATION: Final = Draft202012Validator(schemas.validation_data())
+_LOCATION: Final = checking.Check(schemas.location())
+_VALIDATION: Final = checking.Check(schemas.validation_data())
 # Never taken from a client: they name files of this node or credentials in its configuration.
 _REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
 _ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
@@ -51,7 +49,7 @@ async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[
 async def _add(service: Service, ctx: Context, image: Image, place: str, value: Any) -> Image:
     rights.require(service.policy, ctx, "set_image_location", image)
     if not _LOCATION.is_valid(value):
-        raise BadRequest(f"This is no location: {schemas.explain(_LOCATION, value)}")
+        raise BadRequest(f"This is no location: {checking.explain(_LOCATION, value)}")
     location, size = await _measured(service, ctx, image, value["url"], value["metadata"])
     validation = value.get("validation_data") or {}
     _require_algorithm(service, validation)
@@ -301,7 +299,7 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     rights.require(service.policy, ctx, "add_image_location", image)
     if validation:
         if not _VALIDATION.is_valid(validation):
-            raise BadRequest(f"validation_data: {schemas.explain(_VALIDATION, validation)}")
+            raise BadRequest(f"validation_data: {checking.explain(_VALIDATION, validation)}")
         _require_digest(validation["os_hash_algo"], validation["os_hash_value"])
     again = image.status == "active" and any(location.url == url for location in image.locations)
     if image.status != "queued" and not (again and _trusted(service, ctx, image)):
