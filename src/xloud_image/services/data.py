@@ -34,7 +34,7 @@ from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import advice, owed, sharing
 from xloud_image.services.changes import require_formats
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import get, load
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Can, Store
 from xloud_image.streams import Flow, Summary
@@ -64,7 +64,7 @@ async def upload(
     (deleted meanwhile), `TooLarge`, `FormatRefused`, and what the store raises. After a failure the image is queued
     again and nothing of it is left in the store.
     """
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require_upload(service.policy, ctx, image, chosen_store=store_id is not None)
     _require_queued(image)
     require_formats(image)

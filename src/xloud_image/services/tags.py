@@ -9,16 +9,15 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.policy import images as rights
 from xloud_image.services import changes
-from xloud_image.services.lookup import get
 from xloud_image.services.service import Service
 
 
 async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
     """Adding a tag that is there already is fine. `BadRequest` over 255 characters, `QuotaExceeded`."""
     service.schema.check("tags", [tag])
-    rights.require(service.policy, ctx, "modify_image", await get(service, ctx, image_id))
 
     def added(current: Image) -> Image:
+        rights.require(service.policy, ctx, "modify_image", current)
         if tag in current.tags:
             return current
         changed = current.replace(tags=(*current.tags, tag))
@@ -32,9 +31,9 @@ async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
 
 async def remove(service: Service, ctx: Context, image_id: str, tag: str) -> None:
     """`NotFound` when the image does not have the tag."""
-    rights.require(service.policy, ctx, "modify_image", await get(service, ctx, image_id))
 
     def removed(current: Image) -> Image:
+        rights.require(service.policy, ctx, "modify_image", current)
         if tag not in current.tags:
             raise NotFound(f"The image has no tag '{tag[:80]}'.")
         return current.replace(tags=tuple(other for other in current.tags if other != tag))
