@@ -22,7 +22,7 @@ FLOORS = (
     ("services",),
     ("db", "stores", "identity"),
     ("streams", "policy", "schemas", "patch"),
-    ("inspection",),
+    ("inspection", "checking"),
     ("model",),
     ("logs", "deploy"),
     ("config",),

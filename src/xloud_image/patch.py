@@ -16,6 +16,7 @@ V20: Final = "application/openstack-images-v2.0-json-patch"
 MEDIA_TYPES: Final = (V21, V20)
 _OPS: Final = ("add", "replace", "remove")
 MAX_OPERATIONS: Final = 10000
+_DEPTH: Final = 8  # parts of a path that are looked at; no path has more than two
 
 # What `parse` takes, as schemas to publish; beyond them it says where a pointer may lead.
 _PATH: Final = {"type": "string", "pattern": r"^(/([^/~]|~[01])+)+$"}
@@ -105,6 +106,8 @@ def _pointer(path: str, number: int) -> tuple[str, ...]:
         raise BadRequest(f"operation {number}: a path begins with '/'")
     if path.rstrip("/") == "" or path.endswith("/") or "//" in path:
         raise BadRequest(f"operation {number}: the path '{path[:80]}' has an empty part")
+    if path.count("/") > _DEPTH:
+        raise BadRequest(f"operation {number}: the path '{path[:80]}' is too deep")
     parts = []
     for part in path[1:].split("/"):
         rest = part.replace("~0", "").replace("~1", "")

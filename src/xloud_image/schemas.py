@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator, FormatChecker
-from jsonschema.exceptions import SchemaError, ValidationError, best_match
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
 
+from xloud_image.checking import Check, explain
 from xloud_image.config.settings import Formats
 from xloud_image.errors import BadRequest, ConfigError
 from xloud_image.model import MEMBER_STATUSES, STATUSES, VISIBILITIES
@@ -187,12 +188,12 @@ class Shape:
     """One of these schemas as a check of values."""
 
     def __init__(self, schema: Json) -> None:
-        self._validator = Draft202012Validator(schema, format_checker=FormatChecker())
+        self._check = Check(schema)
 
     def require(self, value: Any) -> None:
         """`BadRequest` says what does not fit."""
-        if not self._validator.is_valid(value):
-            raise BadRequest(f"The body does not fit: {explain(self._validator, value)}.")
+        if not self._check.is_valid(value):
+            raise BadRequest(f"The body does not fit: {explain(self._check, value)}.")
 
 
 class ImageSchema:
@@ -205,11 +206,8 @@ class ImageSchema:
         base = image_properties(formats)
         self.declared: Json = {k: {**v, "is_base": False} for k, v in (declared or {}).items() if k not in base}
         self.properties: Json = {**base, **self.declared}
-        self._validators = {
-            name: Draft202012Validator(schema, format_checker=FormatChecker())
-            for name, schema in self.properties.items()
-        }
-        self._extra = Draft202012Validator(PROPERTY)
+        self._checks = {name: Check(schema) for name, schema in self.properties.items()}
+        self._extra = Check(PROPERTY)
 
     @classmethod
     def load(cls, formats: Formats, file: str | None) -> ImageSchema:
@@ -276,22 +274,14 @@ class ImageSchema:
 
     def check(self, name: str, value: Any) -> None:
         """Raise `BadRequest` with a sentence when `value` cannot be field or property `name`."""
-        validator = self._validators.get(name)
-        if validator is None:
+        check = self._checks.get(name)
+        if check is None:
             if len(name) > MAX_NAME:
                 raise BadRequest(f"the property name '{name[:40]}…' has more than {MAX_NAME} characters")
             if not name:
                 raise BadRequest("a property needs a name")
-            validator = self._extra
-        if not validator.is_valid(value):
-            raise BadRequest(f"'{name}': {explain(validator, value)}")
-
-
-def explain(validator: Draft202012Validator, value: Any) -> str:
-    """One short sentence: why `value` does not fit."""
-    error: ValidationError | None = best_match(validator.iter_errors(value))
-    if error is None:  # pragma: no cover - callers ask only about values that do not fit
-        return "it does not fit"
-    where = "/".join(str(part) for part in error.absolute_path)
-    message = error.message if len(error.message) <= 300 else error.message[:300] + "…"
-    return f"{message} (at {where})" if where else message
+            check = self._extra
+        if not check.is_valid(value):
+            raise BadRequest(f"'{name}': {explain(check, value)}")
+        if name in self.declared and not (value is None or isinstance(value, str)):
+            raise BadRequest(f"'{name}': properties are kept as texts, whatever the operator's schema allows")

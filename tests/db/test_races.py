@@ -14,7 +14,7 @@ from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims, images, members, query
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
-from xloud_image.errors import Duplicate, Forbidden, ImageServiceError, NotFound
+from xloud_image.errors import Duplicate, Forbidden, ImageServiceError, NotFound, QuotaExceeded
 from xloud_image.model import Claim, Image, Location
 
 
@@ -266,3 +266,18 @@ async def test_a_cancelled_write_leaves_nothing_and_no_lock(db: Database, other_
     async with asyncio.timeout(5):
         found = await other_db.write(lambda conn: images.change(conn, image.id, adds("m")))
     assert found.properties == {"m": "1"}
+
+
+async def test_the_quota_of_members_holds_for_those_that_come_at_once(db: Database, other_db: Database) -> None:
+    image = await db.write(lambda conn: images.create(conn, Image(id=new_id())))
+    adding = [
+        (db, other_db)[n % 2].write(lambda conn, n=n: members.add(conn, image.id, f"p{n}", quota=5)) for n in range(16)
+    ]
+    found = await outcomes(*adding)
+    assert sum(isinstance(one, QuotaExceeded) for one in found) == 11
+    assert len(await db.read(lambda conn: members.list_all(conn, image.id))) == 5
+    # who is one already is told so, not that there is no room
+    there = next(one.member for one in found if not isinstance(one, ImageServiceError))
+    with pytest.raises(Duplicate):
+        await db.write(lambda conn: members.add(conn, image.id, there, quota=5))
+    await db.write(lambda conn: members.add(conn, image.id, "one more"))

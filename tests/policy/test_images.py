@@ -107,7 +107,7 @@ def test_nobody_without_a_project_owns_an_image_without_owner():
 def test_tokens_for_more_than_a_project(scope):
     image = Image(id="1", owner="other", visibility="private")
     admin = caller(ADMIN, project=None, **scope)
-    with pytest.raises(Forbidden, match="use one for a project"):
+    with pytest.raises(NotFound):
         images.require_see(POLICY, admin, image)
     with pytest.raises(NotFound):
         images.require_see(POLICY, caller(MEMBER, project=None, **scope), image)

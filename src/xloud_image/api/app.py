@@ -74,7 +74,7 @@ _TAKE_BODY: Final = frozenset(
 )  # fmt: skip
 _OPEN: Final = frozenset({info.versions, info.health, openapi.show})
 _NOT_OFFERED: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
-_PREFIX: Final = re.compile(r"/v2\.[0-9]{1,3}(?=/|$)")
+_PREFIX: Final = re.compile(r"/v2\.[0-9]{1,3}(?=/|\Z)")
 _ACCEPT: Final = re.compile(r"application/vnd\.openstack\.images-v2\.[0-9]{1,3}")
 _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 

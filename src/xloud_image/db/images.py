@@ -178,6 +178,11 @@ async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | 
     await details.remove_all(conn, image_id, details.kept(conn, utcnow()), known=known)
 
 
+async def locked(conn: AsyncConnection, image_id: str, *, project: str | None = None) -> Image:
+    """The image with its details, locked until the transaction ends. NotFound when there is none."""
+    return (await _locked(conn, image_id, project))[0]
+
+
 async def _locked(conn: AsyncConnection, image_id: str, project: str | None) -> tuple[Image, Details]:
     if conn.dialect.name != "sqlite":  # there the transaction holds the lock of the whole database
         text = sql.Text(sql.engine_of(conn))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image.db import sql
 from xloud_image.db.details import kept
 from xloud_image.db.tables import image_members, images
-from xloud_image.errors import Duplicate, NoSuchImage, NotFound
+from xloud_image.errors import Duplicate, NoSuchImage, NotFound, QuotaExceeded
 from xloud_image.model import Member, utcnow
 
 _SECOND: Final = dt.timedelta(seconds=1)
@@ -49,14 +49,17 @@ async def get(conn: AsyncConnection, image_id: str, member: str) -> Member | Non
     return _member(rows[0]) if rows else None
 
 
-async def add(conn: AsyncConnection, image_id: str, member: str, *, status: str = "pending") -> Member:
-    """A new membership. Duplicate when there is one; NotFound when the image is gone.
+async def add(conn: AsyncConnection, image_id: str, member: str, *, status: str = "pending", quota: int = -1) -> Member:
+    """A new membership. Duplicate when there is one; NotFound when the image is gone; QuotaExceeded when there are as
+    many as `quota` already (negative: no limit).
 
     The unique key has deleted_at in it, so NULLs escape it: the lock on the image's row is what keeps two apart.
     """
     await _lock(conn, image_id)
     if await get(conn, image_id, member) is not None:
         raise Duplicate(f"Project {member} is already a member of image {image_id}")
+    if quota >= 0 and await _count(conn, image_id) >= quota:
+        raise QuotaExceeded(f"An image may have {quota} members here.")
     now = kept(conn, utcnow())
     await conn.execute(
         image_members.insert(),
@@ -71,6 +74,16 @@ async def add(conn: AsyncConnection, image_id: str, member: str, *, status: str 
         },
     )
     return Member(image_id, member, status, now, now)
+
+
+async def _count(conn: AsyncConnection, image_id: str) -> int:
+    text = sql.Text(sql.engine_of(conn))
+    [[number]] = await sql.fetch(
+        conn,
+        f"SELECT count(*) FROM image_members WHERE image_id = {text.bind(image_id)} AND deleted = false",  # noqa: S608
+        text.values,
+    )
+    return int(number)
 
 
 async def set_status(conn: AsyncConnection, image_id: str, member: str, status: str) -> Member:

@@ -33,7 +33,7 @@ _ONE: Final = frozenset(
     internal_interface external_interface node_custom_config enable_core_services prechecks_enable_host_os_checks
     """.split()
 )
-_BEGINS: Final = re.compile(rf"(?:enable_)?(?:{'|'.join(sorted(map(re.escape, SERVICES)))})(?:_|$)")
+_BEGINS: Final = re.compile(rf"(?:enable_)?(?:{'|'.join(sorted(map(re.escape, SERVICES)))})(?:_|\Z)")
 _OURS: Final = re.compile(r"(?:enable_)?(?:ceph_)?glance")
 
 

@@ -96,23 +96,16 @@ def may_see(ctx: Caller, image: Image) -> bool:
 
 
 def require_see(policy: Policy, ctx: Caller, image: Image) -> None:
-    """Raises NotFound when the caller cannot see the image, by the table or by the rule `get_image`.
-
-    Forbidden only for an administrator whose token is for the system or a domain: the table hides nothing
-    from him, and he should learn why nothing works.
-    """
-    if not may_see(ctx, image):
-        raise NoSuchImage(image.id)
-    if not policy.allows(ctx, "get_image", image_target(image, ctx)):
-        if ctx.is_admin:
-            raise Forbidden(policy.refusal(ctx, "get_image"))
+    """Raises NotFound when the caller cannot see the image, by the table or by the rule `get_image`."""
+    if not may_see(ctx, image) or not policy.allows(ctx, "get_image", image_target(image, ctx)):
         raise NoSuchImage(image.id)
 
 
 def require(policy: Policy, ctx: Caller, rule: str, image: Image, *, message: str | None = None) -> None:
-    """The caller sees the image (else NotFound) and the rule allows it (else Forbidden).
+    """The visibility lets the caller know of the image (else NotFound), and the rule allows it.
 
-    As upstream, the rule is asked before `get_image`: a service that may read locations need not be a reader too.
+    The rule stands alone: who may download need not be a reader too. When it refuses, `get_image` decides whether the
+    caller may know that the image is there: Forbidden, or NotFound.
     With `enforce_new_defaults = false`, rules that change the image also want its owner or an administrator,
     because the older default rules left that to the code.
     """
@@ -199,12 +192,12 @@ def may_see_locations(policy: Policy, ctx: Caller, image: Image) -> bool:
 
 
 def require_members(policy: Policy, ctx: Caller, rule: str, image: Image) -> None:
-    """The member calls: the caller sees the image, the image is shared, and the rule allows it.
+    """The member calls: the rule allows it (see `require`), and the image is shared.
 
     For `get_members`, `add_member`, `delete_member`; which rows he sees tells `may_see_member`.
     """
-    _require_shared(policy, ctx, image)
     require(policy, ctx, rule, image)
+    _require_shared(image)
 
 
 def may_see_member(policy: Policy, ctx: Caller, image: Image, member: Member) -> bool:
@@ -212,26 +205,30 @@ def may_see_member(policy: Policy, ctx: Caller, image: Image, member: Member) ->
     return policy.allows(ctx, "get_member", ImageTarget(image, member.member))
 
 
-def require_member_seen(policy: Policy, ctx: Caller, image: Image, member: Member) -> None:
-    """One row by name: as `require_members`, and a row of somebody else is NotFound."""
-    _require_shared(policy, ctx, image)
-    if not may_see_member(policy, ctx, image, member):
-        raise no_such_member(image.id, member.member)
+def require_member_seen(policy: Policy, ctx: Caller, image: Image, project: str, member: Member | None) -> Member:
+    """One row by name, None when there is none: NotFound then, and for a row of somebody else."""
+    if not may_see(ctx, image):
+        raise NoSuchImage(image.id)
+    if member is None or not may_see_member(policy, ctx, image, member):
+        require_see(policy, ctx, image)
+        _require_shared(image)
+        raise no_such_member(image.id, project)
+    _require_shared(image)
+    return member
 
 
-def _require_shared(policy: Policy, ctx: Caller, image: Image) -> None:
-    require_see(policy, ctx, image)
+def _require_shared(image: Image) -> None:
     if image.visibility != "shared":
         raise Forbidden("Only shared images have members.")
 
 
-def require_answer(policy: Policy, ctx: Caller, image: Image, member: Member) -> None:
+def require_answer(policy: Policy, ctx: Caller, image: Image, project: str, member: Member | None) -> None:
     """Setting the status of a membership: the member project or an administrator, never the owner."""
-    require_member_seen(policy, ctx, image, member)
+    found = require_member_seen(policy, ctx, image, project, member)
     policy.require(
         ctx,
         "modify_member",
-        ImageTarget(image, member.member),
+        ImageTarget(image, found.member),
         message="Only the project with which the image is shared may accept or reject it.",
     )
 

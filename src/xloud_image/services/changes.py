@@ -16,6 +16,7 @@ from xloud_image.patch import Change
 from xloud_image.schemas import BASE, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 
 _FORMATS: Final = ("container_format", "disk_format")
+_NUMBERS: Final = ("min_disk", "min_ram")
 
 
 def guard_name(name: str) -> None:
@@ -35,19 +36,27 @@ def new_image(fields: Mapping[str, Any], *, owner: str | None, schema: ImageSche
         guard_name(name)
     if "locations" in fields:
         raise Forbidden("Locations are added to an image that exists already.")
+    properties: dict[str, str | None] = {name: value for name, value in fields.items() if name not in BASE}
+    require_counts(limits, properties=len(properties))  # before each of very many is looked at
     values: dict[str, Any] = {"owner": owner}
-    properties: dict[str, str | None] = {}
     for name, value in fields.items():
         schema.check(name, value)
         if name in BASE:
-            values[name] = value
-        else:
-            properties[name] = value
+            values[name] = _stored(name, value)
     values["id"] = fields["id"].lower() if "id" in fields else str(uuid.uuid4())
-    values["tags"] = unique(fields.get("tags", ()))
+    values.setdefault("tags", ())
     image = Image(properties=properties, **values)
-    require_counts(image, limits, len(properties), len(image.tags))
+    require_counts(limits, tags=len(image.tags))
     return image
+
+
+def _stored(name: str, value: Any) -> Any:
+    """A checked value of a base field as images have it. JSON writes a whole number as 20 or 20.0: both are 20."""
+    if name in _NUMBERS:
+        return int(value)
+    if name == "owner":
+        return value if value and value.strip() else None
+    return unique(value) if name == "tags" else value
 
 
 def unique(tags: Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +64,7 @@ def unique(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def require_counts(image: Image, limits: Limits, properties: int | None = None, tags: int | None = None) -> None:
+def require_counts(limits: Limits, *, properties: int | None = None, tags: int | None = None) -> None:
     """`QuotaExceeded` when there are more properties or tags than the operator allows; None: not asked."""
     if properties is not None and 0 <= limits.image_property_quota < properties:
         raise QuotaExceeded(f"{properties} properties; an image may have {limits.image_property_quota} here")
@@ -68,46 +77,50 @@ def apply(image: Image, changes: Sequence[Change], *, schema: ImageSchema, limit
 
     Changes of `/locations` are not for this function. `BadRequest`, `Forbidden`, `Conflict`, `QuotaExceeded`.
     """
-    result = image
+    properties = dict(image.properties)
+    fields: dict[str, Any] = {}
     for change in changes:
-        result = _apply_one(result, change, schema)
-    if len(result.properties) > len(image.properties):
-        require_counts(result, limits, properties=len(result.properties))
+        name = change.path[0]
+        guard_name(name)
+        if name == "id":
+            raise ReadOnlyField("'id' is read-only.")
+        if name in BASE:
+            fields[name] = _base_value(image, name, change, schema)
+        else:
+            _apply_property(properties, name, change, schema)
+    result = image.replace(properties=properties, **fields)
+    if len(properties) > len(image.properties):
+        require_counts(limits, properties=len(properties))
     if result.tags != image.tags:
-        require_counts(result, limits, tags=len(result.tags))
+        require_counts(limits, tags=len(result.tags))
     return result
 
 
-def _apply_one(image: Image, change: Change, schema: ImageSchema) -> Image:
-    name = change.path[0]
-    guard_name(name)
-    if name == "id":
-        raise ReadOnlyField("'id' is read-only.")
-    if name in BASE:
-        return _apply_base(image, name, change, schema)
+def _apply_property(properties: dict[str, str | None], name: str, change: Change, schema: ImageSchema) -> None:
+    exists = name in properties
     if change.op == "remove":
-        if name not in image.properties:
+        if not exists:
             raise Conflict(f"The image has no property '{name[:80]}'.")
-        return image.replace(properties={k: v for k, v in image.properties.items() if k != name})
+        del properties[name]
+        return
     schema.check(name, change.value)
-    exists = name in image.properties
     if change.op == "replace" and not exists:
         raise Conflict(f"The image has no property '{name[:80]}'.")
     if change.op == "add" and exists and not change.overwrite:
         raise Conflict(f"The image has the property '{name[:80]}' already.")
-    return image.replace(properties={**image.properties, name: change.value})
+    properties[name] = change.value
 
 
-def _apply_base(image: Image, name: str, change: Change, schema: ImageSchema) -> Image:
+def _base_value(image: Image, name: str, change: Change, schema: ImageSchema) -> Any:
     if change.op == "remove":
         raise Forbidden(f"'{name}' belongs to every image and cannot be removed.")
     if change.op == "add" and not change.overwrite:
         raise Conflict(f"Every image has '{name}'; replace it.")
     schema.check(name, change.value)
-    value = unique(change.value) if name == "tags" else change.value
+    value = _stored(name, change.value)
     if name in _FORMATS and value != getattr(image, name) and image.status not in ("queued", "importing"):
         raise Forbidden(f"'{name}' cannot be changed once the image has data.")
-    return image.replace(**{name: value})
+    return value
 
 
 def require_formats(image: Image) -> None:

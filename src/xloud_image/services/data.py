@@ -36,7 +36,7 @@ from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import advice, owed, sharing
 from xloud_image.services.changes import require_formats
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Can, Store
 from xloud_image.streams import Flow, Summary
@@ -68,7 +68,7 @@ async def upload(
     again and nothing of it is left in the store.
     """
     chosen = store_id is not None
-    _require_takes_data(service, ctx, await get(service, ctx, image_id), chosen)
+    _require_takes_data(service, ctx, await load(service, ctx, image_id), chosen)
     store = _writable(service, store_id)
     await reach("upload.begin")
     claim, image = await _claim(service, ctx, image_id, store, chosen)
@@ -93,7 +93,7 @@ async def upload(
             back = service.spawn(_put_back(service, ctx, claim, mine, summary), "put back an upload")
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
-                return await get(service, ctx, image_id)
+                return await load(service, ctx, image_id)
             raise await _as_upload_error(service, image_id, error) from error
 
 

@@ -25,7 +25,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import foreign
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can, Reader, Store
 
@@ -72,7 +72,7 @@ async def downloadable(service: Service, ctx: Context, image_id: str, *, prefer:
     for name in prefer:
         if service.stores.get(name) is None:
             raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require_download(service.policy, ctx, image, chosen_store=bool(prefer))
     return image
 

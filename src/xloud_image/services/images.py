@@ -18,7 +18,7 @@ from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import changes as apply
 from xloud_image.services import locations, owed, sharing
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 
 
@@ -42,7 +42,7 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
     """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other."""
     at_places = [item for item in changes if item.path[0] == "locations"]
     if at_places:
-        image = await get(service, ctx, image_id)
+        image = await load(service, ctx, image_id)
         if len(at_places) != len(changes):
             raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(service, ctx, image, at_places)

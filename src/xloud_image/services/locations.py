@@ -11,9 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
-
-from xloud_image import schemas
+from xloud_image import checking, schemas
 from xloud_image.db import claims, images
 from xloud_image.errors import (
     BadRequest,
@@ -31,13 +29,13 @@ from xloud_image.policy import images as rights
 from xloud_image.services import advice, candidates, digests, foreign, owed
 from xloud_image.services.changes import require_formats
 from xloud_image.services.downloads import in_order
-from xloud_image.services.lookup import get, load
+from xloud_image.services.lookup import load
 from xloud_image.services.places import is_internal, require_free
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
 
-_LOCATION: Final = Draft202012Validator(schemas.location())
-_VALIDATION: Final = Draft202012Validator(schemas.validation_data())
+_LOCATION: Final = checking.Check(schemas.location())
+_VALIDATION: Final = checking.Check(schemas.validation_data())
 _PATIENCE: Final = 10.0  # seconds that a PATCH waits for the data of its location to be read
 
 
@@ -58,7 +56,7 @@ async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[
 async def _add(service: Service, ctx: Context, image: Image, place: str, value: Any) -> Image:
     rights.require(service.policy, ctx, "set_image_location", image)
     if not _LOCATION.is_valid(value):
-        raise BadRequest(f"This is no location: {schemas.explain(_LOCATION, value)}")
+        raise BadRequest(f"This is no location: {checking.explain(_LOCATION, value)}")
     validation = value.get("validation_data") or {}
     candidates.require_digests(validation)
     seen = await candidates.looked_at(service, ctx, image, value["url"], value["metadata"])
@@ -194,7 +192,7 @@ async def delete_from_store(service: Service, ctx: Context, store_id: str, image
         raise NotFound("This service has a single store; delete the image instead.")
     if service.stores.get(store_id) is None:
         raise Conflict(f"There is no store '{store_id[:80]}' here.")
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "delete_image_location", image)
     if image.status != "active":
         raise Conflict(f"Data is removed from the stores of active images; this one is {image.status}.")
@@ -274,11 +272,11 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     Beyond the reference: an active image takes a URL that it has already from an administrator or service, who says so
     that the file there, which was found changed, is the right one.
     """
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "add_image_location", image)
     if validation:
         if not _VALIDATION.is_valid(validation):
-            raise BadRequest(f"validation_data: {schemas.explain(_VALIDATION, validation)}")
+            raise BadRequest(f"validation_data: {checking.explain(_VALIDATION, validation)}")
         candidates.require_digests(validation)
     again = image.status == "active" and any(location.url == url for location in image.locations)
     if image.status != "queued" and not (again and candidates.may_reach_all(service, ctx, image)):

@@ -14,7 +14,7 @@ from xloud_image.errors import ImageServiceError
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.services import foreign
-from xloud_image.services.lookup import get
+from xloud_image.services.lookup import load
 from xloud_image.services.owed import caller
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
@@ -52,6 +52,6 @@ async def follow(service: Service, ctx: Context, image: Image) -> None:
                 )
         told = rights
         try:
-            image = await get(service, ctx, image_id)
+            image = await load(service, ctx, image_id)
         except ImageServiceError:  # deleted meanwhile, or not for this caller any more
             return

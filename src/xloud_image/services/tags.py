@@ -21,7 +21,7 @@ async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
         if tag in current.tags:
             return current
         changed = current.replace(tags=(*current.tags, tag))
-        changes.require_counts(changed, service.settings.limits, tags=len(changed.tags))
+        changes.require_counts(service.settings.limits, tags=len(changed.tags))
         return changed
 
     await reach("change.begin")

@@ -20,7 +20,8 @@ def identity_url(address: str) -> str:
     address = address.strip().rstrip("/")
     if "://" not in address:
         address = f"https://{address}"
-    return f"{re.sub(r'/v(2[.]0|3)$', '', address)}/v3"
+    base = re.sub(r"/v(2[.]0|3)\Z", "", address)
+    return f"{base}/v3"
 
 
 async def ask_keystone(

@@ -24,7 +24,7 @@ from xloud_image.stores.web import Outgoing, Web
 
 _SMALL: Final = 8 << 20  # bytes of an answer that is no image: a listing of `PAGE` names is under 4 MiB
 PAGE: Final = 1000  # names of a listing asked for at once
-_OLD_SEGMENT: Final = re.compile(r"-[0-9]{5}$")
+_OLD_SEGMENT: Final = re.compile(r"-[0-9]{5}\Z")
 _AT_ONCE: Final = 8  # small requests of one operation under way
 
 

@@ -72,7 +72,7 @@ def _project(login: str) -> tuple[str | None, str]:
 def comparable(address: str) -> str:
     """Keystone's address so that two spellings of it are equal: host, port and path without scheme and version."""
     parts = urlsplit(address if "://" in address else f"//{address}")
-    path = re.sub(r"/v(2[.]0|3)$", "", parts.path.rstrip("/"))
+    path = re.sub(r"/v(2[.]0|3)\Z", "", parts.path.rstrip("/"))
     return f"{parts.netloc.rpartition('@')[2].lower()}{path}"
 
 
