@@ -23,7 +23,7 @@ SOURCES = src tests bench docs
 PIP_INSTALL = -m pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install deployer image run test check format docs bench lock clean packages servers prove-install
+.PHONY: help install deployer image run test check format docs bench fuzz lock clean packages servers prove-install
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -131,6 +131,11 @@ bench: .venv/.installed .venv-test/.installed servers ## speed and size, beside 
 	$(call bindings,.venv)
 	$(call bindings,.venv-test)
 	@exec .venv-test/bin/python -m bench $(BENCH_ARGS)
+
+# FUZZ_ARGS='100000 --seed N' repeats a run
+FUZZ_ARGS ?=
+fuzz: .venv-test/.installed packages ## disk images by chance: none that is taken may lead qemu to another file
+	@exec .venv-test/bin/python -m tests.formats.fuzz $(FUZZ_ARGS)
 
 prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 	@exec tests/install/prove

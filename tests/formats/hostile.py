@@ -5,11 +5,13 @@ Each is refused whatever it claims to be, in whatever container.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from tests.formats import build
 
 SECRET = b"/etc/passwd"
+_TEXT = b'version=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 1 FLAT "/etc/passwd" 0\n'
 EXTENT = b'RW 2048 SPARSE "disk.vmdk"\n'
 
 
@@ -127,4 +129,107 @@ def _vmdk_headers() -> Iterator[tuple[str, bytes]]:
     yield "vmdk footer: header without capacity", build.vmdk(footer=build.stream_footer(), capacity=0)
 
 
-SAMPLES: dict[str, bytes] = dict([*_vmdk_lines(), *_vmdk_fields(), *_vmdk_headers()])
+def _qcow2() -> Iterator[tuple[str, bytes]]:
+    yield "qcow2: backing file", build.qcow2(backing=512, backing_length=len(SECRET), behind=SECRET)
+    yield "qcow2: backing file, version 2", build.qcow2(version=2, backing=512, backing_length=11, behind=SECRET)
+    yield "qcow2: backing file without a name", build.qcow2(backing=512)
+    yield "qcow2: length of a backing file", build.qcow2(backing_length=11)
+    yield (
+        "qcow2: backing file with protocol",
+        build.qcow2(backing=512, backing_length=19, behind=b"nbd://127.0.0.1:123"),
+    )
+    yield "qcow2: data file", build.qcow2(incompatible=4, extensions=[(0x44415441, SECRET)])
+    yield "qcow2: data file without a name", build.qcow2(incompatible=4)
+    yield "qcow2: name of a data file", build.qcow2(extensions=[(0x6803F857, bytes(48)), (0x44415441, SECRET)])
+    yield "qcow2: name of a data file, version 2", build.qcow2(version=2, extensions=[(0x44415441, SECRET)])
+    yield "qcow2: unknown feature", build.qcow2(incompatible=1 << 5)
+    yield "qcow2: highest feature", build.qcow2(incompatible=1 << 63)
+    yield "qcow2: version 4", build.qcow2(version=4)
+    yield "qcow2: version 1", build.qcow1()
+    yield "qcow2: version 1 with backing file", build.qcow1(SECRET)
+    yield "qcow2: short header", build.qcow2(length=72)
+    yield "qcow2: header over its cluster", build.qcow2(length=1 << 20)
+    yield "qcow2: tiny clusters", build.qcow2(cluster_bits=8)
+    yield "qcow2: huge clusters", build.qcow2(cluster_bits=32)
+    yield "qcow2: unknown encryption", build.qcow2(encryption=3)
+    yield "qcow2: endless extensions", build.qcow2(cluster_bits=21, raw_extensions=struct.pack(">II", 1, 0) * 20000)
+    yield "qcow2: larger than anything", build.qcow2(size=1 << 63)
+    yield "qcow2: under a sector", build.qcow2(backing=200, backing_length=11, behind=SECRET)[:300]
+    yield "qcow2: of 104 bytes", build.qcow2(backing=80, backing_length=11)[:104]
+
+
+def _others() -> Iterator[tuple[str, bytes]]:
+    yield "qed", build.qed()
+    yield "qed: backing file", build.qed(backing=SECRET, features=1)
+    yield "qed: under a sector", build.qed(backing=SECRET, features=1)[:100]
+    yield "cow", build.cow(SECRET)
+    yield "cow: other order of bytes", build.cow(SECRET, b"MOOO")
+    yield "bochs: undoable", build.bochs(b"Undoable")
+    yield "bochs: volatile", build.bochs(b"Volatile")
+    yield "vhd: differencing", build.vhd(kind=4)
+    yield "vhd: parent's id", build.vhd(parent=b"parent-uuid-16by")
+    yield "vhd: locator of a parent", build.vhd(locator=b"W2ku" + bytes(8) + b"\0\0\2\0")
+    yield "vhd: differencing at its end", build.vhd(tail=build.vhd_footer(kind=4))
+    yield "vhd: another disk at its end", build.vhd(tail=build.vhd_footer(size=1 << 21))
+    yield "vhd: fixed at its end", build.vhd(tail=build.vhd_footer(kind=2))
+    yield "vhd: without its end", build.vhd(tail=b"")
+    yield "vhd: fixed with the footer in front", build.vhd(kind=2)
+    yield "vhd: kind 5", build.vhd(kind=5)
+    yield "vhd: no dynamic header", build.vhd(place=1024)
+    yield "vhd: dynamic header far away", build.vhd(place=1 << 62)
+    yield "vhd: larger than anything", build.vhd(size=(1 << 64) - 512)
+    yield "vhd: under a sector", build.vhd(kind=4)[:100]
+    yield "vhdx: has a parent", build.vhdx(bits=2)
+    yield "vhdx: locator of a parent", build.vhdx(items={"parent": (65600, 64, 4)})
+    yield "vhdx: odd length of its size", build.vhdx(items={"size": (65544, 0xFFFFFFFF, 6)})
+    yield "vhdx: short size", build.vhdx(items={"size": (65544, 4, 6)})
+    yield "vhdx: size within the table", build.vhdx(items={"size": (64, 8, 6)})
+    yield "vhdx: size far away", build.vhdx(items={"size": (0xFFFFFFF0, 8, 6)})[: 4 << 20]
+    yield "vhdx: unknown item that is required", build.vhdx(items={"unknown": (65600, 8, 4)})
+    yield "vhdx: unknown region", build.vhdx(region=struct.pack("<16sQII", build.GUIDS["unknown"], 5 << 20, 1 << 20, 1))
+    yield (
+        "vhdx: metadata twice",
+        build.vhdx(region=struct.pack("<16sQII", build.GUIDS["metadata"], 9 << 20, 1 << 20, 1)),
+    )
+    yield "vhdx: tables differ", build.vhdx(second_table=bytes(65536))
+    yield "vhdx: log", build.vhdx(logs=(b"", b"log-guid-16bytes"))
+    yield "vhdx: larger than anything", build.vhdx(size=1 << 63)
+    yield "vhdx: only its beginning", build.vhdx()[:300]
+    yield "vhdx: no headers", build.vhdx()[:65536]
+    yield "vdi: differencing", build.vdi(kind=4)
+    yield "vdi: undo", build.vdi(kind=3)
+    yield "vdi: kind 5", build.vdi(kind=5)
+    yield "vdi: link", build.vdi(link=b"link-uuid-16byte")
+    yield "vdi: parent", build.vdi(parent=b"parent-uuid-16by")
+    yield "vdi: old version", build.vdi(version=1)
+    yield "vdi: larger than anything", build.vdi(size=1 << 63)
+    yield "vdi: under a sector", build.vdi(kind=4)[:400]
+    yield "luks: version 2", build.luks(version=2)
+    yield "luks: header of data elsewhere", build.luks(payload=0)
+    yield "descriptor", b"# Disk DescriptorFile\n" + _TEXT
+    yield "descriptor: blank before", b"#DISK DESCRIPTORFILE\n" + _TEXT
+    yield "descriptor: other comments", b"# hello\n\n  \n#\n" + _TEXT
+    yield "descriptor: padded", (b"# Disk DescriptorFile\r\n" + _TEXT).ljust(1 << 20, b"\0")
+    yield "descriptor: comment with zeros", b"#\0\0\n" + _TEXT
+    yield "descriptor: only a version", b"version=3\r\n"
+    both = bytearray(build.vdi())
+    both[:4] = b"KDMV"
+    yield "two at once: vmdk and vdi", bytes(both)
+    both[:72] = build.qcow2()[:64] + both[64:72]
+    yield "two at once: qcow2 and vdi", bytes(both)
+    both = bytearray(build.qcow2())
+    both[0x8001:0x8006] = b"CD001"
+    yield "two at once: qcow2 and iso", bytes(both)
+    both = bytearray(build.qcow2())
+    both[510:512] = b"\x55\xaa"
+    yield "two at once: qcow2 and partition table", bytes(both)
+
+
+SAMPLES: dict[str, bytes] = dict([*_vmdk_lines(), *_vmdk_fields(), *_vmdk_headers(), *_qcow2(), *_others()])
+# Only who believes the claim reads these as descriptors: refused where vmdk is claimed, in every container.
+CLAIMED: dict[str, bytes] = {
+    "descriptor behind a long comment": b"#" * 600 + b"\n" + _TEXT,
+    "descriptor behind a very long comment": b"#" * 900_000 + b"\n" + _TEXT,
+    "descriptor across pieces": b"#" * (4096 - 50) + b"\n" + _TEXT,
+    "descriptor in the name of a member of a tar": _TEXT[:90].ljust(257, b"\0") + b"ustar\00000".ljust(1000, b"\0"),
+}

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from oslo_utils.imageutils import format_inspector as formats
 
 from xloud_image.errors import FormatRefused
-from xloud_image.inspection import vmdk
-from xloud_image.inspection.reading import Reader
+from xloud_image.inspection import others, qcow2, vhd, vhdx, vmdk
+from xloud_image.inspection.reading import HINT, SECTOR, Parser, Reader
 
 # The inspector explains each violation at WARNING with parts of user data; our refusal carries the sentence.
 logging.getLogger(formats.__name__).setLevel(logging.CRITICAL)
@@ -24,48 +24,143 @@ logging.getLogger(formats.__name__).setLevel(logging.CRITICAL)
 _KNOWN: Final = frozenset(formats.ALL_FORMATS)
 # A hybrid ISO carries a partition table as well, so that it boots from a stick.
 _HYBRID: Final = frozenset({"iso", "gpt"})
-# How far qemu looks for a VMDK descriptor when it guesses a format, and what it takes for one: comments and empty
-# lines, then a version. Such a file ends in zeros, for which the inspector does not take it for text.
-_PROBED: Final = 512
+# How far qemu looks for a VMDK descriptor when it guesses a format is one sector; what it takes for one: comments and
+# empty lines, then a version.
 _DESCRIPTOR: Final = re.compile(rb"(?i:# *disk descriptorfile)|(?:#[^\n]*\n| *\r?\n)*version=[1-3]\r?\n")
-_HINT: Final = (
-    "set disk_format to what the file is (`qemu-img info FILE` tells), or use "
-    "`xloud-image stores check --deep` if you meant to try a store"
+# Violations that the walls judge better: qemu reads features that the library does not know, and version 2 has none.
+_OURS: Final = {"qcow2": frozenset({"unknown_features", "data_file"})}
+
+# What a format begins with, and where; its name; its wall, which gets the first sector.
+_WALLS: Final[tuple[tuple[int, tuple[bytes, ...], str, Callable[[bytes], Parser]], ...]] = (
+    (0, (qcow2.MAGIC,), qcow2.NAME, qcow2.parse),
+    (0, (vhd.MAGIC,), vhd.NAME, vhd.parse),
+    (0, (vhdx.MAGIC,), vhdx.NAME, vhdx.parse),
+    (others.VDI_MAGIC_AT, (others.VDI_MAGIC,), "vdi", others.parse_vdi),
+    (0, (others.LUKS_MAGIC,), "luks", others.parse_luks),
+    (0, (others.QED_MAGIC,), "qed", others.parse_qed),
+    (0, others.COW_MAGICS, "cow", others.parse_cow),
+    (0, (others.BOCHS_MAGIC,), "bochs", others.parse_bochs),
 )
 
 
 class Inspection:
     """The judgement of one stream. Feed every chunk to `eat`, then call `end`; both raise `FormatRefused`.
 
-    disk_format: what the image claims. vmdk_types: allowed createType values, lower-case compared.
-    match: whether content must be what is claimed; dangerous content is refused either way.
-    nonfatal: names of GPT safety checks whose failure is tolerated.
+    disk_format, container_format: what the image claims. vmdk_types: allowed createType values, lower-case compared.
+    match: whether content must be what is claimed, of images in no container (bare); dangerous content is refused
+    either way. What lies inside of a container (a tar, a compressed stream) is not unpacked: the container itself must
+    not be read as a dangerous disk. nonfatal: names of GPT safety checks whose failure is tolerated.
+
+    A stream that is shorter than a sector is judged as one with zeros behind it. One without a byte is always taken.
     """
 
     def __init__(
-        self, disk_format: str, *, vmdk_types: Sequence[str], match: bool, nonfatal: Sequence[str] = ()
+        self,
+        disk_format: str | None,
+        container_format: str | None = "bare",
+        *,
+        vmdk_types: Sequence[str],
+        match: bool,
+        nonfatal: Sequence[str] = (),
     ) -> None:
         self._claimed = disk_format
-        self._match = match
+        self._bare = container_format == "bare"
+        self._match = match and self._bare
         self._vmdk_types = {name.lower() for name in vmdk_types}
         self._nonfatal = frozenset(nonfatal)
         self._undecided = [formats.ALL_FORMATS[name]() for name in formats.ALL_FORMATS if name != "raw"]
         self._found: list[formats.FileInspector] = []
+        self._table: formats.FileInspector | None = None  # a partition table that may belong to an ISO
         self._walls: list[Reader] = []
         self._head = b""
 
     @property
     def decided(self) -> bool:
         """No more bytes are needed to judge."""
-        return not self._undecided and len(self._head) == _PROBED and all(wall.done for wall in self._walls)
+        return not self._undecided and len(self._head) == SECTOR and all(wall.done for wall in self._walls)
 
     def eat(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
-        if len(self._head) < _PROBED:
+        if len(self._head) < SECTOR:
             self._begin(chunk)
         else:
             for wall in self._walls:
                 wall.eat(chunk)
+        self._ask(chunk)
+
+    def end(self) -> None:
+        """The stream has ended: what is still undecided is judged by what came."""
+        if not self._head:
+            self._undecided = []
+            return
+        if missing := SECTOR - len(self._head):
+            self.eat(bytes(missing))
+        for wall in self._walls:
+            wall.end()
+        for inspector in self._undecided:
+            inspector.finish()
+            if inspector.complete:
+                self._judge(inspector)
+            else:
+                self._refuse_if_claimed(inspector, "it ends before the header of that format is complete")
+        self._undecided = []
+        self._judge_table()
+        self._compare(self._names())
+
+    def virtual_size(self, received: int) -> int | None:
+        """Bytes that a guest sees, from the header found; for raw data the number of bytes received. After `end`.
+
+        None: unknown, as for what is in a container.
+        """
+        if not self._bare:
+            return None
+        if received == 0:
+            return 0
+        for wall in self._walls:
+            if self._claimed == wall.name:
+                return wall.virtual_size or None
+        return received if self._claimed in ("raw", "iso", "gpt") and self._names() <= _HYBRID else None
+
+    def _begin(self, chunk: bytes) -> None:
+        """The first sector tells which walls stand before these data."""
+        missing = SECTOR - len(self._head)
+        self._head += chunk[:missing]
+        if len(self._head) < SECTOR:
+            return
+        head = self._head
+        if _DESCRIPTOR.match(head):
+            # A descriptor that is a file of its own has its data in other files, which it names (CVE-2024-32498).
+            raise FormatRefused("the data is the text of a VMDK descriptor, which names files outside of it; refused")
+        if head.startswith((vmdk.MAGIC, vmdk.PART)):
+            self._walls.append(Reader(vmdk.NAME, vmdk.parse(head, self._vmdk_types)))
+        for at, magics, name, parse in _WALLS:
+            if head.startswith(magics, at):
+                self._walls.append(Reader(name, parse(head)))
+        self._compare(self._names(), early=True)
+        if not self._walls:
+            self._begin_unknown()
+        for wall in self._walls:
+            wall.eat(head)
+            wall.eat(chunk[missing:])
+
+    def _begin_unknown(self) -> None:
+        """Claims that can be true, or believed, although the first sector tells nothing."""
+        if self._claimed == vhd.NAME and self._match:
+            self._walls.append(Reader(vhd.NAME, vhd.parse_fixed()))
+        elif self._claimed == vmdk.NAME and self._bare:
+            # It could only be a descriptor, behind a long comment.
+            raise FormatRefused(f"the data is not {vmdk.NAME}: its first bytes are not those of that format; {HINT}")
+        elif self._claimed == vmdk.NAME:
+            self._walls.append(Reader("text", vmdk.parse_hidden()))
+
+    def _names(self) -> set[str]:
+        names = {inspector.NAME for inspector in self._found} | {wall.name for wall in self._walls}
+        if self._claimed == vhd.NAME and vhd.NAME in names and not self._head.startswith(vhd.MAGIC):
+            names.discard("gpt")  # the guest's own, at the beginning of a fixed disk
+        return names - {"text"}
+
+    def _ask(self, chunk: bytes) -> None:
+        """What the library says."""
         for inspector in list(self._undecided):
             try:
                 inspector.eat_chunk(chunk)
@@ -77,89 +172,48 @@ class Inspection:
             if inspector.complete:
                 self._undecided.remove(inspector)
                 self._judge(inspector)
-
-    def end(self) -> None:
-        """The stream has ended: what is still undecided is judged by what came."""
-        if len(self._head) < _PROBED:
-            self._begin(bytes(_PROBED - len(self._head)))
-        for wall in self._walls:
-            wall.end()
-        for inspector in self._undecided:
-            inspector.finish()
-            if inspector.complete:
-                self._judge(inspector)
-            else:
-                self._refuse_if_claimed(inspector, "it ends before the header of that format is complete")
-        self._undecided = []
-        names = {inspector.NAME for inspector in self._found}
-        if len(names) > 1 and not names <= _HYBRID:
-            raise FormatRefused(f"the data looks like several formats at once ({', '.join(sorted(names))}); refused")
-        self._compare(names)
-
-    def virtual_size(self, received: int) -> int | None:
-        """Bytes that a guest sees, from the header found; for raw data the number of bytes received. After `end`."""
-        for wall in self._walls:
-            if self._claimed == wall.name:
-                return wall.virtual_size
-        for inspector in self._found:
-            if self._claimed == inspector.NAME:
-                return int(inspector.virtual_size) or None
-        return received if self._claimed in ("raw", "iso", "gpt") and not self._alien() else None
-
-    def _begin(self, chunk: bytes) -> None:
-        """The first bytes tell which walls stand before these data."""
-        missing = _PROBED - len(self._head)
-        self._head += chunk[:missing]
-        if len(self._head) < _PROBED:
-            return
-        self._refuse_descriptor()
-        if self._head.startswith((vmdk.MAGIC, vmdk.PART)):
-            self._walls.append(Reader(vmdk.NAME, vmdk.parse(self._head, self._vmdk_types)))
-        for wall in self._walls:
-            wall.eat(self._head)
-            wall.eat(chunk[missing:])
-
-    def _alien(self) -> bool:
-        return any(inspector.NAME not in _HYBRID for inspector in self._found)
+        if self._table is not None and not any(inspector.NAME == "iso" for inspector in self._undecided):
+            self._judge_table()
 
     def _judge(self, inspector: formats.FileInspector) -> None:
         if not _matches(inspector):
             self._refuse_if_claimed(inspector, "its first bytes are not those of that format")
             return
         self._found.append(inspector)
-        self._check_safety(inspector)
-        self._compare({inspector.NAME}, early=True)
+        if inspector.NAME == "gpt":
+            self._table = inspector
+        else:
+            self._check_safety(inspector)
+        self._compare(self._names(), early=True)
+
+    def _judge_table(self) -> None:
+        """A partition table, as soon as it is clear whether it is that of an ISO, whose programs boot as they like."""
+        table, self._table = self._table, None
+        if table is None or any(inspector.NAME == "iso" for inspector in self._found):
+            return
+        if self._bare and self._claimed in ("gpt", "raw", "iso"):
+            self._check_safety(table)
 
     def _check_safety(self, inspector: formats.FileInspector) -> None:
         try:
             inspector.safety_check()
         except formats.SafetyCheckFailed as error:
-            failed = set(error.failures)
-            if inspector.NAME == "gpt" and failed <= self._nonfatal:
+            failed = set(error.failures) - _OURS.get(inspector.NAME, frozenset())
+            if not failed or (inspector.NAME == "gpt" and failed <= self._nonfatal):
                 return
-            if inspector.NAME == "gpt" and self._claimed not in ("gpt", "raw", "iso"):
-                return
-            reasons = "; ".join(f"{name}: {why}" for name, why in sorted(error.failures.items()))
+            reasons = "; ".join(f"{name}: {error.failures[name]}" for name in sorted(failed))
             raise FormatRefused(f"the data is {inspector.NAME} with dangerous content ({reasons}); refused") from None
         except formats.ImageFormatError as error:
             raise FormatRefused(f"the data looks like {inspector.NAME} but cannot be checked: {error}") from None
-        if isinstance(inspector, formats.VMDKInspector) and inspector.vmdktype.lower() not in self._vmdk_types:
-            raise FormatRefused(
-                f"VMDK of type {inspector.vmdktype} is not allowed here; allowed: {', '.join(sorted(self._vmdk_types))}"
-            )
-
-    def _refuse_descriptor(self) -> None:
-        """A descriptor that is a file of its own has its data in other files, which it names (CVE-2024-32498)."""
-        if _DESCRIPTOR.match(self._head):
-            raise FormatRefused("the data is the text of a VMDK descriptor, which names files outside of it; refused")
 
     def _refuse_if_claimed(self, inspector: formats.FileInspector, why: str) -> None:
-        # What claims to be a VMDK and lacks its signature could only be a descriptor: refused in any case.
-        if self._claimed == inspector.NAME and self._claimed != "gpt" and (self._match or self._claimed == "vmdk"):
-            raise FormatRefused(f"the data is not {self._claimed}: {why}; {_HINT}")
+        if self._claimed == inspector.NAME and self._claimed not in ("gpt", vhd.NAME) and self._match:
+            raise FormatRefused(f"the data is not {self._claimed}: {why}; {HINT}")
 
     def _compare(self, names: set[str], *, early: bool = False) -> None:
         """Content against claim. `raw` may hold any harmless thing; a claim that no inspector knows takes raw data."""
+        if len(names) > 1 and not names <= _HYBRID:
+            raise FormatRefused(f"the data looks like several formats at once ({', '.join(sorted(names))}); refused")
         if not self._match or self._claimed == "raw":
             return
         if self._claimed == "iso":
@@ -170,7 +224,7 @@ class Inspection:
             fits = names <= {"gpt"}
         if not fits:
             found = ", ".join(sorted(names)) or "raw"
-            raise FormatRefused(f"the image claims {self._claimed} but the data is {found}; {_HINT}")
+            raise FormatRefused(f"the image claims {self._claimed} but the data is {found}; {HINT}")
 
 
 def _matches(inspector: formats.FileInspector) -> bool:

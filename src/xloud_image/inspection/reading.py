@@ -11,6 +11,10 @@ from xloud_image.errors import FormatRefused
 SECTOR: Final = 512
 # bytes of a disk; neither qemu nor the database know more
 LARGEST: Final = (1 << 63) - 1
+HINT: Final = (
+    "set disk_format to what the file is (`qemu-img info FILE` tells), or use "
+    "`xloud-image stores check --deep` if you meant to try a store"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _LINES: Final = b"\n \r\n"
 _AT_END: Final = (1 << 64) - 1
 _FOOTER: Final = 3  # kind of marker
 _MOST: Final = 128  # sectors of a descriptor; the tools take 20
+_LONGEST_TEXT: Final = 1 << 20  # bytes of a descriptor that is a file of its own, as qemu reads it
 _KINDS: Final = {"monolithicSparse", "streamOptimized"}
 
 _PLAIN: Final = re.compile(rb"[ -~]*")
@@ -69,6 +70,24 @@ def parse(head: bytes, kinds: Collection[str]) -> Parser:
     return int(capacity) * SECTOR
 
 
+def parse_hidden() -> Parser:
+    """Judge what claims to be a VMDK, in a container, and does not begin as one.
+
+    Who unpacks no containers and believes the claim takes the text before the first zero for a descriptor, if it
+    names a type.
+    """
+    at, before = 0, b""
+    while at < _LONGEST_TEXT:
+        piece = yield Span(at, 4096)
+        text, end, _ = piece.partition(b"\0")
+        if b"createtype" in (before + text).lower():
+            raise dangerous(NAME, "it begins with the text of a descriptor, which names files outside of it")
+        if end:
+            break
+        at, before = at + len(piece), piece[-16:]
+    return None
+
+
 def _judge_footer(header: tuple[object, ...], tail: bytes) -> None:
     """The footer counts instead of the header: it may only say more exactly where the directories are."""
     footer = _HEADER.unpack_from(tail, SECTOR)
@@ -88,9 +107,7 @@ def _judge_descriptor(text: bytes, kinds: Collection[str]) -> None:
         raise dangerous(NAME, "something lies behind the end of its descriptor")
     lower = text.lower()
     if any(lower.count(word) != 1 for word in _ONCE) or any(word in lower for word in _NEVER):
-        raise dangerous(
-            NAME, "its descriptor names a parent or another file, or its type or parent more or less than once"
-        )
+        raise dangerous(NAME, "its descriptor names a parent or another file, or its type or parent not exactly once")
     fields: dict[bytes, bytes] = {}
     extents = 0
     for ended in text.split(b"\n"):

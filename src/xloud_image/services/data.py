@@ -167,14 +167,13 @@ async def _as_upload_error(service: Service, image_id: str, error: BaseException
 def _flow(service: Service, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
     settings = service.settings
     algorithms = ("md5",) if settings.legacy_md5 else ()
-    inspection = None
-    if image.container_format == "bare" and image.disk_format is not None:
-        inspection = Inspection(
-            image.disk_format,
-            vmdk_types=settings.formats.vmdk_allowed_types,
-            match=settings.formats.require_image_format_match,
-            nonfatal=settings.formats.gpt_safety_checks_nonfatal,
-        )
+    inspection = Inspection(
+        image.disk_format,
+        image.container_format,
+        vmdk_types=settings.formats.vmdk_allowed_types,
+        match=settings.formats.require_image_format_match,
+        nonfatal=settings.formats.gpt_safety_checks_nonfatal,
+    )
     return Flow(
         source,
         declared=declared,

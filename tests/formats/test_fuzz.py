@@ -1,0 +1,77 @@
+"""Images by chance, those of `make fuzz` with fixed seeds: nothing that is taken makes qemu open anything but itself."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.formats import build, fuzz
+from tests.formats.mutate import KINDS, Case, case
+from tests.formats.sandbox import Sandbox
+
+
+def test_no_image_that_is_taken_leads_elsewhere() -> None:
+    counts = fuzz.run(iter(range(2000)))
+    assert counts.findings == {}
+    assert all(counts.taken[kind] for kind in KINDS if kind not in ("descriptor", "others")), str(counts)
+    assert counts.able > 100, "most of what is taken must be what qemu can open, or this shows nothing"
+
+
+def test_without_the_walls_it_finds_something() -> None:
+    """The library alone takes VMDK that lead qemu to the canary."""
+    counts = fuzz.run(iter(range(600)), fuzz.library, kind="vmdk", enough=1)
+    assert any("canary" in name for names in counts.findings.values() for name in names)
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    return Sandbox(tmp_path_factory.mktemp("sandbox"))
+
+
+@pytest.mark.parametrize(
+    ("claim", "data"),
+    [
+        ("qcow2", build.qcow2(backing=512, backing_length=6, behind=b"canary")),
+        ("qcow2", build.qcow2(incompatible=4, extensions=[(0x44415441, b"canary")])),
+        ("qed", build.qed(backing=b"canary", features=1)),
+        ("qcow", build.qcow1(b"canary")),
+        (
+            "vmdk",
+            b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="vmfs"\nRW 9 VMFS "canary"\n',
+        ),
+        (
+            "vmdk",
+            build.vmdk(
+                build.DESCRIPTOR.replace(b"monolithicSparse", b"monolithicFlat").replace(
+                    b'SPARSE "disk.vmdk"', b'FLAT "canary" 0'
+                ),
+                capacity=0,
+            ),
+        ),
+    ],
+)
+def test_the_sandbox_notices(sandbox: Sandbox, claim: str, data: bytes) -> None:
+    """Each known way out is seen, by the name and by the bytes."""
+    found, _ = sandbox.findings([Case(7, "", claim, None, data), Case(8, "", "raw", None, bytes(4096))])
+    assert set(found) == {7}
+    assert any("canary" in name for name in found[7])
+    assert "the canary's bytes" in found[7]
+
+
+@pytest.mark.parametrize(
+    ("claim", "data"),
+    [
+        ("qcow2", build.qcow2()), ("qcow2", build.qcow2(version=2)), ("vmdk", build.vmdk()), ("vhd", build.vhd()),
+        ("vmdk", build.vmdk(footer=build.stream_footer())), ("vhd", build.fixed_vhd()), ("vhdx", build.vhdx()),
+        ("vdi", build.vdi()), ("qed", build.qed()), ("bochs", build.bochs(b"Growing")),
+    ],
+)  # fmt: skip
+def test_the_builders_make_what_qemu_opens(sandbox: Sandbox, claim: str, data: bytes) -> None:
+    """So that mutants are near to what is real."""
+    assert sandbox.findings([Case(9, "", claim, None, data)]) == ({}, 1)
+    folder = Path(sandbox.folder)
+    assert not list(folder.glob("batch*/9"))
+
+
+def test_a_case_depends_on_its_seed() -> None:
+    assert case(12345, "/x") == case(12345, "/x")
+    assert case(12345, "/x") != case(12346, "/x")
