@@ -286,7 +286,7 @@ def _log(text: str) -> object:
 
 
 def _request(**headers: str) -> Any:
-    return SimpleNamespace(headers=headers)
+    return SimpleNamespace(headers=headers, method="GET")
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
