@@ -21,7 +21,7 @@ import pytest
 
 from tests.servers.place import ROOT
 from xloud_image import logs
-from xloud_image.api import sending
+from xloud_image.api import messages, proxies, sending, wire
 from xloud_image.config.masking import CLIPPED, clipped, mask
 from xloud_image.errors import ImageServiceError
 from xloud_image.identity import basic, tokens
@@ -288,7 +288,7 @@ def _log(text: str) -> object:
 
 
 def _request(**headers: str) -> Any:
-    return SimpleNamespace(headers=headers)
+    return SimpleNamespace(headers=headers, method="GET")
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {
@@ -297,6 +297,12 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "a line of the log": _log,
     "Range": lambda text: sending.requested(_request(Range=text)),
     "Authorization": lambda text: basic.parse(text),
+    "a large body": lambda text: wire._require_few_values(text.encode()),
+    "Forwarded": proxies._forwarded,
+    "a forwarded host": proxies._host,
+    "a forwarded address": proxies._address,
+    "a date": messages._date,
+    "entity tags": lambda text: messages._names(text, '"x"', strong=False),
     "a rule of access": lambda text: tokens._matches("/v2/**i**{name}*e**/**f*{x}*", text),
     "a pattern of access": lambda text: tokens._matches(text, "/v2/images/" + "a" * 200),
 }

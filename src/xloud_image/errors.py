@@ -10,10 +10,14 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── MethodNotAllowed             405
     ├── Conflict                     409   ├── Duplicate  ├── InUse
     ├── Gone                         410   └── WriteDisabled
+    ├── PreconditionFailed           412
     ├── TooLarge                     413   ├── QuotaExceeded  ├── StoreFull
     ├── WrongMediaType               415   └── FormatRefused
     ├── BadRange                     416
+    ├── ExpectationFailed            417
     ├── HeaderTooLarge               431
+    ├── NoSuchMethod, NoSuchCoding   501
+    ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
     │                                      ├── IdentityUnavailable  └── DatabaseUnavailable
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
@@ -109,6 +113,12 @@ class WriteDisabled(Gone):
     """This store never takes data (a read-only store)."""
 
 
+class PreconditionFailed(ImageServiceError):
+    """A condition that the client set (If-Match and its like) is not met; nothing was done."""
+
+    status = 412
+
+
 class TooLarge(ImageServiceError):
     """More than a limit allows."""
 
@@ -137,6 +147,30 @@ class BadRange(ImageServiceError):
     """The byte range lies outside the data."""
 
     status = 416
+
+
+class ExpectationFailed(ImageServiceError):
+    """The client expects (`Expect`) what is not known here."""
+
+    status = 417
+
+
+class NoSuchMethod(ImageServiceError):
+    """A method that no call has."""
+
+    status = 501
+
+
+class NoSuchCoding(ImageServiceError):
+    """The body travels in a coding that is not undone here."""
+
+    status = 501
+
+
+class NoSuchVersion(ImageServiceError):
+    """Another version of HTTP."""
+
+    status = 505
 
 
 class HeaderTooLarge(ImageServiceError):

@@ -16,6 +16,7 @@ import asyncio
 import logging
 import mmap
 import os
+import resource
 import signal
 import socket
 import sys
@@ -46,6 +47,7 @@ from xloud_image.services.service import Service
 log = structlog.get_logger(__name__)
 
 _HEARTBEAT: Final = 60  # seconds
+_DESCRIPTORS: Final = 1024 * 1024  # open files that a process asks for; some systems offer a thousand times as many
 _LAST_CALL: Final = 1.0  # seconds in which a connection without a request may bring one, once the port is closed
 _READ_BUFFER: Final = 256 * 1024  # bytes that a connection reads ahead; twice that is held at most
 
@@ -54,6 +56,7 @@ def run(loaded: Loaded) -> int:
     """Serve until stopped; the exit code. The configuration has been checked."""
     if loaded.settings.log_file is None:
         sys.stderr.flush()
+    _take_descriptors()
     try:
         _Arbiter(_Application(loaded)).run()
     except SystemExit as end:
@@ -62,6 +65,17 @@ def run(loaded: Loaded) -> int:
         server = loaded.settings.server
         raise ConfigError(f"cannot listen on {server.bind_host} port {server.bind_port}: {error.strerror}") from None
     return 0
+
+
+def _take_descriptors() -> None:
+    """As many open files as the system allows this process; what is set is often a small number for shells."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError) as error:
+            log.warning("the limit of open files stays as it is", soft=soft, hard=hard, reason=str(error))
 
 
 class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
@@ -321,6 +335,7 @@ def _protocol(server: Server) -> dict[str, Any]:
         "unread_seconds": server.client_socket_timeout,
         "keepalive_timeout": (server.client_socket_timeout or 3600) if server.http_keepalive else 0,
         "tcp_keepalive": True,
+        "keepidle": server.tcp_keepidle,
         "max_line_size": server.max_header_line,
         "max_field_size": server.max_header_line,
         "read_bufsize": _READ_BUFFER,

@@ -10,7 +10,7 @@ import pytest
 
 from xloud_image.config.settings import AuthSettings
 from xloud_image.errors import ConfigError, Forbidden, IdentityUnavailable, Unauthorized
-from xloud_image.identity import basic, build
+from xloud_image.identity import basic, build, queue
 from xloud_image.policy import Policy
 
 # written by htpasswd -nbB of Apache 2.4: "correct horse"; with -C 10 "pässwort"; 80 times "x"
@@ -154,12 +154,12 @@ async def test_too_many_at_once_are_told_to_come_back(files):
     files[0].write_text("slow:" + bcrypt.hashpw(b"x", bcrypt.gensalt(10)).decode() + "\n")
     identity = make(*files)
     answers = await asyncio.gather(
-        *(identity.authenticate(sent("slow", f"wrong{number}")) for number in range(basic.WAITING + 6)),
+        *(identity.authenticate(sent("slow", f"wrong{number}")) for number in range(queue.PLACES + basic.THREADS + 6)),
         return_exceptions=True,
     )
     kinds = [type(answer) for answer in answers]
     assert kinds.count(IdentityUnavailable) == 6
-    assert kinds.count(Unauthorized) == basic.WAITING
+    assert kinds.count(Unauthorized) == queue.PLACES + basic.THREADS
     await identity.aclose()
 
 

@@ -27,7 +27,8 @@ def command() -> list[str]:
 
 class Service:
     """`sections`: the configuration file, by section and option, over a default of SQLite, one file store
-    and no login; None removes an option. `environment`: more of it for the process (failpoints)."""
+    and no login; None removes an option. `environment`: more of it for the process (failpoints). `files`: how many open
+    files it may have (as by `ulimit -n`)."""
 
     def __init__(
         self,
@@ -36,7 +37,9 @@ class Service:
         environment: Mapping[str, str] | None = None,
         port: int | None = None,
         directory: Path | None = None,
+        files: int | None = None,
     ) -> None:
+        self.files = files
         self.port = port or free_port()
         self.directory = directory or new_directory("service")
         self.environment: dict[str, str] = dict(environment or {})
@@ -122,12 +125,15 @@ class Service:
         self._starts += 1
         self._process = Process(
             "xloud-image",
-            [*command(), "serve", "--config-file", self.configuration],
+            [*self._limits(), *command(), "serve", "--config-file", self.configuration],
             log=self.directory / f"log-{self._starts}",
             directory=self.directory,
             environment={"PYTHONUNBUFFERED": "1", **self.environment},
         )
         return self._process
+
+    def _limits(self) -> list[str]:
+        return [] if self.files is None else ["prlimit", f"--nofile={self.files}:{self.files}"]
 
     def start(self, seconds: float = 30) -> None:
         """Prepare (the first time), start, and wait until it answers at /healthcheck."""

@@ -19,7 +19,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import cors, data, images, info, locations, openapi, receiving
+from xloud_image.api import cors, data, images, info, locations, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body
 from xloud_image.config.masking import clipped
@@ -81,21 +81,20 @@ _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 
 def build(service: Service, identity: Identity) -> web.Application:
     """The application of one process; `service` and `identity` are started and closed by the caller."""
-    app = web.Application(
-        middlewares=[_way], client_max_size=service.settings.server.max_request_body_size, logger=_quiet()
-    )
+    app = web.Application(middlewares=[_way], logger=_quiet())
     app[SERVICE] = service
     app[IDENTITY] = identity
     app[ENDING] = Ending()
     app.on_response_prepare.append(_sign)
     for method, path, handler in ROUTES:
         resource = app.router.add_resource(path)
-        waits = handler is data.upload
-        resource.add_route(method, handler, expect_handler=receiving.no_continue if waits else None)
+        resource.add_route(method, handler, expect_handler=receiving.no_continue)
         if method == "GET":
             resource.add_route("HEAD", handler)
     health = service.settings.health.path
     app.router.add_get(health, info.health)
+    if service.settings.server.metrics:
+        app.router.add_get(metrics.PATH, metrics.show)
     openapi.provide(app, service, [*((method, path) for method, path, _ in ROUTES), ("GET", health)])
     return app
 
@@ -111,7 +110,7 @@ def _quiet() -> logging.Logger:
 async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
     begun = time.monotonic()
     response = await _answer(request, handler)
-    if request.match_info.handler is not info.health:
+    if request.path != request.app[SERVICE].settings.health.path:
         ctx = request.get(CONTEXT)
         access.info(
             "request",
@@ -122,8 +121,10 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
             project=ctx.project if ctx else None,
             user=ctx.user if ctx else None,
             request=request[REQUEST_ID],
-            client=request.remote,
+            client=proxies.client(request),
         )
+        if request.app[SERVICE].settings.server.metrics:
+            metrics.REQUESTS.labels(request.method, response.status).inc()
     return response
 
 
@@ -141,9 +142,6 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if error.status >= 500:
             log.warning("not possible now", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, error.headers)
-    except web.HTTPRequestEntityTooLarge:
-        limit = request.app[SERVICE].settings.server.max_request_body_size
-        response = _error(request, 413, f"The body is larger than {limit} bytes.", {})
     except web.HTTPException as error:
         response = _error(request, error.status, error.text or error.reason, {})
     except ConnectionError:
@@ -157,9 +155,12 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
     settings = request.app[SERVICE].settings
+    messages.require_sense(request)
     given = request.headers.get("x-openstack-request-id", "")
     if len(given) > settings.server.max_request_id_length:
         raise HeaderTooLarge(f"x-openstack-request-id has more than {settings.server.max_request_id_length} characters")
+    if request.path == settings.health.path:
+        return await _health(request)
     if request.method == "OPTIONS":
         return _options(request)
     known = request.match_info.http_exception
@@ -169,7 +170,7 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
     if known is not None and not request.path.startswith("/v2/"):
         return await _elsewhere(request, known)
     request[CONTEXT] = await request.app[IDENTITY].authenticate(
-        request.headers, method=request.method, path=request.path
+        request.headers, method=request.method, path=request.path, address=proxies.client(request)
     )
     if known is not None:
         _refuse(request, known)
@@ -220,8 +221,19 @@ def _refuse(request: web.Request, known: web.HTTPException) -> None:
     raise NotFound("There is nothing under this path.")
 
 
+async def _health(request: web.Request) -> web.StreamResponse:
+    """Balancers ask by the method that they like; what they are told does not depend on it."""
+    response = await info.health(request)
+    if request.method == "OPTIONS":
+        response.headers["Allow"] = "GET, HEAD, OPTIONS"
+        cors.preflight(request, response, request.app[SERVICE].settings.cors)
+    return response
+
+
 def _options(request: web.Request) -> web.Response:
     known = request.match_info.http_exception
+    if request.path == "*":
+        return web.Response(status=204, headers={"Allow": ", ".join(sorted(messages.METHODS))})
     if known is not None and not isinstance(known, web.HTTPMethodNotAllowed):
         raise NotFound("There is nothing under this path.")
     allowed = known.allowed_methods if isinstance(known, web.HTTPMethodNotAllowed) else {request.method}
@@ -231,13 +243,18 @@ def _options(request: web.Request) -> web.Response:
 
 
 def _error(request: web.Request, status: int, message: str, headers: dict[str, str]) -> web.Response:
-    """As JSON when the client asked for it by name or asked for nothing, else as text; clients show the sentence."""
+    """The sentence in a form that clients show: JSON where that was asked for by name, text where text was. Who did not
+    say what it wants gets an object within an object, the one form in which all of OpenStack's clients find it.
+    """
     title = HTTPStatus(status).phrase
     # A sentence may quote the request: no control characters of a client reach another's terminal.
     message = "".join(char if char.isprintable() else "\ufffd" for char in message)
     accept = request.headers.get(hdrs.ACCEPT, "*/*")
-    if "json" in accept or not accept:
-        content = {"message": message, "code": f"{status} {title}", "title": title}
+    named = "json" in accept or not accept
+    if named or "text/" not in accept:
+        content: dict[str, object] = {"message": message, "code": f"{status} {title}", "title": title}
+        if not named:
+            content = {"error": content}
         return web.Response(
             body=orjson.dumps(content), status=status, headers={hdrs.CONTENT_TYPE: "application/json", **headers}
         )
@@ -265,4 +282,4 @@ async def _answer_early(request: web.Request, response: web.StreamResponse) -> N
     response.force_close()
     await response.prepare(request)
     await response.write_eof()
-    await receiving.linger(request)
+    await receiving.linger(request, short=request.app[ENDING].last_answers)

@@ -5,6 +5,9 @@ answer to bytes that are no HTTP. No call of the API is answered here.
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
+import resource
 import socket
 import uuid
 from typing import Any, Final
@@ -13,22 +16,49 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
+from xloud_image.api import messages
+
+# the parser's words about a request line that is one, but for its method
+_METHOD: Final = re.compile(r"\AInvalid method encountered:\s{1,8}b['\"][A-Za-z-]{1,64} [/*]")
 log = structlog.get_logger(__name__)
 
 # From the first byte of a request (of a connection: from its beginning) to the end of its headers; a client that drips
 # one byte after the other is cut then. Shorter when `client_socket_timeout` is.
 HEADER_SECONDS: Final = 60.0
 
+# After an answer that came before the end of its request, what the client still sends is read and thrown away, so that
+# clients that write before they read get the answer: at most for so long in all and in silence, so many bytes, and
+# for so many connections of this process at once. Beyond that the connection is cut.
+LAST_SECONDS: Final = 60.0
+LAST_SILENCE: Final = 5.0
+LAST_BYTES: Final = 1024 * 1024 * 1024
+LAST_AT_ONCE: Final = 64
+_LAST_SHORT: Final = 0.5  # seconds, when there are more than that, or the process ends
+
+# Connections without a request hold a descriptor each. There may be so many of them in a process, and never more than
+# half of its descriptors; those that have waited longest go first.
+SILENT: Final = 4096
+_RESERVE: Final = 32  # descriptors for the rest of a small process
+_TELL_EVERY: Final = 60.0  # seconds between two lines of the log about it
+
 
 class Connection(web.RequestHandler):
     """One connection. `header_seconds`: see HEADER_SECONDS. `unread_seconds`: a client that takes nothing of its
-    answer for so long is cut by the kernel; 0: never.
+    answer for so long is cut by the kernel; 0: never. `keepidle`: seconds of silence until the kernel asks whether
+    the client is still there. `since`: when it began to wait for a request (the loop's time).
     """
 
-    __slots__ = ("_header_seconds", "_late", "_unread_seconds")
+    __slots__ = ("_header_seconds", "_keepidle", "_last", "_late", "_over", "_thrown", "_unread_seconds", "since")
 
-    def __init__(self, manager: web.Server, *, header_seconds: float, unread_seconds: float, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, *, header_seconds: float, unread_seconds: float, keepidle: int, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
+        self._keepidle = keepidle
+        self._last = False
+        self._thrown = 0
+        self._over: asyncio.Future[None] | None = None
+        self.since = self._loop.time()
         self._header_seconds = header_seconds
         self._unread_seconds = unread_seconds
         self._late: asyncio.TimerHandle | None = None
@@ -37,16 +67,26 @@ class Connection(web.RequestHandler):
         """Begins the time of the first request."""
         super().connection_made(transport)
         sock = transport.get_extra_info("socket")
-        if self._unread_seconds and sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._unread_seconds * 1000))
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self._keepidle)
+            if self._unread_seconds:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._unread_seconds * 1000))
         self._expect_headers()
+        if isinstance(self._manager, _Server):
+            self._manager.crowd.joined()
 
     def data_received(self, data: bytes) -> None:
         """Begins the time of a further request, ends that of one whose headers are there."""
+        if self._last:
+            self._thrown += len(data)
+            if self._thrown > LAST_BYTES:
+                self._end()
+            return
         known = self._request_count
         super().data_received(data)
         if self._request_count != known:
             self._stop_waiting()
+            self.since = self._loop.time()
         elif self._late is None and self._current_request is None and not self._messages:
             self._expect_headers()
 
@@ -54,6 +94,61 @@ class Connection(web.RequestHandler):
         """Nothing is waited for any more."""
         super().connection_lost(exc)
         self._stop_waiting()
+        self._end()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it waits for a request, or for the end of its client's last words."""
+        return self._last or (self._waiter is not None and not self._waiter.done())
+
+    async def end_in_stages(self, *, short: bool = False) -> None:
+        """The answer has been written and is the last one: say that nothing more comes, then throw away what the client
+        still sends, until it closes or a limit is reached. A connection that closes with unread bytes is reset, and
+        its client would lose the answer.
+        """
+        transport = self.transport
+        if transport is None or self._last or not isinstance(self._manager, _Server):
+            return
+        crowd = self._manager.crowd
+        self.close()
+        self._last = True
+        self._over = self._loop.create_future()
+        seconds = LAST_SECONDS
+        if short or crowd.lasting >= LAST_AT_ONCE:
+            seconds = _LAST_SHORT
+        crowd.lasting += 1
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+            transport.resume_reading()
+            end, known, silent = self._loop.time() + seconds, -1, 0.0
+            while not self._over.done() and (now := self._loop.time()) < end:
+                if self._thrown != known:
+                    known, silent = self._thrown, now
+                elif now - silent >= LAST_SILENCE:
+                    break
+                await asyncio.wait([self._over], timeout=min(1.0, end - now))
+        except (OSError, RuntimeError):
+            pass  # it went meanwhile
+        finally:
+            crowd.lasting -= 1
+
+    def _end(self) -> None:
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def _make_error_handler(self, err_info: Any) -> Any:
+        """Answers what is no request, and reads on until the client has seen the answer."""
+        plain = super()._make_error_handler(err_info)
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            response = await plain(request)
+            await response.prepare(request)
+            await response.write_eof()
+            await self.end_in_stages()
+            return response
+
+        return handler
 
     def end_if_idle(self) -> None:
         """Close it if it waits for a request, after what it was answered has been sent.
@@ -93,9 +188,12 @@ class Connection(web.RequestHandler):
             raise ConnectionError("the client is gone, or its answer has begun already") from exc
         if isinstance(exc, LineTooLong):
             status, message = 431, "The request line or a header is too long."
+        elif isinstance(exc, HttpProcessingError) and _METHOD.search(exc.message):
+            status, message = 501, f"The methods that are known here are {', '.join(sorted(messages.METHODS))}."
         elif isinstance(exc, HttpProcessingError):
-            message = f"This is no HTTP request: {exc.message.strip()}"
-        if status >= 500:
+            # the lines after the first one quote what was sent
+            message = f"This is no HTTP request: {exc.message.strip().partition(chr(10))[0]}"
+        if not isinstance(exc, HttpProcessingError) and status >= 500:
             log.error("a request failed outside of the application", request=request_id, exc_info=exc)
             message = f"The service failed; the log says more under {request_id}."
         else:
@@ -109,8 +207,57 @@ class Connection(web.RequestHandler):
         return answer
 
 
+class Crowd:
+    """The connections of a process: how many may be silent, and what happens when descriptors run out."""
+
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._silent = SILENT if limit < 0 else max(8, min(SILENT, (limit - _RESERVE) // 2))
+        self._cut = 0
+        self._told = -_TELL_EVERY
+        self.lasting = 0  # connections that are in the last stage of being closed
+
+    def joined(self) -> None:
+        """One more connection: room for it is made when too many are silent."""
+        connections = self._server.connections
+        if len(connections) > self._silent:
+            silent = self._waiting()
+            if len(silent) > self._silent:
+                # several at once, so that not every further one looks through all of them
+                self._end(silent[: len(silent) - self._silent + self._silent // 16], "too many wait without a request")
+
+    def no_more(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What the loop says when something failed below our code, above all that there is no descriptor left."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            silent = self._waiting()
+            self._end(silent[: max(1, len(silent) // 4)], f"the process has no descriptor left ({error.strerror})")
+        else:
+            self._loop.default_exception_handler(context)
+
+    def _waiting(self) -> list[Connection]:
+        found = [one for one in self._server.connections if isinstance(one, Connection) and one.is_silent]
+        return sorted(found, key=lambda one: one.since)
+
+    def _end(self, silent: list[Connection], why: str) -> None:
+        for one in silent:
+            one.force_close()
+        self._cut += len(silent)
+        now = self._loop.time()
+        if now - self._told >= _TELL_EVERY:
+            log.warning("connections without a request were cut", reason=why, cut=self._cut)
+            self._told, self._cut = now, 0
+
+
 class _Server(web.Server):
     """Makes the connections."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.crowd = Crowd(self, self._loop)
+        self._loop.set_exception_handler(self.crowd.no_more)
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)

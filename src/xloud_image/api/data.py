@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from xloud_image.api import receiving, sending, wire
+from xloud_image.api import messages, receiving, sending, wire
 from xloud_image.api.state import context, image_id, service
-from xloud_image.errors import BadRequest, NotFound, WrongMediaType
+from xloud_image.errors import BadRequest, NotFound, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
 from xloud_image.services import advice, data, downloads, lookup
 
@@ -18,8 +18,6 @@ async def upload(request: web.Request) -> web.Response:
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind != OCTETS:
         raise WrongMediaType(f"Image data has the media type {OCTETS}.")
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise WrongMediaType("Image data is sent as it is, without a Content-Encoding.")
     image = await data.upload(
         service(request),
         context(request),
@@ -38,20 +36,23 @@ def _store_headers(image: Image) -> dict[str, str]:
 
 
 async def download(request: web.Request) -> web.StreamResponse:
-    """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304."""
+    """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304, 412."""
     prefer = _preferred(request)
-    span = sending.requested(request)
     image = await downloads.downloadable(service(request), context(request), image_id(request), prefer=prefer)
     if image.status in ("queued", "saving", "uploading", "importing", "killed") or not image.locations:
         return web.Response(status=204)
     headers = _headers(image)
     tag = headers.get(hdrs.ETAG)
-    if tag and _knows(request.headers.get("If-None-Match", ""), tag):
-        return web.Response(status=304, headers={hdrs.ETAG: tag})
-    if span is not None and tag and request.headers.get("If-Range", tag) != tag:
-        span = None
+    match messages.is_unmet(request, tag, image.updated_at):
+        case 304:
+            return web.Response(status=304, headers={hdrs.ETAG: tag} if tag else None)
+        case 412:
+            raise PreconditionFailed("The data is not what the condition of the request names.")
+    span = sending.requested(request) if messages.may_be_a_part(request, tag) else None
     if request.method == "HEAD" and image.size is not None:
-        return _head(image.size, span, headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = image.size
+        return response
     async with downloads.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         response.content_length = opened.length
@@ -64,18 +65,6 @@ async def download(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _head(size: int, span: downloads.Span | None, headers: dict[str, str]) -> web.StreamResponse:
-    response = web.StreamResponse(headers=headers)
-    response.content_length = size
-    if span is not None:
-        start, length = span.resolve(size)
-        response.set_status(206)
-        response.content_length = length
-        response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
-        response.headers.pop("Content-MD5", None)
-    return response
-
-
 def _headers(image: Image) -> dict[str, str]:
     headers: dict[str, str] = {hdrs.CONTENT_TYPE: OCTETS, hdrs.ACCEPT_RANGES: "bytes"}
     if image.checksum:
@@ -84,10 +73,6 @@ def _headers(image: Image) -> dict[str, str]:
     if digest:
         headers[hdrs.ETAG] = f'"{digest}"'
     return headers
-
-
-def _knows(condition: str, tag: str) -> bool:
-    return any(item.strip().removeprefix("W/") in (tag, "*") for item in condition.split(","))
 
 
 def _preferred(request: web.Request) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from xloud_image import patch, schemas
-from xloud_image.api import listing, wire
+from xloud_image.api import listing, proxies, wire
 from xloud_image.api.state import context, image_id, service
 from xloud_image.errors import WrongMediaType
 from xloud_image.services import advice, images, lookup, members, tags
@@ -21,7 +21,8 @@ async def create(request: web.Request) -> web.Response:
     image = await images.create(service(request), context(request), await wire.body_object(request))
     headers = {"Location": f"{base(request)}/v2/images/{image.id}"}
     settings = service(request).settings
-    headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
+    if settings.enabled_import_methods:
+        headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
     if settings.multi_store:
         names = [store.name for store in service(request).stores.public]
         headers["OpenStack-image-store-ids"] = ",".join(names)
@@ -30,8 +31,7 @@ async def create(request: web.Request) -> web.Response:
 
 def base(request: web.Request) -> str:
     """The address under which clients reach the service."""
-    configured = service(request).settings.server.public_endpoint
-    return configured.rstrip("/") if configured else f"{request.scheme}://{request.host}"
+    return proxies.way(request).base
 
 
 async def find(request: web.Request) -> web.Response:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 from collections.abc import AsyncIterator
 from typing import Final
 
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
-from xloud_image.errors import BadRequest, ImageServiceError
+from xloud_image.api.connections import Connection
+from xloud_image.errors import BadRequest, ImageServiceError, TooLarge, Unavailable
 
-_LINGER_SECONDS: Final = 0.5
-_LINGER_BYTES: Final = 256 * 1024
+LARGE: Final = 112 * 1024  # bytes; a body that is larger is looked at before it is read as JSON
+HELD: Final = 96 * 1024 * 1024  # bytes of bodies that a process has taken and not read yet; beyond it large ones wait
 
 
 class ClientGone(ImageServiceError):
@@ -53,13 +53,54 @@ async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
             return
 
 
-async def whole(request: web.Request, timeout: float) -> bytes:
-    """A small body, in memory. `ClientGone` when it is not there after `timeout` seconds (0: wait for ever)."""
+async def whole(request: web.Request, timeout: float, limit: int) -> bytes:
+    """A body that is no data of an image, in memory: at most `limit` bytes. `ClientGone` when it is not there after
+    `timeout` seconds (0: wait for ever), `TooLarge`, `Unavailable` when too many large ones are on their way.
+    """
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    await _invite(request)
+    held = _Held()
+    parts: list[bytes] = []
     try:
         async with asyncio.timeout(timeout or None):
-            return await request.read()
+            while chunk := await request.content.readany():
+                if held.add(len(chunk)) > limit:
+                    raise _too_large(limit)
+                parts.append(chunk)
+        return b"".join(parts)
     except TimeoutError:
         raise ClientGone(f"The body did not come within {timeout:g} seconds.") from None
+    finally:
+        held.release()
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"The body has more than {limit} bytes; the operator can allow more by [oslo_middleware] max_request_body_size."
+    )
+
+
+class _Held:
+    """The bytes of one body in memory, counted with those of all others in this process."""
+
+    all_of_them = 0
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def add(self, count: int) -> int:
+        """So many more; how many there are now."""
+        self._bytes += count
+        _Held.all_of_them += count
+        if self._bytes > LARGE and _Held.all_of_them > HELD:
+            raise Unavailable("Too many large bodies are on their way now; try again.", headers={"Retry-After": "1"})
+        return self._bytes
+
+    def release(self) -> None:
+        """They are the caller's now, or gone."""
+        _Held.all_of_them -= self._bytes
+        self._bytes = 0
 
 
 async def _as_received(content: StreamReader) -> bytes:
@@ -67,32 +108,23 @@ async def _as_received(content: StreamReader) -> bytes:
     return chunk
 
 
-async def no_continue(request: web.Request) -> None:
-    """Do not invite the body before the request has been looked at; `chunks` does."""
-    if request.headers.get("Expect", "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text=f"Unknown Expect: {request.headers.get('Expect', '')[:80]}")
+async def no_continue(_request: web.Request) -> None:
+    """Do not invite the body before the request has been looked at; `chunks` and `whole` do."""
 
 
 async def _invite(request: web.Request) -> None:
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    # a client of HTTP/1.0 does not know the answer that is none yet
+    if hdrs.EXPECT in request.headers and request.version >= HttpVersion11:
         writer = request.writer
         await writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         writer.output_size = 0  # the answer itself has not begun
 
 
-async def linger(request: web.Request) -> None:
-    """After an answer that came before the body's end: the time to read the answer, then the connection may close.
-
-    A short body is read to its end, because a connection that closes with unread bytes is reset. Of a long or endless
-    one nothing more is read: what came until now is at most 1 MiB when its first bytes were refused.
-    """
-    content = request.content
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while content.total_bytes < _LINGER_BYTES and not content.is_eof():
-                await content.readany()
-        if not content.is_eof():
-            await asyncio.sleep(_LINGER_SECONDS)
+async def linger(request: web.Request, *, short: bool) -> None:
+    """After an answer that came before the body's end: let the client read it, whatever it still sends."""
+    protocol = request.protocol
+    if isinstance(protocol, Connection):
+        await protocol.end_in_stages(short=short)
 
 
 def declared_size(request: web.Request) -> int | None:

@@ -8,6 +8,7 @@ mount holds up this client alone.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 from typing import Final
@@ -24,15 +25,33 @@ log = structlog.get_logger(__name__)
 
 WINDOW: Final = 4 * 1024 * 1024  # bytes per sendfile call: what is asked for at once from a cold disk
 
-_RANGE: Final = re.compile(r"bytes=[ \t]*+(\d{0,19})[ \t]*+-[ \t]*+(\d{0,19})", re.ASCII)
+_RANGE: Final = re.compile(r"bytes=[ \t]*+(\d{0,19})[ \t]*+-[ \t]*+(\d{0,19})", re.ASCII | re.IGNORECASE)
 _OLD_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\*|\d{1,19})", re.ASCII)
 
 
-def requested(request: web.Request) -> Span | None:
-    """The range asked for: `Range`, or the old form, a `Content-Range` in the request. None: everything.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _OldSpan(Span):
+    """What `Content-Range` in a request asks for: exactly these bytes, of data that has as many as it says."""
 
-    `BadRequest` for several ranges, `BadRange` for text that is no range.
+    total: int | None = None
+
+    def resolve(self, size: int) -> tuple[int, int]:
+        """As that of `Span`, but nothing is shortened to what is there."""
+        if (self.last is not None and self.last >= size) or self.total not in (None, size):
+            raise BadRange(
+                f"The range does not fit the {size} bytes of the image.", headers={"Content-Range": f"bytes */{size}"}
+            )
+        return super(_OldSpan, self).resolve(size)
+
+
+def requested(request: web.Request) -> Span | None:
+    """The range that a GET asks for: `Range`, or the old form, a `Content-Range` in the request. None: everything.
+
+    `BadRequest` for several ranges, `BadRange` for text that is no range. A range in other units than bytes, and one
+    with another method, count as not sent (RFC 9110, section 14.2).
     """
+    if request.method != "GET":
+        return None
     text = request.headers.get("Range")
     if text is None:
         old = request.headers.get("Content-Range")
@@ -41,7 +60,10 @@ def requested(request: web.Request) -> Span | None:
         match = _OLD_RANGE.fullmatch(old.strip())
         if match is None or int(match[1]) > int(match[2]):
             raise BadRange("A range in Content-Range is written 'bytes A-B/*'.")
-        return Span(int(match[1]), int(match[2]))
+        return _OldSpan(int(match[1]), int(match[2]), total=None if match[3] == "*" else int(match[3]))
+    unit, equals, _ = text.partition("=")
+    if equals and unit.strip().lower() != "bytes":
+        return None
     if "," in text:
         raise BadRequest("One range at a time.")
     match = _RANGE.fullmatch(text.strip())

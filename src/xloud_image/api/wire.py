@@ -5,6 +5,7 @@ Source: Image API reference, sections "Common rules", "Image entity", "Images".
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,7 +17,7 @@ from yarl import URL
 
 from xloud_image.api import receiving
 from xloud_image.api.state import SERVICE
-from xloud_image.errors import BadRequest
+from xloud_image.errors import BadRequest, TooLarge
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, Member, shown_url
 from xloud_image.policy import images as rights
@@ -24,6 +25,8 @@ from xloud_image.services import downloads, foreign
 from xloud_image.services.service import Service
 
 JSON: Final = "application/json"
+VALUES: Final = 16384
+_SIGNS: Final = (b",", b"[", b"{")  # of JSON: there is one for each value, or for the first of several
 # Written by a Glance that shares the database, for itself.
 _INTERNAL: Final = frozenset({"os_glance_stage_host", "os_glance_hash_op_host"})
 
@@ -35,13 +38,32 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 async def body(request: web.Request) -> Any:
     """The JSON value of the body. `BadRequest` when there is none, or it is malformed, too deep or not UTF-8."""
-    raw = await receiving.whole(request, request.app[SERVICE].settings.server.client_socket_timeout)
+    server = request.app[SERVICE].settings.server
+    raw = await receiving.whole(request, server.client_socket_timeout, server.max_request_body_size)
     if not raw:
         raise BadRequest("Body expected in request.")
+    if len(raw) > receiving.LARGE:
+        _require_few_values(raw)
+        await asyncio.sleep(0)  # others have a turn before it is read
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is no JSON: {error}") from None
+
+
+def _require_few_values(raw: bytes) -> None:
+    """A large body is large by its texts: many small values would take much more memory and time than they have bytes.
+
+    `TooLarge` when there are more than VALUES of them.
+    """
+    if sum(raw.count(sign) for sign in _SIGNS) <= VALUES:
+        return
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")  # now each quotation mark begins or ends a text
+    if plain.count(b'"') <= 4 * VALUES:
+        between = b"".join(plain.split(b'"')[::2])
+        if sum(between.count(sign) for sign in _SIGNS) <= VALUES:
+            return
+    raise TooLarge(f"A body of more than {receiving.LARGE} bytes may hold {VALUES} values.")
 
 
 async def body_object(request: web.Request) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """`xloud-image serve`: everything that can be wrong is said before the port opens; then `server` takes over."""
 
 import asyncio
+import atexit
 import logging
+import os
 import shlex
+import shutil
+import tempfile
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,7 +33,10 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
 
         xloud-image serve --config-file /etc/glance/glance-api.conf --config-dir /etc/glance/glance-api.conf.d
     """
-    loaded = prepare(load(config_file, config_dir))
+    loaded = load(config_file, config_dir)
+    if loaded.settings.server.metrics:
+        _share_metrics()
+    loaded = prepare(loaded)
     from xloud_image import server
 
     if loaded.embedded:
@@ -59,6 +66,19 @@ def prepare(loaded: "Loaded") -> "Loaded":
     asyncio.run(ready.database_is_current(loaded.settings))
     ready.can_listen(loaded.settings.server)
     return loaded
+
+
+def _share_metrics() -> None:
+    """A folder in which all processes count together; the library looks for it when it is imported."""
+    folder = tempfile.mkdtemp(prefix="xloud-image-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
 
 
 def first_steps(settings: "Settings") -> str:

@@ -138,7 +138,7 @@ SECTIONS: Final[Mapping[str, Section]] = {
     "oslo_middleware": (
         *honoured(
             cfg.BoolOpt("enable_proxy_headers_parsing", default=False, help="Trust X-Forwarded-* and Forwarded."),
-            cfg.IntOpt("max_request_body_size", default=114688, min=1024, help="Bytes of a body that is not data."),
+            cfg.IntOpt("max_request_body_size", default=37748736, min=1024, help="Bytes of a body that is not data."),
             cfg.StrOpt("http_basic_auth_user_file", help="As [xloud] http_basic_user_file."),
         ),
     ),

@@ -29,7 +29,8 @@ class Server:
     max_header_line: int = 16384
     public_endpoint: str | None = None
     max_request_id_length: int = 64
-    max_request_body_size: int = 114688  # bytes of a JSON body; data is not limited by it
+    # bytes of a body that is not data; 128 properties of 65535 characters of 4 bytes each fit in
+    max_request_body_size: int = 37748736
     enable_proxy_headers_parsing: bool = False
     drain_time: int = 60  # on stop and reload, transfers in flight get so long
     drain_notice: int = 0  # before a stop, balancers get so long to see the health check's 503

@@ -33,14 +33,20 @@ class Identity(abc.ABC):
 
     @abc.abstractmethod
     async def authenticate(
-        self, headers: Mapping[str, str], *, method: str | None = None, path: str | None = None
+        self,
+        headers: Mapping[str, str],
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        address: str | None = None,
     ) -> Context:
         """The caller of a request with these headers (a mapping that ignores case, or has the usual
         spelling).
 
         `method` and `path` are the request's, for credentials that are good for some calls only; without them
-        such credentials are refused. Raises Unauthorized (with the headers of `challenge`), Forbidden (known,
-        but tied to no project), IdentityUnavailable (nobody can tell now).
+        such credentials are refused. `address` is the client's: one shall not take up what all need.
+        Raises Unauthorized (with the headers of `challenge`), Forbidden (known, but tied to no project),
+        IdentityUnavailable (nobody can tell now).
         """
 
     @abc.abstractmethod

@@ -26,6 +26,7 @@ from xloud_image.errors import ConfigError, Forbidden, IdentityUnavailable
 from xloud_image.identity.base import Identity
 from xloud_image.identity.cache import Recent
 from xloud_image.identity.context import Context
+from xloud_image.identity.queue import OTHERS, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 THREADS: Final = 2
-WAITING: Final = 64  # passwords being checked or waiting for it; more are answered 503 at once
 REMEMBERED_FOR: Final = 60.0  # seconds for which a password that was right is right without hashing it again
 REFUSED_FOR: Final = 5.0
+TRUSTED_FOR: Final = 24 * 3600.0  # for which it need not wait behind others when it is hashed again
 _LOOK_EVERY: Final = 1.0  # seconds between two looks at the files
 
 _HASH: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
@@ -88,7 +89,9 @@ class BasicIdentity(Identity):
         self._secret = os.urandom(32)
         self._right: Recent[float] = Recent(1024)
         self._wrong: Recent[float] = Recent(1024)
+        self._trusted: Recent[float] = Recent(4096)
         self._flights: dict[bytes, asyncio.Future[bool]] = {}
+        self._queue = Queue(THREADS)
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
 
     async def start(self) -> None:
@@ -104,7 +107,12 @@ class BasicIdentity(Identity):
         return {"WWW-Authenticate": 'Basic realm="xloud-image", charset="UTF-8"'}
 
     async def authenticate(
-        self, headers: Mapping[str, str], *, method: str | None = None, path: str | None = None
+        self,
+        headers: Mapping[str, str],
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        address: str | None = None,
     ) -> Context:
         """`Authorization: Basic …`; the user is its own id, the project the one of the projects file."""
         header = headers.get("Authorization")
@@ -115,7 +123,7 @@ class BasicIdentity(Identity):
         except ValueError:
             raise self._refused("The Authorization header is not 'Basic' with user and password.") from None
         await self._look()
-        if not await self._check(user, password):
+        if not await self._check(user, password, address):
             raise self._refused("The user or the password is wrong.")
         place = self._users.places.get(user)
         if place is None:
@@ -129,7 +137,7 @@ class BasicIdentity(Identity):
             is_admin=self._policy.is_admin(place.roles),
         )
 
-    async def _check(self, user: str, password: bytes) -> bool:
+    async def _check(self, user: str, password: bytes, address: str | None) -> bool:
         """Whether the file has this password for this user. An unknown user costs as much as a wrong
         password.
         """
@@ -141,12 +149,9 @@ class BasicIdentity(Identity):
             return False
         flight = self._flights.get(key)
         if flight is None:
-            if len(self._flights) >= WAITING:
-                raise IdentityUnavailable(
-                    "Too many passwords are being checked now; try again.", headers={"Retry-After": "1"}
-                )
             users = self._users
-            flight = asyncio.ensure_future(self._hash(users.hashes.get(user), users.decoy, password))
+            trusted = (self._trusted.get(key) or 0.0) > now
+            flight = asyncio.ensure_future(self._hash(users, user, password, address, trusted=trusted))
             self._flights[key] = flight
 
             def landed(done: asyncio.Future[bool]) -> None:
@@ -155,19 +160,29 @@ class BasicIdentity(Identity):
                     return
                 if done.result():
                     self._right.put(key, time.monotonic() + REMEMBERED_FOR)
+                    self._trusted.put(key, time.monotonic() + TRUSTED_FOR)
                 else:
                     self._wrong.put(key, time.monotonic() + REFUSED_FOR)
 
             flight.add_done_callback(landed)
         return await asyncio.shield(flight)
 
-    async def _hash(self, stored: bytes | None, decoy: bytes, password: bytes) -> bool:
-        if self._threads is None:
-            self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "password")
-        known = stored is not None and len(password) <= _MAX_PASSWORD
-        same = await asyncio.get_running_loop().run_in_executor(
-            self._threads, bcrypt.checkpw, password[:_MAX_PASSWORD], stored or decoy
-        )
+    async def _hash(self, users: Users, user: str, password: bytes, address: str | None, *, trusted: bool) -> bool:
+        stored = users.hashes.get(user)
+        if not await self._queue.enter(user if stored is not None else OTHERS, address, trusted=trusted):
+            raise IdentityUnavailable(
+                "Too many passwords are being checked now; try again.", headers={"Retry-After": "1"}
+            )
+        try:
+            if self._threads is None:
+                self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "password")
+            known = stored is not None and len(password) <= _MAX_PASSWORD
+            same = await asyncio.get_running_loop().run_in_executor(
+                self._threads, bcrypt.checkpw, password[:_MAX_PASSWORD], stored or users.decoy
+            )
+        finally:
+            self._queue.leave()
+        self._queue.judge(address, right=same and known)
         return same and known
 
     async def _look(self) -> None:

@@ -77,7 +77,12 @@ class KeystoneIdentity(Identity):
         return {"WWW-Authenticate": f'Keystone uri="{self._uri}"'}
 
     async def authenticate(
-        self, headers: Mapping[str, str], *, method: str | None = None, path: str | None = None
+        self,
+        headers: Mapping[str, str],
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        address: str | None = None,
     ) -> Context:
         """X-Auth-Token names the caller. A valid X-Service-Token with one of `service_token_roles` lets an
         expired X-Auth-Token pass, as long as Keystone still knows it; a bad service token refuses the

@@ -25,7 +25,12 @@ class NoIdentity(Identity):
         self._settings = settings
 
     async def authenticate(
-        self, headers: Mapping[str, str], *, method: str | None = None, path: str | None = None
+        self,
+        headers: Mapping[str, str],
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        address: str | None = None,
     ) -> Context:
         """Always the administrator; the headers are not looked at."""
         roles = frozenset({"admin", "manager", "member", "reader"})
