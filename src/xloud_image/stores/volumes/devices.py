@@ -111,8 +111,8 @@ class Brick:
         with contextlib.suppress(OSError):  # os-brick says better what is missing
             if not (_KEYRINGS / f"{cluster}.client.{user}.keyring").read_bytes().isascii():
                 raise StoreUnavailable(
-                    f"store {self.name}: the keyring of client.{user} has characters outside ASCII, which Ceph's library"
-                    f" does not survive: write it again with 'ceph auth get client.{user} -o FILE'"
+                    f"store {self.name}: the keyring of client.{user} has characters outside ASCII, which Ceph's"
+                    f" library does not survive: write it again with 'ceph auth get client.{user} -o FILE'"
                 )
 
 
