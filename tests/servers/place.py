@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -63,7 +64,8 @@ def run_directory() -> Path:
     _STATES.mkdir(exist_ok=True)
     for old in ended_runs():
         end_run(old)
-        shutil.rmtree(old, ignore_errors=True)
+        if not mounts(old):  # else it would go through them
+            shutil.rmtree(old, ignore_errors=True)
     run = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=_STATES))
     run.chmod(0o755)
     (run / _OWNER).write_text(_born(os.getpid()))
@@ -169,8 +171,8 @@ def mounts(folder: Path) -> list[str]:
     return found[::-1]
 
 
-def end_run(run: Path) -> list[str]:
-    """Kill the processes of a run that has ended, and take its mounts away; what was done, a line each."""
+def end_run(run: Path) -> None:
+    """Kill the processes of a run that has ended, and take its mounts away; prints what was done."""
     done = []
     end = time.monotonic() + 10
     while (left := left_processes(run)) and time.monotonic() < end:
@@ -180,7 +182,8 @@ def end_run(run: Path) -> list[str]:
                 done.append(f"killed {pid}: {words[:200]}")
         time.sleep(0.1)
     done += [f"unmounted {where}" for where in mounts(run) if _unmount(where)]
-    return list(dict.fromkeys(done))
+    for line in dict.fromkeys(done):
+        print(f"left by a run that has ended ({run.name}): {line}", file=sys.stderr)
 
 
 def _unmount(where: str) -> bool:
