@@ -29,6 +29,7 @@ from tests.servers.service import Service
 from tests.servers.swift import Swift
 from tests.servers.vsphere import Vsphere
 
+pytest_plugins = ["tests.journal"]
 CI = os.environ.get("CI") == "true"
 
 missing_servers = pytest.StashKey[set[str]]()

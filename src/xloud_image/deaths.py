@@ -1,4 +1,4 @@
-"""Worker processes that die: when the next one may be started, and when to give up. No processes here; for `server`.
+"""Worker processes that die: when the next one may be started, and when to give up; and how one ends. For `server`.
 
 A worker that served for a while, or that somebody killed, is replaced at once. Those that die young, one after the
 other, are replaced later and later; when so many of them died and none was ever ready, the service ends, so that its
@@ -7,18 +7,34 @@ supervisor and its operator see it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 YOUNG: Final = 10.0  # seconds of life under which a death counts as one of a row
 GIVE_UP: Final = 5  # such deaths for each worker that was to run, none of them ever ready
 _LONGEST: Final = 60.0  # seconds between two attempts
 # what ends a process from inside: a native library, not Python
 _NATIVE: Final = frozenset({signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+
+
+def leave(code: object = 0) -> NoReturn:
+    """End this process now, with the code of a `SystemExit`, without taking the interpreter apart: a thread of a native
+    library that calls back into an interpreter that is going away ends the process by SIGABRT instead."""
+    if not (code is None or isinstance(code, int)):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 class TooManyDeaths(Exception):

@@ -235,7 +235,8 @@ class _Worker(Worker):  # type: ignore[misc]
             asyncio.run(self._serve(loaded.settings))
         except ConfigError as error:
             log.error("a worker cannot start", reason=error.message)
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            deaths.leave(Arbiter.WORKER_BOOT_ERROR)
+        deaths.leave()
 
     async def _serve(self, settings: Settings) -> None:
         stop = asyncio.Event()

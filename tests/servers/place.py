@@ -1,16 +1,22 @@
 """Where servers live while tests run: folders, free ports, programs. Nothing is started here.
 
-All files of a run are in `.test-state/<run>` of the project, removed when the process ends. A folder that
-an ended process left (kill -9) is removed by the next run.
+All files of a run are in `.test-state/<run>` of the project, removed when the process ends. What an ended process left
+(kill -9), its folder, processes and mounts, is removed by the next run, and its processes and mounts by
+`python -m tests.servers`, which `tests/run` calls at its beginning and end.
 """
 
 import atexit
+import contextlib
 import functools
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +25,7 @@ HOST = "127.0.0.1"
 RUN_MARK = "XLOUD_IMAGE_TEST_RUN"
 
 _STATES = ROOT / ".test-state"
+_OWNER = ".owner"  # in the folder of a run: when its process began
 _kept: list[str] = []
 
 
@@ -75,11 +82,13 @@ def environment(name: str, command: str) -> Path:
 def run_directory() -> Path:
     """The folder of this run, made at the first call, removed when this process ends."""
     _STATES.mkdir(exist_ok=True)
-    for old in _STATES.iterdir():
-        if not Path("/proc", old.name.partition("-")[0]).exists():
+    for old in ended_runs():
+        end_run(old)
+        if not mounts(old):  # else it would go through them
             shutil.rmtree(old, ignore_errors=True)
     run = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=_STATES))
     run.chmod(0o755)
+    (run / _OWNER).write_text(_born(os.getpid()))
     os.environ[RUN_MARK] = run.name
     # libraries keep lists of what is installed there (stevedore)
     os.environ["XDG_CACHE_HOME"] = str(ROOT / ".cache")
@@ -110,13 +119,15 @@ def reachable_by_others(path: Path) -> bool:
     return all(part.stat().st_mode & 0o001 for part in (path, *path.parents))
 
 
-def left_processes() -> list[tuple[int, str]]:
-    """(process id, command line) of every process of this run but this one."""
-    mark = f"{RUN_MARK}={run_directory().name}".encode()
-    folder = os.fsencode(run_directory())
+def left_processes(run: Path | None = None) -> list[tuple[int, str]]:
+    """(process id, command line) of every process of a run, by default this one, but this process and its parents."""
+    run = run or run_directory()
+    mark = f"{RUN_MARK}={run.name}".encode()
+    folder = os.fsencode(run)
+    spared = _line_of(os.getpid())
     left = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+        if not entry.name.isdigit() or int(entry.name) in spared:
             continue
         try:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").strip()
@@ -131,3 +142,70 @@ def left_processes() -> list[tuple[int, str]]:
         if ours:
             left.append((int(entry.name), words.decode(errors="replace")))
     return left
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty when there is no such process."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return []
+
+
+def _born(pid: int) -> str:
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _line_of(pid: int) -> set[int]:
+    """A process and its parents."""
+    found = set()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        fields = _stat(pid)
+        pid = int(fields[1]) if fields else 0
+    return found
+
+
+def ended_runs() -> list[Path]:
+    """Folders of runs whose process has ended; another process may have its number by now."""
+    ended = []
+    for run in _STATES.iterdir() if _STATES.exists() else ():
+        number = run.name.partition("-")[0]
+        if not number.isdigit():
+            continue
+        now = _born(int(number))
+        owner = run / _OWNER
+        then = owner.read_text() if owner.exists() else now
+        if not now or now != then or _stat(int(number))[0] in "ZX":
+            ended.append(run)
+    return ended
+
+
+def mounts(folder: Path) -> list[str]:
+    """What is mounted in or below a folder, the last first."""
+    found = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        where = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[1])
+        if where.startswith(f"{folder}/"):
+            found.append(where)
+    return found[::-1]
+
+
+def end_run(run: Path) -> None:
+    """Kill the processes of a run that has ended, and take its mounts away; prints what was done."""
+    done = []
+    end = time.monotonic() + 10
+    while (left := left_processes(run)) and time.monotonic() < end:
+        for pid, words in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                done.append(f"killed {pid}: {words[:200]}")
+        time.sleep(0.1)
+    done += [f"unmounted {where}" for where in mounts(run) if _unmount(where)]
+    for line in dict.fromkeys(done):
+        print(f"left by a run that has ended ({run.name}): {line}", file=sys.stderr)
+
+
+def _unmount(where: str) -> bool:
+    words = [program("umount", "mount"), "-l", where]
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0

@@ -161,6 +161,29 @@ def test_the_service_serves_from_its_other_stores(write: Write, service: Service
 
 
 @pytest.mark.parametrize(
+    ("more", "keyring", "fine"),
+    [
+        ({}, "[client.cinder]\n\tkey = x\n", True),
+        ({}, "# Zürich\n[client.cinder]\n\tkey = x\n", False),
+        ({"name": "volumes/völume"}, "", False),
+        ({"hosts": ["ä"]}, "", False),
+    ],
+)
+def test_what_os_brick_would_write_into_a_ceph_conf_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], keyring: str, *, fine: bool
+) -> None:
+    """A volume of Cinder in Ceph is opened by os-brick, by a ceph.conf that it makes of these."""
+    from xloud_image.stores.volumes import devices
+
+    monkeypatch.setattr(devices, "_KEYRINGS", tmp_path)
+    (tmp_path / "ceph.client.cinder.keyring").write_text(keyring)
+    brick = devices.Brick("volumes", base=tmp_path, locks=tmp_path, multipath=False, enforce=False)
+    said = {"cluster_name": "ceph", "auth_username": "cinder", "hosts": ["127.0.0.1"], "name": "volumes/volume"} | more
+    with contextlib.nullcontext() if fine else pytest.raises(StoreUnavailable, match="outside ASCII"):
+        brick._spare(said)
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"rbd_store_user": "client.glance"}, "leave 'client.' away in rbd_store_user (rbd_store_user = glance)"),

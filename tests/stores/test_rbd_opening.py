@@ -70,6 +70,38 @@ async def test_one_thread_of_librados_in_ceph_conf_is_not_taken(
     assert pool.objects == []
 
 
+LEAVING = """
+import asyncio, sys
+from xloud_image import deaths
+from xloud_image.stores.rbd import RbdStore
+
+async def read(store, url):
+    async with store.open(url) as reader:
+        async for _ in reader.chunks:
+            pass
+
+async def main(conf, url, pause):
+    options = {option.name: option.default for option in RbdStore.OPTIONS}
+    more = {"rbd_store_ceph_conf": conf, "rbd_store_user": "glance", "rbd_store_chunk_size": 1}
+    store = RbdStore("fast", options | more)
+    await store.start()
+    tasks = [asyncio.create_task(read(store, url)) for _ in range(6)]
+    await asyncio.sleep(float(pause))
+
+asyncio.new_event_loop().run_until_complete(main(*sys.argv[1:]))
+deaths.leave(7)
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_reads_ends_as_it_wanted(ceph: Ceph, pool: Pool) -> None:
+    """Ceph's threads call back into an interpreter that goes away: half of such ends were by SIGABRT."""
+    url = pool.put("image", bytes(64 << 20))
+    for pause in ("0.2", "0.3", "0.4", "0.5", "0.6"):
+        words = [sys.executable, "-c", LEAVING, ceph.conf, url, pause]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 7, f"{done.returncode}: {done.stderr[-4000:]}"
+
+
 # an image that nothing is heard of
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from xloud_image import __version__
+from xloud_image import __version__, deaths
 from xloud_image.cli import config, db, keystone, stores
 from xloud_image.cli.serve import serve
 from xloud_image.errors import ImageServiceError
@@ -65,6 +65,16 @@ def main() -> None:
     # A library (stevedore) keeps a list of what is installed in the home folder. A service writes nothing there; a
     # place that can hold no file is the library's only switch.
     os.environ.setdefault("XDG_CACHE_HOME", os.devnull)
+    try:
+        _run()
+    except SystemExit as end:
+        if "rados" in sys.modules:  # its threads may be at work for a store that does not answer
+            deaths.leave(end.code)
+        raise
+
+
+def _run() -> None:
+    """The command line, with a sentence for every error. Ends by `SystemExit`."""
     try:
         app(prog_name="xloud-image")
     except ImageServiceError as error:
