@@ -7,7 +7,8 @@ import logging
 import os
 import shlex
 
-from xloud_image.errors import ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
+from xloud_image.errors import ImageServiceError, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
+from xloud_image.stores.disk.system import IsLink
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,22 @@ def cure(store: str, path: str, error: OSError) -> ImageServiceError:
             )
     return StoreUnavailable(
         f"store {store}: {path} does not work ({reason(error)}): look whether it answers with 'ls {place}'"
+    )
+
+
+def link(store: str, path: str, error: IsLink) -> ImageServiceError:
+    """The error for a file that is a link: where it leads is told to the administrator alone."""
+    place = shlex.quote(f"{path}/{error.filename}")
+    target = shlex.quote(str(error.filename2))
+    _log.error(
+        "store %s: %s/%s is a link to %s, and links to single files are not followed: put the file in its place with"
+        " 'cp --remove-destination --preserve=all %s %s', or name the directory that holds it in"
+        " filesystem_store_datadirs and correct the image's location",
+        store, path, error.filename, error.filename2, target, place,
+    )  # fmt: skip
+    return StoreRefused(
+        f"store {store}: the file is a link to another place, and links to single files are not followed;"
+        " its administrator finds the two in the service's log"
     )
 
 
