@@ -37,6 +37,7 @@ class ImageServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.headers: dict[str, str] = dict(headers or {})
+        self.cure: str | None = None  # for the administrator, where the sentence says less; never for clients
 
 
 class BadRequest(ImageServiceError):

@@ -354,6 +354,7 @@ async def told(store: Store, caplog: pytest.LogCaptureFixture, words: str) -> No
         await store.write("key", feed(b"x"), size=1)
     assert raised.value.status == 503
     assert "/" not in raised.value.message
+    assert words in str(raised.value.cure), "what `stores check --deep` shows"
     with pytest.raises(WriteDenied) as checked:
         await store.check()
     assert words in checked.value.message

@@ -121,7 +121,7 @@ async def check_one(store: Store, name: str, kind: str, *, deep: bool, timeout: 
     except TimeoutError:
         detail = f"no answer within {timeout:g} s"
     except ImageServiceError as error:
-        detail, states = error.message, _states(error)
+        detail, states = error.cure or error.message, _states(error)
     except Exception as error:  # noqa: BLE001 - a mistake in one backend must not hide what the others say
         detail, states = f"unexpected: {type(error).__name__}: {mask(str(error))}", (None, None, None)
     if health is None:

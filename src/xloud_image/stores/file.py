@@ -284,9 +284,7 @@ class FileStore(Store):
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.filename != path:
                 raise BlobNotFound(f"store {self.name} has no such data") from None
-            _log.error("%s", disk_errors.cure(self.name, path, error).message)
-            message = f"store {self.name} cannot read its data now ({disk_errors.reason(error)})"
-            raise StoreUnavailable(message) from error
+            raise disk_errors.unreadable(self.name, path, error) from error
 
     @contextlib.contextmanager
     def _writing(self, path: str, name: str | None = None) -> Iterator[None]:
