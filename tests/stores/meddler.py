@@ -13,7 +13,9 @@ class Meddler:
 
     `fate(number, line)` is asked for each, with its number from 1 and its first line: "pass"; "refuse": closed
     unsent; "lose": sent on, the answer is not handed back; "damage": one byte of the body is changed;
-    "break:N": closed after N bytes of the answer; "stall": no answer until the end. `lines` is what came.
+    "break:N": closed after N bytes of the answer; "stall": no answer until the end; "status:N": answered with that
+    status, unsent; "whole": sent on without its range; "part": as "whole", and the answer called 206 without saying
+    of what. `lines` is what came.
     """
 
     def __init__(self, port: int) -> None:
@@ -57,9 +59,20 @@ class Meddler:
         self.lines.append(line)
         fate = self.fate(len(self.lines), line)
         length = next((int(h.partition(":")[2]) for h in headers if h.lower().startswith("content-length:")), 0)
+        if any(header.lower().startswith("expect:") for header in headers):
+            headers = [header for header in headers if not header.lower().startswith("expect:")]
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await writer.drain()
         body = bytearray(await reader.readexactly(length))
         if fate == "refuse":
             return
+        if fate.startswith("status:"):
+            status = fate.removeprefix("status:")
+            writer.write(f"HTTP/1.1 {status} Odd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            return
+        if fate in ("whole", "part"):
+            headers = [header for header in headers if not header.lower().startswith("range:")]
         if fate == "damage" and body:
             body[len(body) // 2] ^= 1
         behind, into = await asyncio.open_connection(HOST, self._behind)
@@ -73,6 +86,8 @@ class Meddler:
                     continue
                 if fate == "stall":
                     await asyncio.sleep(3600)
+                if fate == "part":
+                    data, fate = data.replace(b" 200 ", b" 206 ", 1), "whole"
                 writer.write(data[:left])
                 left -= min(left, len(data))
                 await writer.drain()

@@ -44,6 +44,17 @@ def read_only(path: Path) -> Iterator[Path]:
         yield path
 
 
+@contextlib.contextmanager
+def bind(source: Path, path: Path) -> Iterator[Path]:
+    """A directory at a second place as well."""
+    path.mkdir()
+    _run(program("mount", "mount"), "--bind", source, path)
+    try:
+        yield path
+    finally:
+        subprocess.run([program("umount", "mount"), "-l", path], check=True)
+
+
 class Hangable:
     """A mount whose server can be stopped and continued: bindfs, by FUSE. What it shows lies in `source`."""
 

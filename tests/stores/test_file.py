@@ -1,12 +1,14 @@
 """What is the file store's own: its options, its directories, its URLs, full and forbidden disks."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from xloud_image.errors import (
     BlobNotFound,
     ConfigError,
     StoreFull,
+    StoreRefused,
     StoreUnavailable,
     WriteDenied,
 )
@@ -74,14 +77,70 @@ async def test_no_url_leads_out_of_the_directories(make: Any, tmp_path: Path) ->
     (inside / ".key.0123456789abcdef.part").write_bytes(b"draft")
     for path in (
         secret, "/etc/passwd", inside / ".." / "secret", f"{inside}/below/../../secret", inside / "below" / "key",
-        inside / "link", inside / "pipe", inside / "below", inside / ".key.0123456789abcdef.part", inside, "",
+        inside / "pipe", inside / "below", inside / ".key.0123456789abcdef.part", inside, "",
         f"{inside}/", f"{inside}/key\0", f"localhost{inside}/link", f"{inside}-other/key",
     ):  # fmt: skip
         for call in (store.stat(f"file://{path}"), read(store, f"file://{path}"), store.delete(f"file://{path}")):
             with pytest.raises(BlobNotFound):
                 await call
+    for call in (store.stat(f"file://{inside}/link"), read(store, f"file://{inside}/link")):
+        with pytest.raises(StoreRefused, match="is a link"):
+            await call
     assert secret.read_bytes() == b"secret"
     (inside / ".key.0123456789abcdef.part").unlink()
+
+
+@pytest.mark.parametrize("configured", ["real", "link"])
+@pytest.mark.parametrize("as_the_row_says", ["real", "link", "second mount"])
+async def test_a_directory_under_another_name(
+    make: Any, tmp_path: Path, enter: Callable[[Any], Path], configured: str, as_the_row_says: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "key").write_bytes(b"another's")
+    (tmp_path / "other").symlink_to("elsewhere")
+    enter(mounts.bind(tmp_path / "real", tmp_path / "second mount"))
+    store = await make(tmp_path / configured)
+    await store.write("key", feed(b"x"), size=1)
+    for scheme in ("file", "filesystem"):
+        url = f"{scheme}://{tmp_path}/{as_the_row_says}/key"
+        assert store.owns(url)
+        assert (await store.stat(url)).size == 1
+        assert await read(store, url) == b"x"
+    for place in ("elsewhere/key", "other/key", "real/../elsewhere/key", "absent/key", "real/key/key"):
+        url = f"file://{tmp_path}/{place}"
+        assert not store.owns(url)
+        with pytest.raises(BlobNotFound, match="outside its directories"):
+            await read(store, url)
+    await store.delete(f"file://{tmp_path}/{as_the_row_says}/key")
+    assert not (tmp_path / "real" / "key").exists()
+
+
+async def test_a_link_to_a_single_file(make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where it leads is told to the administrator, not to the client."""
+    store = await make(tmp_path / "images")
+    (tmp_path / "large disk").write_bytes(b"moved")
+    (tmp_path / "images" / "key").symlink_to(tmp_path / "large disk")
+    url = f"file://{tmp_path}/images/key"
+    for call in (store.stat(url), read(store, url), store.delete(url)):
+        with pytest.raises(StoreRefused, match="is a link to another place") as caught:
+            await call
+        assert str(tmp_path) not in caught.value.message
+    assert f"{tmp_path}/images/key is a link to {tmp_path}/large disk" in caplog.text
+    assert (tmp_path / "large disk").read_bytes() == b"moved"
+
+
+async def test_a_name_that_hangs_holds_up_nobody(make: Any, tmp_path: Path, enter: Callable[[Any], Any]) -> None:
+    store = await make(tmp_path / "images")
+    await store.write("key", feed(b"x"), size=1)
+    hung = enter(contextlib.closing(mounts.Hangable(tmp_path / "source", tmp_path / "hung")))
+    hung.stop()
+    begun = time.monotonic()
+    for number in range(50):
+        assert not store.owns(f"file://{hung.target}/key-{number}")
+    assert time.monotonic() - begun < 2, "one wait for all of them"
+    assert await read(store, f"file://{tmp_path}/images/key") == b"x"
 
 
 async def test_the_directory_is_made_and_has_the_mode_of_the_umask(make: Any, tmp_path: Path) -> None:
@@ -105,12 +164,25 @@ async def test_file_perm(make: Any, tmp_path: Path, perm: int, mode: int | None)
         ({"store_file_perm": 689}, "octal"),
         ({"store_datadir": ""}, "empty"),
         ({"store_datadirs": ["/a:high"]}, "/a:high"),
+        ({"store_datadir": "file:///srv/images"}, "is a URL; a directory is written as it is: /srv/images"),
+        ({"store_datadir": "file:/srv/images"}, "is a URL"),
+        ({"store_datadirs": ["file:///srv/images:100"]}, "is a URL"),
+        ({"store_datadirs": ["/a:1", "filesystem:///b"]}, "is a URL"),
         ({"store_datadirs": ["/a:1", "/b:2", "/a/:3"]}, "/a twice"),
     ],
 )
 def test_options_that_mean_nothing(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         FileStore("fast", file_options("/x", **given))
+
+
+async def test_a_relative_directory_is_said_with_its_place(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    detail = (await (await make("images")).check()).detail
+    assert f"images is relative to where the service is started; now it is {tmp_path}/images" in detail
+    assert (await (await make(tmp_path / "images")).check()).detail == "ok"
 
 
 async def test_the_highest_priority_with_room_wins(make: Any, tmp_path: Path, enter: Callable[[Any], Path]) -> None:
@@ -282,6 +354,7 @@ async def told(store: Store, caplog: pytest.LogCaptureFixture, words: str) -> No
         await store.write("key", feed(b"x"), size=1)
     assert raised.value.status == 503
     assert "/" not in raised.value.message
+    assert words in str(raised.value.cure), "what `stores check --deep` shows"
     with pytest.raises(WriteDenied) as checked:
         await store.check()
     assert words in checked.value.message

@@ -16,6 +16,7 @@ from tests.servers.place import ROOT, new_directory
 from tests.servers.process import Process
 from tests.servers.swift import Swift
 from tests.stores.cutting import cutter
+from tests.stores.meddler import Meddler
 from tests.stores.swift_hooks import PATIENCE, Behind, swift_options
 from xloud_image.errors import (
     AlreadyExists,
@@ -633,3 +634,59 @@ async def test_no_token_goes_to_another_server(place: Place) -> None:
         assert not store.owns(url)
     server.close()
     assert not seen
+
+
+# servers, and what stands before them, that do not do all that Swift does
+
+
+@pytest.mark.parametrize("fate", ["whole", "part"])
+async def test_ranges_that_are_not_looked_at(place: Place, fate: str) -> None:
+    async with Meddler(place.swift.port) as meddler:
+        options = {"swift_store_endpoint": place.endpoint(meddler.url), "swift_store_create_container_on_put": True}
+        async with place.store(**options) as store:
+            url = (await store.write(IMAGE, feed(noise(SIZE)), size=SIZE)).url
+            asked: list[str] = []
+
+            def once(number: int, line: str) -> str:
+                asked.append(line)
+                return fate if len(asked) == 1 else "pass"
+
+            meddler.fate = once
+            assert await read(store, url, offset=1000, length=5000) == noise(SIZE)[1000:6000]
+            assert await read(store, url) == noise(SIZE)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["one object", "segments"])
+async def test_a_finished_upload_is_not_undone_by_its_tidying(place: Place, large: bool) -> None:
+    """Notes that cannot be taken away, once or ever, are tried again and left."""
+    size = 3 * UNIT if large else SIZE
+    async with Meddler(place.swift.port) as meddler:
+        options = {"swift_store_endpoint": place.endpoint(meddler.url), "swift_store_create_container_on_put": True}
+        async with place.store(**options) as store:
+            for key, most in (("once", 1), ("ever", 1000)):
+                refused: list[str] = []
+
+                def refuse(number: int, line: str, refused: list[str] = refused, most: int = most) -> str:
+                    if line.startswith("DELETE") and len(refused) < most:
+                        refused.append(line)
+                        return "status:503"
+                    return "pass"
+
+                meddler.fate = refuse
+                url = (await store.write(key, feed(noise(size)), size=size)).url
+                assert refused
+                meddler.fate = lambda number, line: "pass"
+                assert await read(store, url) == noise(size)
+                await store.discard(key)
+                assert place.behind.names(place.container) == []
+
+
+@pytest.mark.parametrize("status", [405, 501, 400])
+async def test_what_is_never_done_is_not_called_temporary(place: Place, status: int) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        meddler = await stack.enter_async_context(Meddler(place.swift.port))
+        store = await stack.enter_async_context(place.store(swift_store_endpoint=place.endpoint(meddler.url)))
+        meddler.fate = lambda number, line: f"status:{status}"
+        with pytest.raises(StoreUnavailable, match="asking again cannot help") as caught:
+            await store.stat(f"swift+config://ref1/{place.container}/{IMAGE}")
+        assert not caught.value.temporary

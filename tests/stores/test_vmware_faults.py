@@ -483,6 +483,17 @@ async def test_a_server_that_refuses_bytes(server: Vsphere, make: Make, status: 
                 await call
 
 
+@pytest.mark.parametrize("status", [400, 405, 501])
+async def test_what_is_never_done_is_not_called_temporary(server: Vsphere, make: Make, status: int) -> None:
+    store = await make(server)
+    url = (await store.write("key", feed(b"x"), size=1)).url
+    with server.wrong(status=status):
+        for call in (store.stat(url), read(store, url), store.write("other", feed(b"x"), size=1)):
+            with pytest.raises(StoreUnavailable, match=f"HTTP {status}, so it will never") as caught:
+                await call
+            assert not caught.value.temporary
+
+
 async def test_a_task_is_looked_at_no_more_often_than_the_interval(server: Vsphere, make: Make) -> None:
     store = await make(server, task_poll_interval=1)
     url = (await store.write("key", feed(b"x"), size=1)).url

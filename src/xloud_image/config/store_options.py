@@ -209,6 +209,19 @@ OPTIONS: Final[Mapping[str, list[cfg.Opt]]] = {
 }
 
 
+def directory_of(entry: str, *, priority: bool) -> str:
+    """The directory that an entry of `filesystem_store_datadir` names (`priority`: of `…_datadirs`, path:priority).
+
+    ValueError: it is a URL, as other options of the kind have it; the sentence names the path to write.
+    """
+    entry = entry.strip()
+    scheme, colon, rest = entry.partition(":")
+    if colon and (rest.startswith("//") or scheme in ("file", "filesystem")):
+        path = f"/{rest.lstrip('/')}"
+        raise ValueError(f"'{entry}' is a URL; a directory is written as it is: {path}")
+    return (entry.rpartition(":")[0] or entry) if priority else entry
+
+
 def type_of(name: str) -> str | None:
     """The store type that a name in a file means: a type, or a URI scheme of one. None: no type has this name."""
     name = name.strip().lower()

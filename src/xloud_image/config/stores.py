@@ -325,14 +325,23 @@ class Stores:
                     store.id,
                     "filesystem_store_datadirs",
                 )
+            option = "filesystem_store_datadirs" if several else "filesystem_store_datadir"
             for entry in several or [store.options["filesystem_store_datadir"]]:
-                path = os.path.abspath(entry.rpartition(":")[0] or entry if several else entry)
+                try:
+                    given = store_options.directory_of(entry, priority=bool(several))
+                except ValueError as error:
+                    self._refuse(str(error), self._place(store.id, option), option)
+                    continue
+                path = os.path.abspath(given)
                 if path in seen:
                     self._refuse(
                         f"{path} belongs to the store '{seen[path]}' already; each store needs a directory of its own",
                         store.id,
-                        "filesystem_store_datadirs" if several else "filesystem_store_datadir",
+                        option,
                     )
+                elif given != "" and not os.path.isabs(given):
+                    text = f"'{given}' is relative to where the service is started, which is {path} now: write that"
+                    self._guess(text, self._place(store.id, option), option)
                 seen[path] = store.id
 
     def _left_over(self) -> None:

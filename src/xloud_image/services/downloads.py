@@ -19,6 +19,7 @@ from xloud_image.errors import (
     BlobNotFound,
     ImageServiceError,
     NotFound,
+    StoreRefused,
     StoreUnavailable,
 )
 from xloud_image.identity.context import Context
@@ -124,6 +125,9 @@ async def download(
         raise NotFound(f"The data of the image {image.id} is in none of its stores; ask the operator.")
     if not any(error.temporary for error in failures) and any(isinstance(error, BlobChanged) for error in failures):
         raise foreign.none_left(image)
+    if failures and not any(error.temporary for error in failures):
+        why = "; ".join(dict.fromkeys(error.message for error in failures))
+        raise StoreRefused(f"No store can give the data of the image {image.id}: {why}.")
     raise StoreUnavailable(f"No store can give the data of the image {image.id} now; try again later.")
 
 

@@ -34,6 +34,7 @@ from xloud_image.stores.disk import errors as disk_errors
 from xloud_image.stores.disk import system as disk
 from xloud_image.stores.disk.draft import Discarded, Draft
 from xloud_image.stores.disk.opened import OpenFile
+from xloud_image.stores.disk.places import Places
 from xloud_image.stores.threads import Job, Threads
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class FileStore(Store):
         self.can = Can.WRITE
         self.paths = file_options.directories(name, options)  # the highest priority first
         self.places = tuple(f"directory {path}" for path in self.paths)
+        self._places = Places(self.paths)
+        self._relative = file_options.relative(options)
         self._mode = file_options.mode(name, options["filesystem_store_file_perm"])
         self._thin: bool = options["filesystem_thin_provisioning"]
         self._batch: int = max(disk.BATCH, options["filesystem_store_chunk_size"])
@@ -112,7 +115,11 @@ class FileStore(Store):
             raise failures[0]
         if self._metadata_error:
             raise WriteDenied(f"store {self.name}: {self._metadata_error}: correct the file, restart the service")
-        return Health("; ".join(failure.message for failure in failures) or "ok", sum(room.values()), self.facts)
+        told = [failure.message for failure in failures]
+        if self._relative:
+            entries, places = ", ".join(self._relative), ", ".join(self.paths)
+            told.append(f"{entries} is relative to where the service is started; now it is {places}: write that path")
+        return Health("; ".join(told) or "ok", sum(room.values()), self.facts)
 
     async def keys(self, limit: int) -> list[str]:
         """By name, the directory of the highest priority first."""
@@ -126,15 +133,15 @@ class FileStore(Store):
         return self._parse(url) is not None
 
     def _parse(self, url: str) -> tuple[str, str] | None:
-        """(directory, name) of a URL directly below one of our directories, None of any other."""
+        """(directory, name) of a URL directly below one of our directories, under any name of it; None of any other."""
         scheme, _, path = url.partition("://")
         if scheme not in self.SCHEMES or "\0" in path:
             return None
         parent, _, name = path.rpartition("/")
         if not parent.startswith("/") or not name or name.startswith(".") or ".." in parent.split("/"):
             return None
-        parent = file_options.normal(parent)
-        return (parent, name) if parent in self.paths else None
+        place = self._places.find(file_options.normal(parent))
+        return None if place is None else (place, name)
 
     def key(self, url: str) -> str | None:
         found = self._parse(url)
@@ -280,12 +287,12 @@ class FileStore(Store):
         """A missing file is `BlobNotFound`; a missing directory is not: its mount may be away for a while."""
         try:
             yield
+        except disk.IsLink as error:
+            raise disk_errors.link(self.name, path, error) from None
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.filename != path:
                 raise BlobNotFound(f"store {self.name} has no such data") from None
-            _log.error("%s", disk_errors.cure(self.name, path, error).message)
-            message = f"store {self.name} cannot read its data now ({disk_errors.reason(error)})"
-            raise StoreUnavailable(message) from error
+            raise disk_errors.unreadable(self.name, path, error) from error
 
     @contextlib.contextmanager
     def _writing(self, path: str, name: str | None = None) -> Iterator[None]:
@@ -295,6 +302,8 @@ class FileStore(Store):
             raise Gone(f"store {self.name}: the data was discarded while it was being written") from None
         except FileExistsError:
             raise AlreadyExists(f"store {self.name} has data under this key already") from None
+        except disk.IsLink as error:
+            raise disk_errors.link(self.name, path, error) from None
         except OSError as error:
             if name is not None and isinstance(error, FileNotFoundError) and error.filename == name:
                 raise BlobNotFound(f"store {self.name} has no such data") from None

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xloud_image.config.store_options import directory_of
 from xloud_image.errors import ConfigError
+
+
+def relative(options: Mapping[str, Any]) -> list[str]:
+    """The entries of the options that depend on where the service is started."""
+    several: Sequence[str] = options["filesystem_store_datadirs"]
+    return [one for one in several or [options["filesystem_store_datadir"]] if not one.strip().startswith("/")]
 
 
 def normal(path: str) -> str:
@@ -21,9 +28,12 @@ def directories(store: str, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The store's directories, the highest priority first. `path:priority`; a priority that is left out is 0."""
     several: Sequence[str] = options["filesystem_store_datadirs"]
     if not several:
-        return (normal(os.path.abspath(_named(store, options["filesystem_store_datadir"]))),)
+        return (
+            normal(os.path.abspath(_named(store, options["filesystem_store_datadir"], "filesystem_store_datadir"))),
+        )
     found: dict[str, int] = {}
     for line in several:
+        _named(store, line, "filesystem_store_datadirs")
         path, colon, priority = line.rpartition(":")
         if not colon:
             path, priority = line, "0"
@@ -33,16 +43,20 @@ def directories(store: str, options: Mapping[str, Any]) -> tuple[str, ...]:
             raise ConfigError(
                 f"store {store}: filesystem_store_datadirs = {line}: write path:priority, the priority a whole number"
             ) from None
-        path = normal(os.path.abspath(_named(store, path.strip())))
+        path = normal(os.path.abspath(_named(store, path.strip(), "filesystem_store_datadirs")))
         if path in found:
             raise ConfigError(f"store {store}: filesystem_store_datadirs names {path} twice")
         found[path] = number
     return tuple(sorted(found, key=lambda path: -found[path]))
 
 
-def _named(store: str, path: str | None) -> str:
+def _named(store: str, path: str | None, option: str) -> str:
     if not path or "\0" in path:
-        raise ConfigError(f"store {store}: filesystem_store_datadir is empty: name a directory")
+        raise ConfigError(f"store {store}: {option} is empty: name a directory")
+    try:
+        directory_of(path, priority=False)
+    except ValueError as error:
+        raise ConfigError(f"store {store}: {option}: {error}") from None
     return path
 
 

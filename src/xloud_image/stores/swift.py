@@ -293,7 +293,10 @@ class SwiftStore(Store):
         found = await self._client.ask("HEAD", access, container, name)
         if not found.ok:
             raise self._client.failure(found.status)
-        return Blob(url, int(found.headers["Content-Length"]), version=_etag(found.headers))
+        size = found.headers.get("Content-Length", "")
+        if not (size.isascii() and size.isdigit()):
+            raise StoreUnavailable(f"store {self.name}: Swift does not say how long the object is")
+        return Blob(url, int(size), version=_etag(found.headers))
 
     @contextlib.asynccontextmanager
     async def open(
@@ -317,6 +320,7 @@ class SwiftStore(Store):
         plain_key(key)
         access = await self._account_of(caller)
         container = self._container_of(key)
+        storage = (await access.grant()).storage  # asked now: nothing may fail when the data is there
         may_make = self._multi or self._options["swift_store_create_container_on_put"]
         upload = Upload(
             self._client,
@@ -336,7 +340,7 @@ class SwiftStore(Store):
             raise
         url = f"swift+config://{self._default}/{container}/{key}"
         if self._multi:
-            url = urls.storage_url((await access.grant()).storage, container, key)
+            url = urls.storage_url(storage, container, key)
         return Blob(url, written, version=upload.etag)
 
     async def _make(self, access: Access, container: str) -> None:

@@ -46,6 +46,8 @@ from xloud_image.stores.web import Web
 
 _log = logging.getLogger(__name__)
 
+_AGAIN: Final = (0.2, 1.0, 3.0)  # seconds before a look at a whole upload is tried again
+_NEVER: Final = frozenset({400, 405, 411, 501, 505})  # what stays refused however often it is asked
 _LATE: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds in which the file of a cut upload may still appear
 _CRUMBS: Final = 1 << 20  # with fewer bytes free than this an upload that failed failed for want of room
 
@@ -162,6 +164,17 @@ class VmwareStore(Store):
                 raise self._refusal(response.status, "tell the size")
             return response.content_length
 
+    async def _kept(self, place: Place, part: str) -> int | None:
+        """As `_head`, of an upload that is whole: one answer that fails does not throw it away."""
+        for wait in _AGAIN:
+            try:
+                return await self._head(place, part)
+            except StoreUnavailable as error:
+                if not error.temporary:
+                    raise
+            await asyncio.sleep(wait)
+        return await self._head(place, part)
+
     async def _there(self, place: Place, name: str) -> bool:
         async with self._ask("HEAD", place, name) as response:
             if response.status >= 400 and response.status != 404:
@@ -188,12 +201,16 @@ class VmwareStore(Store):
         headers = {}
         if offset or length is not None:
             headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
-        async with self._ask("GET", place, key, headers=headers) as response:
-            if response.status == 404:
-                raise BlobNotFound(f"store {self.name} has no such data")
-            size, first = self._opened(response, offset)
-            offset, length = span(size, offset, length)
-            yield Reader(size, self._chunks(response, offset - first, length) if length else _nothing())
+        for sent in (headers, {}) if headers else (headers,):
+            async with self._ask("GET", place, key, headers=sent) as response:
+                if response.status == 404:
+                    raise BlobNotFound(f"store {self.name} has no such data")
+                if sent and _tells_nothing(response):
+                    continue  # a plain GET may do
+                size, first = self._opened(response, offset)
+                offset, length = span(size, offset, length)
+                yield Reader(size, self._chunks(response, offset - first, length) if length else _nothing())
+                return
 
     def _opened(self, response: ClientResponse, offset: int) -> tuple[int, int]:
         """(size of the whole, offset of the first byte that comes), both in bytes."""
@@ -263,7 +280,7 @@ class VmwareStore(Store):
                 upload.answered = True
                 if response.status not in {200, 201}:
                     raise self._refusal(response.status, "write")
-            stored = await self._head(place, part)
+            stored = await self._kept(place, part)
             if stored is None:
                 raise Gone(f"store {self.name}: the data was discarded while it was being written")
             if stored != upload.sent:
@@ -383,7 +400,17 @@ class VmwareStore(Store):
             )
         if status in {413, 507}:
             return StoreFull(f"store {self.name}: the datastore is full")
+        if status in _NEVER:
+            return StoreRefused(
+                f"store {self.name}: the server answers HTTP {status}, so it will never {what} here: vmware_server_host"
+                " has to name the vCenter or ESXi itself, and what stands before it has to let /folder through"
+            )
         return StoreUnavailable(f"store {self.name}: the server answers HTTP {status}")
+
+
+def _tells_nothing(response: ClientResponse) -> bool:
+    """Whether a range was answered in a way that says neither which bytes come nor how many there are."""
+    return response.status in (206, 416) and not response.headers.get("Content-Range", "").startswith("bytes ")
 
 
 async def _nothing() -> AsyncIterator[bytes]:

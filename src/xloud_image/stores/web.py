@@ -21,7 +21,6 @@ from yarl import URL
 from xloud_image.errors import BadRequest, ConfigError, StoreUnavailable
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
-_NO_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 _TURNS: Final = 4  # of the event loop until a socket that was closed is closed, TLS included
 
 
@@ -157,15 +156,8 @@ class Outgoing:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in a few words without addresses or credentials."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
         return "its certificate is not trusted; name its CA file in the configuration"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        found = getattr(error, "os_error", error)
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return "its certificate is not trusted; name its CA file in the configuration"
-        if getattr(found, "reason", None) in _NO_TLS:
-            return "it speaks no TLS at this port; write http:// if plain HTTP is meant"
-        return f"TLS could not be agreed on ({getattr(found, 'reason', None) or type(found).__name__})"
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, TimeoutError):

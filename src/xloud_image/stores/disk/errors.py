@@ -7,7 +7,8 @@ import logging
 import os
 import shlex
 
-from xloud_image.errors import ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
+from xloud_image.errors import ImageServiceError, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
+from xloud_image.stores.disk.system import IsLink
 
 _log = logging.getLogger(__name__)
 
@@ -54,10 +55,30 @@ def cure(store: str, path: str, error: OSError) -> ImageServiceError:
     )
 
 
+def link(store: str, path: str, error: IsLink) -> ImageServiceError:
+    """The error for a file that is a link: where it leads is told to the administrator alone."""
+    place, target = f"{path}/{error.filename}", str(error.filename2)
+    answer = StoreRefused(
+        f"store {store}: the file is a link to another place, and links to single files are not followed;"
+        " its administrator finds the two in the service's log"
+    )
+    return _told(
+        answer,
+        f"store {store}: {place} is a link to {target}, and links to single files are not followed: put the file in its"
+        f" place with 'cp --remove-destination --preserve=all {shlex.quote(target)} {shlex.quote(place)}', or name the"
+        " directory that holds it in filesystem_store_datadirs and correct the image's location",
+    )
+
+
+def unreadable(store: str, path: str, error: OSError) -> ImageServiceError:
+    """The error for data that cannot be read now; the cure goes to the log."""
+    answer = StoreUnavailable(f"store {store} cannot read its data now ({reason(error)})")
+    return _told(answer, cure(store, path, error).message)
+
+
 def refusal(store: str, path: str, error: OSError) -> ImageServiceError:
     """The same error for a client, who learns no path; the cure goes to the log."""
     told = cure(store, path, error)
-    _log.error("%s", told.message)
     answer: ImageServiceError
     if isinstance(told, StoreFull):
         answer = StoreFull(
@@ -66,9 +87,14 @@ def refusal(store: str, path: str, error: OSError) -> ImageServiceError:
     elif isinstance(told, WriteDenied):
         answer = WriteDenied(
             f"store {store} takes no data now ({reason(error)}); its administrator finds the cure in the service's"
-            " log and by 'xloud-image stores check'"
+            " log and by 'xloud-image stores check --deep'"
         )
     else:
         answer = StoreUnavailable(f"store {store} does not work now ({reason(error)})")
-    answer.cure = told.message
+    return _told(answer, told.message)
+
+
+def _told(answer: ImageServiceError, to_the_administrator: str) -> ImageServiceError:
+    answer.cure = to_the_administrator
+    _log.error("%s", to_the_administrator)
     return answer

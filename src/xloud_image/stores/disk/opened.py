@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from xloud_image.stores.disk.system import BATCH, directory, in_memory
+from xloud_image.stores.disk.system import BATCH, directory, in_memory, is_link
 
 _STEP: Final = 1 << 16  # distance of the bytes at which presence in memory is tested
 
@@ -25,7 +25,9 @@ class OpenFile:
             try:
                 self.fd = os.open(name, flags, dir_fd=handle)
             except OSError as error:
-                if error.errno in {errno.ELOOP, errno.ENXIO}:
+                if error.errno == errno.ELOOP:
+                    raise is_link(name, handle) from None
+                if error.errno == errno.ENXIO:
                     raise FileNotFoundError(errno.ENOENT, "not a regular file", name) from None
                 raise
         self._lock = threading.Lock()

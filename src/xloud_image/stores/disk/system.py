@@ -78,9 +78,23 @@ def directory(path: str) -> Iterator[int]:
         os.close(handle)
 
 
+class IsLink(OSError):
+    """A name that is a symbolic link: it is not followed. `filename`: the name, `filename2`: where it leads."""
+
+
+def is_link(name: str, dir_fd: int) -> IsLink:
+    """The error for a link in that directory."""
+    target = ""
+    with contextlib.suppress(OSError):
+        target = os.readlink(name, dir_fd=dir_fd)
+    return IsLink(errno.ELOOP, os.strerror(errno.ELOOP), name, None, target)
+
+
 def regular(name: str, dir_fd: int) -> os.stat_result:
-    """The stat of a file in that directory; what is no plain file (a symbolic link above all) is not found."""
+    """The stat of a file in that directory. `IsLink` for a link; what else is no plain file is not found."""
     found = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        raise is_link(name, dir_fd)
     if not stat.S_ISREG(found.st_mode):
         raise FileNotFoundError(errno.ENOENT, "not a regular file", name)
     return found

@@ -25,6 +25,7 @@ from xloud_image.stores.web import Outgoing, Web
 _SMALL: Final = 8 << 20  # bytes of an answer that is no image: a listing of `PAGE` names is under 4 MiB
 PAGE: Final = 1000  # names of a listing asked for at once
 _OLD_SEGMENT: Final = re.compile(r"-[0-9]{5}\Z")
+_NEVER: Final = frozenset({400, 405, 411, 414, 431, 501, 505})  # what stays refused however often it is asked
 _AT_ONCE: Final = 8  # small requests of one operation under way
 
 
@@ -218,6 +219,11 @@ class Client:
             return StoreFull(
                 f"store {self.name} takes no more data"
                 + (": a quota of the account or container is used up, or the object is too large" * (status == 413))
+            )
+        if status in _NEVER:
+            return Refused(
+                f"store {self.name}: Swift, or what stands before it, does not take this request ({status}): asking"
+                " again cannot help; see its log"
             )
         return StoreUnavailable(f"store {self.name}: Swift fails now ({status})")
 

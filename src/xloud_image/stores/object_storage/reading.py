@@ -15,7 +15,8 @@ from xloud_image.stores.base import span
 from xloud_image.stores.object_storage.accounts import Access
 from xloud_image.stores.object_storage.client import Client
 
-_TOTAL: Final = re.compile(r"bytes (?:\d+-\d+|[*])/(\d+)")
+_TOTAL: Final = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|[*])/(\d{1,19})", re.ASCII)
+_FIRST: Final = re.compile(r"bytes (\d{1,19})-\d{1,19}/\d{1,19}", re.ASCII)
 
 
 class Download:
@@ -35,6 +36,7 @@ class Download:
         self._client, self._access, self._container, self._name = client, access, container, name
         self._at, self._length, self._retries = offset, length, retries
         self._end = offset
+        self._held = b""
         self._stack = contextlib.AsyncExitStack()
         self._chunks: AsyncIterator[bytes] | None = None
         self.size = 0
@@ -60,22 +62,35 @@ class Download:
             last = "" if self._length is None else str(self._at + self._length - 1)
             headers["Range"] = f"bytes={self._at}-{last}"
         response = await self._get(headers)
+        if response.status == 206 and _first(response) != self._at:  # a part, and not the one wanted, or nobody knows
+            await self._stack.aclose()
+            response = await self._get({})
         if response.status == 416:
             self.size = await self._whole_size(response)
             span(self.size, self._at, self._length)  # raises, but for the end of an empty object
             return
         if response.status not in (200, 206):
             raise self._client.failure(response.status)
+        partial = response.status == 206
         total = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
         if total is None and "Content-Length" not in response.headers:
             raise StoreUnavailable(f"store {self._client.name}: Swift does not say how long the object is")
         self.size = int(total[1] if total else response.headers["Content-Length"])
         self.version = response.headers.get("ETag", "").strip('"') or None
         start, count = span(self.size, self._at, self._length)
-        if start and total is None:
-            raise StoreUnavailable(f"store {self._client.name}: Swift ignores ranges")
         self._end = start + count
         self._chunks = self._client.chunks(response)
+        if not partial:
+            await self._skip(start)
+
+    async def _skip(self, count: int) -> None:
+        """What comes before the bytes that are wanted, where a range was not looked at."""
+        assert self._chunks is not None
+        while count:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                raise StoreUnavailable(f"store {self._client.name} broke off: the data ended too early")
+            self._held, count = chunk[count:], max(0, count - len(chunk))
 
     async def _get(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
         return await self._stack.enter_async_context(
@@ -98,7 +113,11 @@ class Download:
         while self._at < self._end:
             assert self._chunks is not None
             try:
-                chunk = await anext(self._chunks, None)
+                chunk: bytes | None = self._held
+                if chunk:
+                    self._held = b""
+                else:
+                    chunk = await anext(self._chunks, None)
                 if chunk is None:
                     raise StoreUnavailable(f"store {self._client.name} broke off: the data ended too early")
             except StoreUnavailable:
@@ -115,12 +134,21 @@ class Download:
 
     async def _again(self) -> None:
         await self._stack.aclose()
+        self._held = b""
         headers = {"Range": f"bytes={self._at}-{self._end - 1}"}
-        if self.version:
+        if self.version and self.version.isascii():
             headers["If-Match"] = f'"{self.version}"'
         response = await self._get(headers)
         if response.status in (404, 412):
             raise StoreUnavailable(f"store {self._client.name}: the object was changed while it was read")
-        if response.status != 206:
+        if response.status != 200 and (response.status != 206 or _first(response) != self._at):
             raise self._client.failure(response.status)
         self._chunks = self._client.chunks(response)
+        if response.status == 200:
+            await self._skip(self._at)
+
+
+def _first(response: aiohttp.ClientResponse) -> int | None:
+    """Where a partial answer begins; None when it does not say."""
+    found = _FIRST.fullmatch(response.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None

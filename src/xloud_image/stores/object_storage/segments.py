@@ -143,7 +143,7 @@ class Segments:
             raise StoreUnavailable(f"store {self._client.name}: the container {self._container} went away")
         if not answer.ok:
             raise self._client.failure(answer.status)
-        self.etags[feed.name] = answer.headers["ETag"].strip('"')
+        self.etags[feed.name] = answer.headers.get("ETag", "").strip('"')
 
     async def _keep_and_send(self, feed: _Feed, disk: Disk) -> None:
         file = None

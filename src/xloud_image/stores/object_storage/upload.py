@@ -27,6 +27,7 @@ from xloud_image.errors import (
     AlreadyExists,
     Gone,
     ImageServiceError,
+    StoreUnavailable,
 )
 from xloud_image.stores.base import finish
 from xloud_image.stores.object_storage.accounts import Access, Refused
@@ -36,6 +37,7 @@ from xloud_image.stores.object_storage.segments import Disk, Segments, sent_whol
 _log = logging.getLogger(__name__)
 
 _CLEANING: Final = 30.0  # seconds that a failed write cleans up before it leaves the rest to `discard`
+_AGAIN: Final = (0.2, 1.0, 3.0)  # seconds before a step that may fail is tried again
 _GIVE_WAY: Final = 10.0  # seconds that a publisher waits for another one
 _MANIFEST: Final = 300.0  # seconds: Swift looks at every segment
 MARK: Final = "X-Object-Meta-Xloud-Upload"  # whose write an object is
@@ -110,7 +112,7 @@ class Upload:
             await self._publish(b"", {"Content-Length": "0"}, {})
             return 0
         manifest = [
-            {"path": f"/{self._container}/{name}", "etag": segments.etags[name], "size_bytes": length}
+            {"path": f"/{self._container}/{name}", "etag": segments.etags[name] or None, "size_bytes": length}
             for name, length in self._segments.items()
         ]
         await self._publish(json.dumps(manifest).encode(), {}, {"multipart-manifest": "put"})
@@ -168,7 +170,7 @@ class Upload:
             ),
             body,
         )
-        self._published = answer.ok
+        self._published = answer.ok or answer.status >= 500  # a proxy may fail behind a server that has it
         if answer.ok:
             self.etag = answer.headers.get("ETag", "").strip('"') or None
         elif answer.status in (409, 412):
@@ -183,26 +185,42 @@ class Upload:
         return answer.status == 404
 
     async def _settle(self) -> None:
-        """Take the notes away; one that is gone was taken by `discard`, and the write with it."""
-        notes = sorted(self._notes)
-        ends = await asyncio.gather(
-            *(self._client.ask("DELETE", self._access, self._container, name) for name in notes)
-        )
-        for end in ends:
-            if end.status == 404:
-                raise self._gone()
-            if not end.ok:
-                raise self._client.failure(end.status)
+        """Take the notes away; one that is gone was taken by `discard`, and the write with it. The data is complete:
+        a note that cannot be taken away is tried again, then left."""
+        for end in await asyncio.gather(*map(self._take_away, sorted(self._notes)), return_exceptions=True):
+            if isinstance(end, BaseException):
+                raise end
+
+    async def _take_away(self, name: str) -> None:
+        why = ""
+        for wait in (*_AGAIN, None):
+            try:
+                end = await self._client.ask("DELETE", self._access, self._container, name)
+            except StoreUnavailable as error:
+                why = error.message
+            else:
+                if end.ok:
+                    return
+                if end.status == 404:  # after an answer that was lost it may have been us
+                    if why and await self._is_ours():
+                        return
+                    raise self._gone()
+                why = self._client.failure(end.status).message
+            await asyncio.sleep(wait or 0)
+        if not await self._is_ours():
+            raise self._gone()
+        _log.warning("store %s: the note %s of a finished upload stays: %s", self._client.name, name, why)
+
+    async def _is_ours(self) -> bool:
+        """Whether the final name is there and of this upload."""
+        there = await self._client.ask("HEAD", self._access, self._container, self._key, headers={"X-Newest": "true"})
+        return there.ok and there.headers.get(MARK) == self._id
 
     async def _undo(self) -> None:
         try:
             async with asyncio.timeout(_CLEANING):
-                if self._published:
-                    there = await self._client.ask(
-                        "HEAD", self._access, self._container, self._key, headers={"X-Newest": "true"}
-                    )
-                    if there.ok and there.headers.get(MARK) == self._id:
-                        await self._client.remove(self._access, self._container, [self._key])
+                if self._published and await self._is_ours():
+                    await self._client.remove(self._access, self._container, [self._key])
                 await self._client.remove(self._access, self._container, [*self._segments, *sorted(self._notes)])
         except (ImageServiceError, TimeoutError) as error:
             why = error.message if isinstance(error, ImageServiceError) else "no answer in time"

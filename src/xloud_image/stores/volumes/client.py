@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from xloud_image.errors import BlobNotFound, QuotaExceeded, StoreFull, StoreUnavailable, WriteDenied
+from xloud_image.errors import BlobNotFound, QuotaExceeded, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
 from xloud_image.stores.base import Caller
 from xloud_image.stores.volumes.accounts import Accounts, Grant
 from xloud_image.stores.web import Web
@@ -29,6 +29,7 @@ _SLOWEST: Final = 1.0
 _PAGE: Final = 1000
 # states that a volume leaves by itself
 _PASSING: Final = frozenset({"creating", "downloading", "extending", "deleting"})
+_NEVER: Final = frozenset({405, 406, 411, 501, 505})  # what stays refused however often it is asked
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -114,7 +115,7 @@ class Client:
                 continue
             # what hangs is not asked again, what refuses is, a few times within seconds
             attempt += 1
-            again = method in ("GET", "DELETE") and attempt <= self._retries and time.monotonic() - begun < 3
+            again = method in ("GET", "DELETE", "PUT") and attempt <= self._retries and time.monotonic() - begun < 3
             if failed and again:
                 await asyncio.sleep(0.2 * attempt)
                 continue
@@ -172,6 +173,11 @@ class Volumes:
             raise NotNow(f"store {self.name}: Cinder refuses: {said}")
         if status in (401, 403):
             raise WriteDenied(f"store {self.name}: its account may not do this in Cinder: {said or status}")
+        if status in _NEVER:
+            raise StoreRefused(
+                f"store {self.name}: what answers as Cinder does not do this at all ({status}): see that"
+                " cinder_catalog_info or cinder_endpoint_template names Cinder's API, version 3.54 or newer"
+            )
         raise StoreUnavailable(f"store {self.name}: Cinder fails now ({status}{': ' if said else ''}{said})")
 
     async def find(self, name: str | None = None, **more: str) -> list[Volume]:

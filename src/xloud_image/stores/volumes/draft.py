@@ -36,6 +36,7 @@ GIB: Final = 1 << 30
 WRITER: Final = "xloud_writer"  # metadata of a draft: whose it is
 DISCARDED: Final = "xloud_discarded"  # metadata of a draft whose writer has to stop
 _MARK: Final = "xloud_writer_mark"
+_AGAIN: Final = (0.5, 2.0)  # seconds before the last steps are tried again
 _SETTLED: Final = 1.5
 _LOOK: Final = 1.0  # seconds between two looks whether somebody discarded what is being written
 
@@ -258,13 +259,25 @@ class Draft:
 
     # the end
 
+    async def _make_read_only(self, identity: str) -> None:
+        """One answer that fails does not throw the whole image away: asked again, it does the same."""
+        for wait in _AGAIN:
+            try:
+                await self.volumes.act(identity, "os-update_readonly_flag", readonly=True)
+                return
+            except StoreUnavailable as error:
+                if not error.temporary:
+                    raise
+            await asyncio.sleep(wait)
+        await self.volumes.act(identity, "os-update_readonly_flag", readonly=True)
+
     async def _end(self) -> None:
         """From a draft to an image: nothing but the last call makes it one."""
         assert self._volume is not None
         identity = self._volume.id
         await self.let_go(flush=True)
         await self.volumes.until(identity, "available")
-        await self.volumes.act(identity, "os-update_readonly_flag", readonly=True)
+        await self._make_read_only(identity)
         await asyncio.sleep(max(0.0, self._made + _SETTLED - time.monotonic()))
         found = await self.find()
         self._lose(found, everyone=False, ties=True)
