@@ -1,5 +1,6 @@
 """`xloud-image config …`: what a configuration means."""
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +103,7 @@ def render(
 
         xloud-image config render --globals globals.yml --overrides config --output /tmp/glance
     """
+    from xloud_image.cli import ready
     from xloud_image.deploy import explaining, rendering
     from xloud_image.deploy import extra as extras
     from xloud_image.deploy.problems import Problems
@@ -113,7 +115,8 @@ def render(
     done = rendering.render(
         rendering.Inputs(
             globals_, passwords, overrides, more, hostname, address, node_address, before, frozenset(emptied or ())
-        )
+        ),
+        functools.partial(ready.complete, here=False),
     )
     if explain:
         typer.echo(explaining.explain(done))

@@ -35,7 +35,7 @@ class Entry:
 def read(path: Path, problems: Problems) -> dict[str, Entry]:
     """The names of one file. Whatever keeps it from being read becomes an error; then nothing of it is returned."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         problems.error(f"is not UTF-8 text ({error.reason} at byte {error.start})", origin=Origin(path))
         return {}

@@ -23,8 +23,9 @@ from xloud_image.deploy.writing import write_whole
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from xloud_image.config.loader import Loaded
     from xloud_image.deploy.passwords import Passwords
 
 MAIN: Final = "glance-api.conf"
@@ -36,6 +37,9 @@ _HEAD: Final = (
     "`xloud-image config render --explain` says where each line comes from."
 )
 _SECRET, _PLAIN = 0o600, 0o640
+_THERE: Final = f"{sections.ETC}/"
+# of the service's notes those that somebody who deploys should hear; what is pending is told where its key is
+_TOLD: Final = frozenset({Kind.UNKNOWN, Kind.GUESS})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,8 +75,11 @@ class Rendered:
     passwords: Passwords
 
 
-def render(inputs: Inputs) -> Rendered:
-    """Read and render; nothing is written. ConfigError: every error, one line each."""
+def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded: loaded) -> Rendered:
+    """Read and render; nothing is written. ConfigError: every error, one line each.
+
+    `complete` adds to a reading of the files what rooms that are not known here would refuse.
+    """
     problems = Problems()
     g, secrets = _globals(inputs, problems)
     for name in keys.table():
@@ -104,7 +111,7 @@ def render(inputs: Inputs) -> Rendered:
         by_file[sections.SWIFT_FILE] = sections.swift_file(g)
     for name, some in by_file.items():
         files[name] = (overrides.as_ini(some, _HEAD).encode(), _SECRET)
-    try_out(files, problems)
+    try_out(files, problems, complete)
     problems.stop()
     told = facts.of(g, stores, default[0], lines, beside, sorted(files))
     files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
@@ -219,19 +226,22 @@ def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
                 g.problems.error(f"'{store}' is no store that is on", name, g.origin(name))
 
 
-def try_out(files: Mapping[str, tuple[bytes, int]], problems: Problems) -> None:
-    """Read the rendered files as the service will; what it refuses is an error here, what it guesses a warning."""
+def try_out(files: Mapping[str, tuple[bytes, int]], problems: Problems, complete: Callable[[Loaded], Loaded]) -> None:
+    """Read the rendered files as the service will; what it refuses is an error here, what it guesses a warning.
+
+    What the files call /etc/glance is, for this reading, the directory where they lie.
+    """
     with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
         directory = Path(name)
         for relative, (data, mode) in files.items():
             path = directory / relative
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_bytes(data.replace(_THERE.encode(), f"{name}/".encode()))
             path.chmod(mode)
-        loaded = loader.load([], [directory], env={})
+        loaded = complete(loader.load([], [directory], env={}))
         for note in loaded.notes:
-            option = note.option or ""
+            option, text = note.option or "", note.text.replace(f"{name}/", _THERE)
             if note.level == "refuse":
-                problems.error(f"the service would not start: {note.text}", option)
-            elif note.kind in (Kind.UNKNOWN, Kind.GUESS):
-                problems.warning(note.text, option)
+                problems.error(f"the service would not start: {text}", option)
+            elif note.kind in _TOLD or (note.level == "warning" and note.kind is Kind.IGNORED):
+                problems.warning(text, option)
