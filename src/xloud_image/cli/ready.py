@@ -21,9 +21,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def complete(loaded: "Loaded", *, here: bool = True) -> "Loaded":
-    """The same with the notes of the other rooms: whatever would keep `serve` from starting, but for the state of the
-    database and a port that another process has now. The one place that says so: `serve`, its reload, `config check` and
-    `config render` ask it. No I/O but reading the files that the configuration names.
+    """The same with the notes of the other rooms: whatever would keep `serve` from starting, but for the state of its
+    database and a port that another process has now. The one place that says so: `serve`, its reload, `config check`
+    and `config render` ask it. No I/O but reading the files that the configuration names.
 
     `here` False: the service will run on another machine, whose files, libraries and addresses are not looked for.
     """

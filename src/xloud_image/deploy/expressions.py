@@ -1,8 +1,8 @@
 """Expressions in globals, `{{ … }}` and `{% … %}`, as Ansible means them: native types, and nothing else decided here.
 
-Where ansible-core is installed (the control host), its own templar reads them, with every filter, test and lookup that it
-has: the globals are the operator's, who may run any program here anyway. Elsewhere Jinja reads them in its sandbox, with
-the filters of Ansible that globals use; a lookup, or a filter that is not among these, is refused with the cure.
+Where ansible-core is installed (the control host), its own templar reads them, with every filter, test and lookup that
+it has: the globals are the operator's, who may run any program here anyway. Elsewhere Jinja reads them in its sandbox,
+with the filters of Ansible that globals use; a lookup, or another filter, is refused with the cure.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import json
 import os.path
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import yaml
@@ -20,12 +20,13 @@ import yaml
 
 class Failed(Exception):
     """An expression that cannot be read, with half a sentence: what the value does. `unknown`: it names something that
-    is not here, such as the facts of a node or the groups of an inventory."""
+    is not here, such as the facts of a node or the groups of an inventory; `name`: which, if it is a variable."""
 
-    def __init__(self, text: str, *, unknown: bool = False) -> None:
+    def __init__(self, text: str, *, unknown: bool = False, name: str = "") -> None:
         super().__init__(text)
         self.text = text
         self.unknown = unknown
+        self.name = name
 
 
 class Unsafe(str):
@@ -34,69 +35,55 @@ class Unsafe(str):
     __slots__ = ()
 
 
-class Names(MutableMapping[str, Any]):
-    """Names that expressions may use, each made when it is first asked for."""
-
-    def __init__(self, known: frozenset[str], make: Callable[[str], Any]) -> None:
-        self._known = known
-        self._make = make
-        self._more: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._more:
-            return self._more[name]
-        if name not in self._known:
-            raise KeyError(name)
-        return self._make(name)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._more[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._more[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known | set(self._more))
-
-    def __len__(self) -> int:
-        return len(self._known | set(self._more))
-
-
 def is_one(text: object) -> bool:
     """Whether a text holds an expression."""
     return isinstance(text, str) and not isinstance(text, Unsafe) and ("{{" in text or "{%" in text)
 
 
 def names_in(text: str) -> frozenset[str]:
-    """What an expression refers to; empty when it cannot be read."""
-    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+    """What an expression may refer to; empty when it cannot be read."""
+    from jinja2 import Environment, TemplateSyntaxError, nodes
 
     try:
         tree = Environment(autoescape=False).parse(text)  # noqa: S701 - nothing is rendered
     except TemplateSyntaxError:
         return frozenset()
-    return frozenset(meta.find_undeclared_variables(tree)) | frozenset(
-        node.args[0].value
-        for node in tree.find_all(nodes.Call)
-        if isinstance(node.node, nodes.Name) and node.node.name in ("lookup", "query") and len(node.args) > 1
-        and isinstance(node.args[0], nodes.Const) and isinstance(node.args[0].value, str)
-    )  # fmt: skip
+    return frozenset(node.name for node in tree.find_all(nodes.Name))
 
 
-def read(text: str, names: Names) -> Any:
-    """What it means: text, number, flag, list, mapping or None. Failed."""
-    wanted = names_in(text)
-    known = {name: names[name] for name in wanted if name in names}
-    return (_by_ansible or _by_jinja)(text, known)  # type: ignore[truthy-function]
+def read(text: str, known: Callable[[str], Any]) -> Any:
+    """What it means: text, number, flag, list, mapping or None. Failed.
+
+    `known` gives the value of a name; KeyError: there is none; Failed: it cannot be read, which matters only if the
+    expression comes to it.
+    """
+    values: dict[str, Any] = {}
+    failed: dict[str, Failed] = {}
+    for name in names_in(text):
+        try:
+            values[name] = known(name)
+        except KeyError:
+            continue
+        except Failed as error:
+            failed[name] = error
+    try:
+        return (_by_ansible or _by_jinja)(text, values)
+    except Failed as error:
+        if error.name in failed:
+            raise failed[error.name] from None
+        raise
 
 
 def _by_jinja(text: str, known: Mapping[str, Any]) -> Any:
-    from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError
+    from jinja2 import TemplateError, TemplateSyntaxError, Undefined, UndefinedError
 
     try:
-        return _environment().from_string(text).render(known)
+        found = _environment().from_string(text).render(known)
+        if isinstance(found, Undefined):
+            str(found)  # raises
+        return found
     except UndefinedError as error:
-        raise Failed(_undefined(error.message or str(error)), unknown=True) from None
+        raise _undefined(error.message or str(error)) from None
     except TemplateSyntaxError as error:
         unknown = "No filter named" in str(error) or "No test named" in str(error)
         raise Failed(_syntax(error.message or "", ansible=False), unknown=unknown) from None
@@ -104,11 +91,14 @@ def _by_jinja(text: str, known: Mapping[str, Any]) -> Any:
         raise Failed(f"has an expression that fails: {type(error).__name__}: {error}") from None
 
 
-def _undefined(message: str) -> str:
+def _undefined(message: str) -> Failed:
     found = re.search(r"'([^']+)' is undefined", message)
-    if found and found[1] in ("lookup", "query", "q"):
-        return "has a lookup, which only Ansible's templar reads: render where ansible-core is (make deployer)"
-    return f"refers to {{{{ {found[1]} }}}}, which is not given" if found else f"has an expression that fails: {message}"
+    if found is None:
+        return Failed(f"has an expression that fails: {message}", unknown=True)
+    if found[1] in ("lookup", "query", "q"):
+        return Failed("has a lookup, which only Ansible's templar reads: render where ansible-core is (make deployer)",
+                      unknown=True)  # fmt: skip
+    return Failed(f"refers to {{{{ {found[1]} }}}}, which is not given", unknown=True, name=found[1])
 
 
 def _syntax(message: str, *, ansible: bool) -> str:
@@ -133,7 +123,7 @@ def _ansible() -> Callable[[str, Mapping[str, Any]], Any] | None:
         try:
             return _plain(Templar(loader=loader, variables=dict(known)).template(trust_as_template(text)))
         except AnsibleUndefinedVariable as error:
-            raise Failed(_undefined(str(error)), unknown=True) from None
+            raise _undefined(str(error)) from None
         except AnsibleError as error:
             text = str(error).partition("\n")[0]
             raise Failed(_syntax(text.removeprefix("Syntax error in template: "), ansible=True),
@@ -156,7 +146,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-_by_ansible: Final = _ansible()
+_by_ansible: Final[Callable[[str, Mapping[str, Any]], Any] | None] = _ansible()
 
 # Jinja, where Ansible is not
 
@@ -164,19 +154,21 @@ _by_ansible: Final = _ansible()
 @functools.cache
 def _environment() -> Any:
     from jinja2 import StrictUndefined
-    from jinja2.nativetypes import NativeEnvironment
+    from jinja2.nativetypes import NativeEnvironment, NativeTemplate
     from jinja2.sandbox import SandboxedEnvironment
 
     class _Native(SandboxedEnvironment, NativeEnvironment):
         """Native types, no way out."""
 
-    made = _Native(undefined=StrictUndefined, autoescape=False, extensions=["jinja2.ext.do"])  # noqa: S701 - no HTML
-    made.code_generator_class = NativeEnvironment.code_generator_class
-    made.concat = staticmethod(_concat)  # type: ignore[assignment]
-    made.template_class = NativeEnvironment.template_class
-    made.template_class.environment_class = _Native
+        concat = staticmethod(_concat)
+
+    class _Template(NativeTemplate):
+        environment_class = _Native
+
+    _Native.template_class = _Template
+    made = _Native(undefined=StrictUndefined, autoescape=False)
     made.filters |= _FILTERS
-    made.tests |= {
+    tests: dict[str, Any] = {
         "match": lambda text, pattern: re.match(pattern, str(text)) is not None,
         "search": lambda text, pattern: re.search(pattern, str(text)) is not None,
         "contains": lambda items, item: item in items,
@@ -185,12 +177,13 @@ def _environment() -> Any:
         "subset": lambda some, all_: set(some) <= set(all_),
         "superset": lambda all_, some: set(some) <= set(all_),
     }
+    made.tests |= tests
     return made
 
 
-def _concat(parts: Any) -> Any:
+def _concat(values: Any) -> Any:
     """As Ansible: one expression keeps its type, a text around it makes a text. Nothing is evaluated a second time."""
-    found = list(parts)
+    found = list(values)
     if not found:
         return None
     return found[0] if len(found) == 1 else "".join(str(part) for part in found)
@@ -219,7 +212,7 @@ def _mandatory(value: Any, message: str = "") -> Any:
     return value
 
 
-_FILTERS: Final[dict[str, Callable[..., Any]]] = {
+_FILTERS: Final[dict[str, Any]] = {
     "bool": _bool,
     "ternary": lambda value, yes, no, none=None: none if value is None and none is not None else yes if value else no,
     "combine": _combine,
@@ -243,5 +236,5 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "dict2items": lambda value: [{"key": name, "value": item} for name, item in value.items()],
     "items2dict": lambda items: {item["key"]: item["value"] for item in items},
     "extract": lambda name, among: among[name],
-    "put_address_in_context": lambda address, context: f"[{address}]" if ":" in address and context == "url" else address,
+    "put_address_in_context": lambda text, context: f"[{text}]" if ":" in text and context == "url" else text,
 }  # fmt: skip
