@@ -6,10 +6,13 @@ passwords in URLs wherever they stand. A value cannot begin a new line.
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.handlers
+import os
 import re
 import sys
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import structlog
@@ -75,7 +78,8 @@ def setup(settings: Settings, stream: IO[str] | None = None) -> None:
     for name, level in {**_QUIETER, "xloud_image": logging.DEBUG if settings.debug else logging.INFO}.items():
         logging.getLogger(name).setLevel(level)
     for pair in settings.default_log_levels:
-        _level(pair)
+        name, level = _level(pair)
+        logging.getLogger(name).setLevel(level)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -88,6 +92,25 @@ def setup(settings: Settings, stream: IO[str] | None = None) -> None:
     )
 
 
+def check(settings: Settings, *, files: bool = True) -> None:
+    """Raises ConfigError as `setup` would, and changes nothing. `files` False: the file lies on another machine."""
+    for pair in settings.default_log_levels:
+        _level(pair)
+    if not files or settings.log_file is None:
+        return
+    path = Path(settings.log_file)
+    try:
+        if path.exists():
+            with path.open("ab"):
+                return
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(f"[DEFAULT] log_file: {path} cannot be written: {error.strerror}") from None
+
+
 def _handler(file: str | None, stream: IO[str] | None) -> logging.Handler:
     if file is None:
         return logging.StreamHandler(stream or sys.stderr)
@@ -98,12 +121,12 @@ def _handler(file: str | None, stream: IO[str] | None) -> logging.Handler:
         raise ConfigError(f"[DEFAULT] log_file: {file} cannot be written: {error.strerror}") from None
 
 
-def _level(pair: str) -> None:
+def _level(pair: str) -> tuple[str, int]:
     name, equals, word = pair.partition("=")
     level = logging.getLevelNamesMapping().get(word.strip().upper())
     if not equals or level is None:
         raise ConfigError(f"[DEFAULT] default_log_levels: '{pair}' is no logger=LEVEL pair")
-    logging.getLogger(name.strip()).setLevel(level)
+    return name.strip(), level
 
 
 def _without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -52,13 +52,13 @@ _LAST_CALL: Final = 1.0  # seconds in which a connection without a request may b
 _READ_BUFFER: Final = 256 * 1024  # bytes that a connection reads ahead; twice that is held at most
 
 
-def run(loaded: Loaded) -> int:
-    """Serve until stopped; the exit code. The configuration has been checked."""
+def run(loaded: Loaded, complete: Callable[[Loaded], Loaded]) -> int:
+    """Serve until stopped; the exit code. The configuration has been checked by `complete`, and will be on a reload."""
     if loaded.settings.log_file is None:
         sys.stderr.flush()
     _take_descriptors()
     try:
-        _Arbiter(_Application(loaded)).run()
+        _Arbiter(_Application(loaded, complete)).run()
     except SystemExit as end:
         return int(end.code or 0)
     except OSError as error:
@@ -163,8 +163,9 @@ class _Application(BaseApplication):  # type: ignore[misc]
     `leaving`: one byte that all processes share; 1 when the node goes away.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, complete: Callable[[Loaded], Loaded]) -> None:
         self.loaded = loaded
+        self._complete = complete
         self.leaving = mmap.mmap(-1, 1)
         super().__init__()
 
@@ -195,9 +196,8 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def reload(self) -> None:
         """SIGHUP: a configuration that cannot be served leaves the one in force."""
         try:
-            fresh = self.loaded.again()
+            fresh = self._complete(self.loaded.again())
             settings = fresh.require()
-            Policy(settings.policy)
         except ConfigError as error:
             log.error("the new configuration is not taken", reason=error.message)
             return

@@ -1,5 +1,6 @@
 """`xloud-image config …`: what a configuration means."""
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -87,6 +88,14 @@ def render(
         list[str] | None,
         typer.Option(metavar="STORE", help="A kept store in which nothing lies; it goes. May be repeated."),
     ] = None,
+    vault_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="ANSIBLE_VAULT_PASSWORD_FILE",
+            help="The password of what ansible-vault encrypted, or a program that prints it.",
+        ),
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Do not keep passwords that are made.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where each line comes from; secrets masked.")
@@ -102,18 +111,30 @@ def render(
 
         xloud-image config render --globals globals.yml --overrides config --output /tmp/glance
     """
-    from xloud_image.deploy import explaining, rendering
+    from xloud_image.cli import ready
+    from xloud_image.deploy import explaining, rendering, vaults
     from xloud_image.deploy import extra as extras
     from xloud_image.deploy.problems import Problems
 
     found = Problems()
-    more = extras.read(extra or (), found)
+    vault = vaults.of_file(vault_password_file) if vault_password_file else None
+    more = extras.read(extra or (), found, vault)
     found.stop()
     before = former or ([output] if output else [])
     done = rendering.render(
         rendering.Inputs(
-            globals_, passwords, overrides, more, hostname, address, node_address, before, frozenset(emptied or ())
-        )
+            globals_,
+            passwords,
+            overrides,
+            more,
+            hostname,
+            address,
+            node_address,
+            before,
+            frozenset(emptied or ()),
+            vault,
+        ),
+        functools.partial(ready.complete, here=False),
     )
     if explain:
         typer.echo(explaining.explain(done))

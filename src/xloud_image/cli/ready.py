@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import os
 import socket
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +20,20 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def complete(loaded: "Loaded") -> "Loaded":
-    """The same with the notes of the other rooms: policy files, login, contradicting options of stores. No I/O but
-    reading the files that the configuration names."""
-    from xloud_image.config.notes import LEVELS, Kind, Note
+def complete(loaded: "Loaded", *, here: bool = True) -> "Loaded":
+    """The same with the notes of the other rooms: whatever would keep `serve` from starting, but for the state of its
+    database and a port that another process has now. The one place that says so: `serve`, its reload, `config check`
+    and `config render` ask it. No I/O but reading the files that the configuration names.
+
+    `here` False: the service will run on another machine, whose files, libraries and addresses are not looked for.
+    """
+    from xloud_image import logs
+    from xloud_image.config.notes import LEVELS, Kind, Note, label
     from xloud_image.config.settings import PolicySettings
+    from xloud_image.db import arguments, connect
     from xloud_image.identity import build
     from xloud_image.policy import Policy
+    from xloud_image.schemas import ImageSchema
     from xloud_image.stores import Stores
 
     settings = loaded.settings
@@ -33,23 +42,57 @@ def complete(loaded: "Loaded") -> "Loaded":
     def refused(*groups: str) -> bool:
         return any((note.option or "").startswith(f"[{group}]") for note in loaded.refusals for group in groups)
 
-    def told(error: ConfigError) -> None:
-        notes.append(Note("refuse", Kind.INVALID, error.message))
+    def ask(*steps: Callable[[], object]) -> None:
+        for step in steps:
+            try:
+                step()
+            except ConfigError as error:
+                if here or not _of_that_machine(error):
+                    notes.append(Note("refuse", Kind.INVALID, error.message))
+                return
 
-    try:
+    def rights() -> None:
         policy = Policy(PolicySettings() if refused("oslo_policy") else settings.policy)
-        notes += [Note("warning", Kind.UNKNOWN, warning) for warning in policy.warnings]
+        notes.extend(Note("warning", Kind.UNKNOWN, warning) for warning in policy.warnings)
         if not refused("xloud", "paste_deploy", "keystone_authtoken"):
             build(settings.auth, policy)
-    except ConfigError as error:
-        told(error)
+
+    def database() -> None:
+        connect.session_mode(settings.database)
+        target = arguments.read(settings.database, files=here)
+        where = label("database", "connection")
+        # what is left out is told; what takes a protection away is to be looked at
+        for note in target.notes:
+            harmless = " is not used: " in note or " does not exist" in note
+            notes.append(Note("info" if harmless else "warning", Kind.IGNORED if harmless else Kind.GUESS, note, where))
+
+    ask(rights)
+    if not refused("database"):
+        ask(database, *([lambda: sqlite_place(settings)] if here and not loaded.embedded else []))
     if settings.default_store and not refused("glance_store", *(store.id for store in settings.stores)):
-        try:
-            stores = Stores(settings.stores, settings.default_store)
-            notes += [Note("warning", Kind.INVALID, note) for note in stores.notes()]
-        except ConfigError as error:
-            told(error)
+
+        def stores() -> None:
+            opened = Stores(settings.stores, settings.default_store)
+            notes.extend(Note("warning", Kind.INVALID, note) for note in opened.notes())
+
+        ask(stores)
+    ask(lambda: ImageSchema.load(settings.formats, settings.schema_image_file))
+    ask(lambda: logs.check(settings, files=here))
+    if here and not refused("DEFAULT"):
+        ask(lambda: can_listen(settings.server, taken=True))
     return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: LEVELS.index(note.level))))
+
+
+def _of_that_machine(error: BaseException) -> bool:
+    """Whether a library or a file is missing here that the other machine may well have."""
+    seen: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in seen:
+        if isinstance(one, ImportError | FileNotFoundError):
+            return True
+        seen.append(one)
+        one = one.__cause__ or one.__context__
+    return False
 
 
 def make_embedded_state(settings: "Settings") -> None:
@@ -90,8 +133,11 @@ def sqlite_place(settings: "Settings") -> None:
             raise ConfigError(f"{file} is no SQLite database: {error}") from None
 
 
-def can_listen(server: "Server") -> None:
-    """ConfigError when the address cannot be listened on now. The socket is closed again at once."""
+def can_listen(server: "Server", *, taken: bool = False) -> None:
+    """ConfigError when the address cannot be listened on now. The socket is closed again at once.
+
+    `taken`: it may be that another process, such as the running service itself, has the port.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             server.bind_host.strip("[]"), server.bind_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -101,6 +147,8 @@ def can_listen(server: "Server") -> None:
             sock.bind(address)
             sock.listen(1)
     except OSError as error:
+        if taken and error.errno == errno.EADDRINUSE:
+            return
         raise ConfigError(
             f"cannot listen on {server.bind_host} port {server.bind_port}: {error.strerror or error}"
         ) from None

@@ -38,10 +38,11 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
         _share_metrics()
     loaded = prepare(loaded)
     from xloud_image import server
+    from xloud_image.cli import ready
 
     if loaded.embedded:
         typer.echo(first_steps(loaded.settings))
-    raise typer.Exit(server.run(loaded))
+    raise typer.Exit(server.run(loaded, ready.complete))
 
 
 def prepare(loaded: "Loaded") -> "Loaded":

@@ -23,6 +23,8 @@ from xloud_image.errors import ConfigError
 TAGS = ("glance", "image")  # the second is a word that people try
 LOCK = ".xavs-ansible.lock"
 CONFIGDIR = Path("/etc/xavs")
+NODES = "nodes"  # the inventory that the platform writes
+GROUP = "glance-api"
 
 
 class Verb(enum.StrEnum):
@@ -61,7 +63,13 @@ def place() -> Path:
 def run(
     verb: Annotated[Verb, typer.Argument(help="What to do.")],
     inventory: Annotated[
-        str, typer.Option("-i", "--inventory", metavar="INVENTORY", help="Hosts; by default this machine alone.")
+        str,
+        typer.Option(
+            "-i",
+            "--inventory",
+            metavar="INVENTORY",
+            help="Hosts; by default the file `nodes` beside the globals, without it this machine alone.",
+        ),
     ] = "",
     configdir: Annotated[
         Path, typer.Option(metavar="DIRECTORY", help="globals.yml, passwords.yml, globals.d/ and config/ (overrides).")
@@ -73,6 +81,14 @@ def run(
     limit: Annotated[str, typer.Option("--limit", metavar="HOSTS", help="Only these of the inventory.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Change nothing, say what would change.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show the lines that change; secrets masked.")] = False,
+    vault_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="ANSIBLE_VAULT_PASSWORD_FILE",
+            help="The password of what ansible-vault encrypted, or a program that prints it.",
+        ),
+    ] = None,
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="More of Ansible's words.")] = 0,
     meant: Annotated[
         bool, typer.Option("--yes-i-really-really-mean-it", help="destroy removes the images of the file store.")
@@ -102,6 +118,9 @@ def run(
             'glance_backend_file: "yes", kolla_internal_vip_address: ADDRESS. Or name another --configdir'
         )
     words = _playbook(folder, inventory, configdir, verb)
+    if vault_password_file:
+        file = str(vault_password_file.absolute())
+        words += ["--vault-password-file", file, "-e", _as_json({"xavs_vault_password_file": file})]
     for text in extra or ():
         words += ["-e", f"@{Path(text[1:]).absolute()}" if text.startswith("@") else text]
     words += ["-e", _as_json({"xavs_extra": [_absolute(text) for text in extra or ()]})]
@@ -121,18 +140,55 @@ def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb) -> list
     program = Path(sys.executable).with_name("ansible-playbook")
     if not program.exists():
         raise ConfigError("ansible-playbook is not installed here; type: pip install 'xloud-image[deploy]'")
-    shipped = folder / "inventory" / (inventory or "all-in-one")
-    hosts = (
-        str(shipped) if (not inventory or not Path(inventory.rstrip(",")).exists()) and shipped.is_file() else inventory
-    )
+    hosts = _inventory(folder, inventory, configdir)
     if "," not in hosts and not Path(hosts).exists():
         raise ConfigError(f"the inventory {hosts} does not exist; all-in-one and multinode are shipped in {folder}")
+    typer.echo(f"inventory: {hosts}", err=True)
+    _has_nodes(program.with_name("ansible-inventory"), hosts, folder)
     facts = {
         "xavs_action": str(verb),
         "xavs_configdir": str(configdir),
         "xavs_render_command": str(Path(sys.executable).with_name("xloud-image")),
     }
     return [str(program), "-i", hosts, str(folder / "site.yml"), "-e", _as_json(facts)]
+
+
+def _inventory(folder: Path, asked: str, configdir: Path) -> str:
+    """Whose hosts are meant: those that were named, else those that the platform wrote beside the globals."""
+    shipped = folder / "inventory" / (asked or "all-in-one")
+    if not asked and (configdir / NODES).exists():
+        return str(configdir / NODES)
+    if (not asked or not Path(asked.rstrip(",")).exists()) and shipped.is_file():
+        return str(shipped)
+    return asked
+
+
+def _has_nodes(program: Path, hosts: str, folder: Path) -> None:
+    """ConfigError when no host of an inventory is to run the service: Ansible would do nothing, and call it done."""
+    import json
+
+    done = subprocess.run(
+        [program, "-i", hosts, "--list"],
+        env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        groups = json.loads(done.stdout)
+    except ValueError:
+        raise ConfigError(f"the inventory {hosts} cannot be read: {done.stderr.strip()[-300:]}") from None
+
+    def members(group: str, seen: frozenset[str]) -> set[str]:
+        found = groups.get(group) or {}
+        deeper = (members(child, seen | {group}) for child in found.get("children", ()) if child not in seen)
+        return set(found.get("hosts", ())).union(*deeper)
+
+    if not members(GROUP, frozenset()):
+        raise ConfigError(
+            f"the inventory {hosts} has no host in the group {GROUP}, so nothing would be done; add the lines "
+            f"[{GROUP}:children] and control, or name another inventory with -i"
+        )
 
 
 def _as_json(values: object) -> str:

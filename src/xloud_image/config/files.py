@@ -17,6 +17,7 @@ from xloud_image.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+MARKS: Final = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 STANDARD_DIR: Final = Path("/etc/glance")
 _MAIN: Final = ("glance-image-import.conf", "glance-api.conf")
 _PARTS: Final = ("glance.conf.d", "glance-api.conf.d")
@@ -75,12 +76,24 @@ class Line:
     file: Path
 
 
+def _no_mark(path: Path) -> None:
+    """ConfigError when the file begins with bytes that editors of other systems put before a text."""
+    with path.open("rb") as file:
+        begins = file.read(4)
+    for mark, name in MARKS.items():
+        if begins.startswith(mark):
+            raise ConfigError(
+                f"{path} begins with a byte order mark ({name}): save it as UTF-8 without one (in vi: :set nobomb)"
+            )
+
+
 def read(paths: Iterable[Path]) -> list[Line]:
     """Every assignment of these files. ConfigError with file, line and reason; never with the text of a line."""
     lines: list[Line] = []
     for path in paths:
         sections: dict[str, dict[str, Any]] = {}
         try:
+            _no_mark(path)
             cfg.ConfigParser(str(path), sections).parse()
         except iniparser.ParseError as error:
             reason = "an option stands before the first [section]" if not error.line else error.msg

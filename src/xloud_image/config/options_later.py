@@ -86,10 +86,14 @@ SECTIONS: Final[Mapping[str, Section]] = {
         "server_request_prefix ssl ssl_ca_file ssl_cert_file ssl_key_file ssl_key_password "
         "ssl_verify_vhost trace unicast_address username",
     ),
-    "os_brick": ignored(
-        "stores of type cinder are not built yet", "lock_path wait_mpath_device_attempts wait_mpath_device_interval"
+    "os_brick": (
+        *ignored("os-brick's locks lie in `.locks` below cinder_mount_point_base", "lock_path"),
+        *ignored("os-brick's own waiting times count", "wait_mpath_device_attempts wait_mpath_device_interval"),
     ),
-    "oslo_concurrency": ignored("no lock files are used", "lock_path disable_process_locking"),
+    "oslo_concurrency": ignored(
+        "the service locks in its database; locks of a store lie below its own directory (cinder_mount_point_base)",
+        "lock_path disable_process_locking",
+    ),
     "oslo_reports": ignored(
         "no report is written on signals", "file_event_handler file_event_handler_interval log_dir"
     ),

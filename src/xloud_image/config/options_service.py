@@ -91,7 +91,7 @@ _LATER = (
         cfg.ListOpt("enabled_import_methods", default=[]),
     ),
     *pending("import of images is not built yet, so nothing is staged", "node_staging_uri"),
-    *pending("calls between nodes (import, shared cache) are not built yet", "worker_self_reference_url"),
+    *ignored("calls between nodes (import, shared cache) are not built yet", "worker_self_reference_url"),
     *pending("the image cache is not built yet: every read goes to the store", "image_cache_dir"),
     *ignored(
         "the image cache is not built yet",

@@ -139,6 +139,9 @@ class Stores:
             self._values.note(
                 "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
             )
+        if self._values.is_set(GLOBAL, "stores"):
+            text = "is not read when enabled_backends is set, which names the stores"
+            self._values.note("warning", Kind.IGNORED, text, GLOBAL, "stores")
         name = (self._values.get(GLOBAL, "default_backend") or "").strip()
         if not name:
             if len(writable) == 1:

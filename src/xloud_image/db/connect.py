@@ -77,7 +77,7 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
             f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_TIME}",
             # estimates from the statistics, not by looking up each id of a page in each index beforehand
             "SET SESSION eq_range_index_dive_limit = 2",
-            *([f"SET SESSION sql_mode = {_quoted(settings.mysql_sql_mode)}"] if settings.mysql_sql_mode else []),
+            *([f"SET SESSION sql_mode = {mode}"] if (mode := session_mode(settings)) else []),
         ],
     }.get(backend, [])
 
@@ -105,7 +105,9 @@ _SQLITE: Final = [
 ]
 
 
-def _quoted(mode: str) -> str:
+def session_mode(settings: DatabaseSettings) -> str:
+    """[database] mysql_sql_mode as a literal; "": that of the server. ConfigError: it is no list of names."""
+    mode = settings.mysql_sql_mode
     if not all(c.isalnum() or c in "_," for c in mode):
         raise ConfigError("[database] mysql_sql_mode: only names of modes, with commas between them")
-    return f"'{mode}'"
+    return f"'{mode}'" if mode else ""

@@ -108,6 +108,12 @@ def _others(g: Globals) -> list[Store]:
     found = []
     for entry in _entries(g, "glance_backends", _OTHER_NAMES):
         type_ = entry.get("type", entry["name"])
+        if (
+            type_ == "rbd"
+            and entry["name"] == "rbd"
+            and switch(g, "rbd") == _enabled(g, "glance_backends", entry, default=False)
+        ):
+            continue  # in older lists; glance_backend_ceph and glance_ceph_backends say the same
         if type_ not in SWITCHES or type_ == "rbd":
             hint = "; Ceph stores stand in glance_ceph_backends" if type_ == "rbd" else _types()
             g.problems.error(f"'{type_}' is no type of store here{hint}", "glance_backends", origin)

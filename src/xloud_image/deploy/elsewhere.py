@@ -1,9 +1,17 @@
-"""Names of the wider deployment that may stand in the same globals: accepted, told as not used. Data only."""
+"""Names of the wider deployment that may stand in the same globals: accepted, told as not used. Data only.
+
+`kolla.json` holds those of kolla-ansible, made by `make kolla-keys` from the releases that it names.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import re
-from typing import Final
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, Final
 
 # services and tools of a cloud that are deployed by others: `<name>_…` and `enable_<name>…`
 SERVICES: Final = """
@@ -17,28 +25,48 @@ rabbitmq radosgw rally redis rgw rpc notify s3 sahara searchlight selinux senlin
 syslog tacker telegraf tempest tgtd trove tunnel valkey venus vitrage vmtp vmware watcher xavs xdeploy xen zfssa
 zookeeper zun
 """.split()
-_ONE: Final = frozenset(
-    """
-    admin_protocol internal_protocol public_protocol workaround_ansible_issue_8743 nova_compute_virt_type
-    timezone config_strategy config_owner_user config_owner_group project_name project_services base_distro
-    base_distro_version distro_python_version distro_python_version_map node_templates virtualenv
-    virtualenv_site_packages network_address_family api_address_family tunnel_interface
-    storage_interface dns_interface swift_storage_interface bifrost_network_interface memcache_sasl_enabled
-    ironic_interface network_interface api_interface kolla_same_external_internal_vip kolla_base_distro
-    multiple_regions_names config_owner_group control_plane_host disable_firewall install_type selinux_state
-    external_ceph_cephx_enabled copy_certs enable_central_logging central_logging dns_interface dns_address_family
-    user_config_directory container_config_directory default_container_dimensions enable_container_healthchecks
-    default_container_healthcheck_interval default_container_healthcheck_retries
-    default_container_healthcheck_start_period default_container_healthcheck_timeout public_interface
-    internal_interface external_interface node_custom_config enable_core_services prechecks_enable_host_os_checks
-    """.split()
-)
 _BEGINS: Final = re.compile(rf"(?:enable_)?(?:{'|'.join(sorted(map(re.escape, SERVICES)))})(?:_|\Z)")
-_OURS: Final = re.compile(r"(?:enable_)?(?:ceph_)?glance")
+_OURS: Final = re.compile(r"(?:enable_)?(?:ceph_)?glance|haproxy_glance")
+
+
+@functools.cache
+def _kolla() -> Mapping[str, Any]:
+    table: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath("kolla.json").read_text("utf-8"))
+    return table
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    return frozenset(_kolla()["names"])
+
+
+def is_kollas(name: str) -> bool:
+    """Whether a release of kolla-ansible has this key."""
+    return name in _names()
+
+
+def values() -> Mapping[str, str]:
+    """The keys of its group_vars that have a plain value by default, as text."""
+    found: Mapping[str, str] = _kolla()["values"]
+    return found
+
+
+def fingerprint(value: Any) -> str:
+    """Of texts, lists and mappings of them; blanks do not count."""
+    text = re.sub(r"\s+", "", json.dumps(value, sort_keys=True).replace("\\n", ""))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_default(name: str, value: Any) -> bool:
+    """Whether a value is the very expression that kolla-ansible has as the default of a key."""
+    return fingerprint(value) in _kolla()["defaults"].get(name, ())
+
+
+def looks_like_ours(name: str) -> bool:
+    """Whether a name begins like those of the image service."""
+    return _OURS.match(name) is not None
 
 
 def belongs_elsewhere(name: str) -> bool:
     """Whether a key is known to concern other services. What begins like a key of ours never does."""
-    if _OURS.match(name):
-        return False
-    return name in _ONE or _BEGINS.match(name) is not None
+    return not looks_like_ours(name) and (is_kollas(name) or _BEGINS.match(name) is not None)

@@ -15,16 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xloud_image.deploy.problems import Problems
+    from xloud_image.deploy.vaults import Vault
 
 
-def read(texts: Sequence[str], problems: Problems) -> dict[str, Entry]:
+def read(texts: Sequence[str], problems: Problems, vault: Vault | None = None) -> dict[str, Entry]:
     """Names and values, later ones winning. What cannot be read becomes an error."""
     found: dict[str, Entry] = {}
     for text in texts:
         if text.startswith("@"):
-            found |= documents.read(Path(text[1:]), problems)
+            found |= documents.read(Path(text[1:]), problems, vault)
         elif text.lstrip().startswith("{"):
-            found |= documents.parse(text, Path("-e"), problems)
+            found |= documents.parse(text, Path("-e"), problems, vault)
         else:
             found |= _pairs(text, problems)
     return found

@@ -261,7 +261,7 @@ def _volumes(g: Globals, stores: list[Store], directories: list[dict[str, Any]])
 
 
 def _database(g: Globals) -> dict[str, Any]:
-    if g.is_set("glance_database_connection"):
+    if g.is_set("glance_database_connection") or g.get("use_preconfigured_databases"):
         return {"create": False}
     host, port = sections.database_address(g)
     return {

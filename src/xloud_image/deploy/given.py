@@ -1,32 +1,37 @@
 """The globals of one run as typed values, each with the line it came from. Which stores they mean is for `choice`.
 
 Order, the later wins: defaults of the table, `globals.yml`, `globals.d/*.yml` by name, the passwords file, `-e`.
-A value may hold `{{ name }}` of another key, nothing more: expressions and filters belong to another tool, and a value
-that was misread would be deployed. They are refused in keys that are used here, and left alone in all others.
+A value may hold expressions (see `expressions`), with every other key in them, and what a name of the wider deployment
+is by default. An expression that only a node or an inventory could answer is refused in a key that is used here, unless
+it is the very text that kolla-ansible has as its default: then our default stands, as if the line were not there.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
 from oslo_config import cfg
 
-from xloud_image.deploy import elsewhere, keys
-from xloud_image.deploy.documents import Entry
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.deploy import elsewhere, expressions, keys
+from xloud_image.deploy.documents import Entry, Plain
+from xloud_image.deploy.expressions import Failed
 from xloud_image.deploy.keys import Key, Type
 from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from xloud_image.deploy.problems import Problems
 
 _TRUE: Final = frozenset({"yes", "true", "on", "1", "y"})
 _FALSE: Final = frozenset({"no", "false", "off", "0", "n"})
-_REFERENCE: Final = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
-_NEARLY: Final = 0.94  # so alike that a name of the wider deployment is rather a typing error
+_NEARLY: Final = 0.89  # so alike that a name is rather a typing error
+_OPTIONS: Final = {opt.dest: f"glance_{opt.dest}" for opts in OPTIONS.values() for opt in opts}
 
 
 class Globals:
@@ -41,7 +46,10 @@ class Globals:
         self._values: dict[str, Any] = {}
         self._used: set[str] = set()
         self._open: list[str] = []
-        self._referenced = {name for entry in self._entries.values() for name in _REFERENCE.findall(_flat(entry.value))}
+        self._read: dict[str, Any] = {}
+        self._referenced = frozenset[str]().union(
+            *(expressions.names_in(text) for entry in self._entries.values() for text in _expressions(entry.value))
+        )
 
     def is_set(self, name: str) -> bool:
         """Whether somebody gave this key a value, under any of its names."""
@@ -73,37 +81,69 @@ class Globals:
         """What was written for a name, also for one that is in no table."""
         return self._entries.get(name)
 
+    def is_upstreams(self, name: str) -> bool:
+        """Whether what was written for a name is what kolla-ansible has as its default."""
+        entry = self._entries.get(name)
+        return entry is not None and elsewhere.is_default(name, entry.value)
+
     def text(self, text: str, told: Callable[[str], None]) -> str:
-        """A text with its references filled in. `told` hears a sentence when that cannot be done."""
-        if "{%" in text:
-            told("has a {% statement %}, which is not read here: write the value")
+        """A text with its expressions filled in. `told` hears a sentence when that cannot be done."""
+        if not expressions.is_one(text):
             return text
-        self._referenced.update(_REFERENCE.findall(text))
-        filled = _REFERENCE.sub(lambda match: self._reference(match[1], told), text)
-        if re.search(r"\{\{", _REFERENCE.sub("", text)):
-            told("has an expression in {{ }}; only the plain name of another key is read here: write the value")
-        return filled
+        self._referenced |= expressions.names_in(text)
+        try:
+            found = expressions.read(text, self._name)
+        except Failed as error:
+            told(error.text)
+            return text
+        if isinstance(found, (list, dict)):
+            told("has an expression that gives a list or a mapping, and a text is needed")
+        return "" if found is None else str(found)
 
     def look_at_names(self) -> list[tuple[str, Entry, str]]:
-        """Complain about unknown names; the known ones that mean nothing here, each with the reason."""
+        """Complain about names that are rather ones of ours, mistyped; the others that mean nothing here, each with the
+        reason. What a whole cloud has besides is its own matter."""
         known = keys.names()
-        unused = []
+        unused, strange = [], []
         for name, entry in self._entries.items():
             if name in keys.WITHOUT_MEANING:
                 unused.append((name, entry, keys.WITHOUT_MEANING[name]))
-            elif name in known or name in keys.shared() or name in self._referenced:
+                if name in keys.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
+                    self.problems.warning(f"has no effect: {keys.WITHOUT_MEANING[name]}", name, entry.origin)
+            elif name in known or name in keys.shared():
                 continue
+            elif elsewhere.is_kollas(name):
+                unused.append((name, entry, "concerns another service"))
+                # TLS between balancer and service has a switch, which is refused
+                if (
+                    not name.startswith("glance_tls_proxy")
+                    and elsewhere.looks_like_ours(name)
+                    and not (self.is_upstreams(name) or _is_off(entry.value))
+                ):
+                    self.problems.warning("has no effect: the image service here does not have it", name, entry.origin)
+            elif name in self._referenced:
+                continue
+            elif name in _OPTIONS:
+                self.problems.error(f"is an option of a store; its key is '{_OPTIONS[name]}'", name, entry.origin)
             elif near := self._near(name, known):
                 self.problems.error(f"is no key that is known; is '{near}' meant?", name, entry.origin)
-            elif elsewhere.belongs_elsewhere(name):
-                unused.append((name, entry, "concerns another service"))
-            else:
+            elif elsewhere.looks_like_ours(name):
                 self.problems.error("is no key that is known", name, entry.origin)
+            else:
+                unused.append((name, entry, "concerns another service"))
+                if not elsewhere.belongs_elsewhere(name):
+                    strange.append(name)
+        if strange:
+            shown = ", ".join(sorted(strange)[:20]) + (", …" if len(strange) > 20 else "")
+            self.problems.note(f"not known here, and taken as other services' own: {shown}")
         return unused
 
     def _near(self, name: str, known: Mapping[str, Key]) -> str:
-        cutoff = _NEARLY if elsewhere.belongs_elsewhere(name) else 0.6
-        return next(iter(difflib.get_close_matches(name, sorted(known), 1, cutoff)), "")
+        cutoff = 0.6 if elsewhere.looks_like_ours(name) else _NEARLY
+        if found := difflib.get_close_matches(name, sorted({*known, *keys.shared()}), 1, cutoff):
+            return found[0]
+        option = next(iter(difflib.get_close_matches(name, sorted(_OPTIONS), 1, _NEARLY)), "")
+        return _OPTIONS.get(option, "")
 
     def _found(self, key: Key) -> tuple[str, Entry] | None:
         """The name and entry that count; a contradiction between names is told."""
@@ -114,59 +154,112 @@ class Globals:
             return None
         first = given[0]
         for name, entry in given[1:]:
-            if entry.value != first[1].value:
-                shown = "another value" if key.secret else f"'{entry.value}', not '{first[1].value}'"
+            if name in self._open or first[0] in self._open:
+                continue  # one is being made of the other
+            if self._shown(name) != self._shown(first[0]):
+                shown = "another value" if key.secret else f"'{self._shown(name)}', not '{self._shown(first[0])}'"
                 self.problems.error(
                     f"is another name for {first[0]} ({first[1].origin}) and has {shown}; keep one", name, entry.origin
                 )
         return first
 
+    def _shown(self, name: str) -> Any:
+        """What was written for a name, as it is understood."""
+        return self._resolved(name, lambda _: None)
+
     def _set(self, name: str) -> bool:
         entry = self._entries.get(name)
-        return entry is not None and entry.value is not None and entry.value != ""
+        if entry is None or entry.value is None or entry.value == "":
+            return False
+        if next(_expressions(entry.value), None) is None:
+            return True
+        found = self._value(name)
+        if isinstance(found, Failed):
+            # what it refers to is one of ours without a value, or upstream's own way to say its default
+            return not found.unknown or not (found.name in keys.names() or self.is_upstreams(name))
+        return found not in (None, "")
 
     def emptied(self, name: str) -> Entry | None:
         """The entry of a key that was written with nothing behind it."""
         entry = self._entries.get(name)
         return entry if entry is not None and entry.value in ("", None) else None
 
-    def _reference(self, name: str, told: Callable[[str], None]) -> str:
+    def _name(self, name: str) -> Any:
+        """The value of a name in an expression. KeyError: it has none; Failed."""
         key = keys.names().get(name)
-        if key is None and name not in self._entries:
-            told(f"refers to {{{{ {name} }}}}, which is not given")
-            return ""
-        if name in self._open:
-            told(f"refers to {{{{ {name} }}}}, which refers back to it")
-            return ""
-        self._open.append(name)
+        if name in self._open or (key is not None and key.name in self._open):
+            raise Failed(f"refers to {{{{ {name} }}}}, which refers back to it")
+        self._open.append(key.name if key else name)
         try:
-            value = self.get(key.name) if key else self._resolved(self._entries[name].value, told)
+            if key is not None:
+                return self._of_ours(key)
+            if name in self._entries:
+                found = self._value(name)
+                if isinstance(found, Failed):
+                    raise found
+                return found
+            return _typed_plain(elsewhere.values()[name])
         finally:
             self._open.pop()
-        if value is None or isinstance(value, (list, dict, tuple)):
-            told(f"refers to {{{{ {name} }}}}, which has no text to put there")
-            return ""
-        return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
-    def _resolved(self, value: Any, told: Callable[[str], None]) -> Any:
-        if isinstance(value, str):
-            return self.text(value, told)
+    def _of_ours(self, key: Key) -> Any:
+        from xloud_image.deploy import choice
+
+        for type_, switch in keys.SWITCHES.items():
+            if key.name == switch:
+                return choice.switch(self, type_)
+        found = self._found(key)
+        if found is not None and key.type in (Type.ENTRIES, Type.MAP, Type.NAMES, Type.ANY):
+            native = self._value(found[0])
+            if isinstance(native, Failed):
+                raise native
+            return native
+        value = self.get(key.name)
+        if value is None:
+            raise KeyError(key.name)
+        return list(value) if isinstance(value, tuple) else value
+
+    def _value(self, name: str) -> Any:
+        """What was written for a name with all expressions in it read: native values. A Failed is returned."""
+        if name not in self._read:
+            mine = name not in self._open
+            if mine:
+                self._open.append(name)
+            try:
+                self._read[name] = self._native(self._entries[name].value)
+            except Failed as error:
+                self._read[name] = error
+            finally:
+                if mine:
+                    self._open.remove(name)
+        return self._read[name]
+
+    def _native(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self._resolved(item, told) for item in value]
+            return [self._native(item) for item in value]
         if isinstance(value, dict):
-            return {name: self._resolved(item, told) for name, item in value.items()}
-        return value
+            return {name: self._native(item) for name, item in value.items()}
+        if expressions.is_one(value):
+            return expressions.read(value, self._name)
+        return value.native if isinstance(value, Plain) else value
+
+    def _resolved(self, name: str, told: Callable[[str], None]) -> Any:
+        """As it was written, and expressions replaced by the texts that they mean."""
+        entry = self._entries[name]
+        if next(_expressions(entry.value), None) is None:
+            return entry.value
+        found = self._value(name)
+        if isinstance(found, Failed):
+            told(found.text)
+            return None
+        return _as_texts(found)
 
     def _typed(self, key: Key, name: str, entry: Entry) -> Any:
         def wrong(text: str) -> None:
             self.problems.error(text, name, entry.origin)
 
         before = len(self.problems.of("error"))
-        self._open.append(name)
-        try:
-            value = self._resolved(entry.value, wrong)
-        finally:
-            self._open.pop()
+        value = self._resolved(name, wrong)
         if len(self.problems.of("error")) > before:
             return None
         shown = "the value" if key.secret else f"'{value}'"
@@ -179,10 +272,36 @@ class Globals:
         return value
 
 
-def _flat(value: Any) -> str:
+def _expressions(value: Any) -> Iterator[str]:
+    """Every text with an expression in a value."""
     if isinstance(value, dict):
-        return " ".join(map(_flat, value.values()))
-    return " ".join(map(_flat, value)) if isinstance(value, list) else str(value or "")
+        for item in value.values():
+            yield from _expressions(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _expressions(item)
+    elif expressions.is_one(value):
+        yield value
+
+
+def _as_texts(value: Any) -> Any:
+    """Native values as they would stand in a file."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return [_as_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _as_texts(item) for name, item in value.items()}
+    return value if value is None or isinstance(value, str) else str(value)
+
+
+@functools.cache
+def _typed_plain(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
+def _is_off(value: Any) -> bool:
+    return value in (None, "", [], {}) or (isinstance(value, str) and value.strip().lower() in _FALSE)
 
 
 def read_as(type_: Type, value: Any) -> Any:

@@ -112,6 +112,18 @@ def _keystone(kind: str) -> Default:
     return url
 
 
+def _is_common(g: Globals) -> bool:
+    return bool(g.get("use_preconfigured_databases") and g.get("use_common_mariadb_user"))
+
+
+def _database_user(g: Globals) -> Any:
+    return g.get("database_user") if _is_common(g) else "glance"
+
+
+def _database_password(g: Globals) -> Any:
+    return g.get("database_password") if _is_common(g) else None
+
+
 def _datastores(g: Globals) -> Any:
     """`<datacenter>:<datastore>` of the two older keys."""
     center, store = g.get("vmware_vcenter_name"), g.get("vmware_datastore_name")
@@ -230,6 +242,8 @@ _AROUND: Final = (
     Key("database_address", T, _same("kolla_internal_fqdn"), "kolla_internal_fqdn", "Database server."),
     Key("database_port", Type.PORT, 3306, help="Its port.", also=("mariadb_port",)),
     Key("database_user", T, "root", help="Its administrator, who makes our database."),
+    Key("use_preconfigured_databases", F, False, help="The database and its user are there already: none is made."),
+    Key("use_common_mariadb_user", F, False, help="With the former: the service works as database_user."),
     Key("database_password", T, None, help="Password of database_user.", secret=True),
     Key("database_enable_tls_internal", F, False, help="TLS to the database."),
     Key("keystone_internal_fqdn", T, _same("kolla_internal_fqdn"), "kolla_internal_fqdn", "Keystone inside."),
@@ -277,9 +291,11 @@ _SERVICE: Final = (
     Key("glance_logging_debug", F, _same("openstack_logging_debug"), "openstack_logging_debug", "Log more."),
     Key("glance_log_file", T, None, help="File of the log in the container; none: the container's own log."),
     Key("glance_database_name", T, "glance", help="Database."),
-    Key("glance_database_user", T, "glance", help="Its user."),
+    Key("glance_database_user", T, _database_user, "glance, or database_user with use_common_mariadb_user",
+        "Its user."),
     Key("glance_database_address", T, None, help="host or host:port; unset: database_address and database_port."),
-    Key("glance_database_password", T, None, help="Password of glance_database_user.", secret=True),
+    Key("glance_database_password", T, _database_password, "that of database_user with use_common_mariadb_user",
+        "Password of glance_database_user.", secret=True),
     Key("glance_database_enable_tls_internal", F, _same("database_enable_tls_internal"),
         "database_enable_tls_internal", "TLS to the database."),
     Key("glance_database_connection", T, None, secret=True,
@@ -288,7 +304,7 @@ _SERVICE: Final = (
         choices=("keystone", "none")),
     Key("glance_enable_tls_backend", F, _same("kolla_enable_tls_backend"), "kolla_enable_tls_backend", "TLS in us."),
     Key("glance_enable_rolling_upgrade", F, False, help="Upgrades are always rolling here."),
-    Key("glance_enable_image_cache", F, False, help="The image cache."),
+    Key("glance_enable_image_cache", F, False, help="The image cache.", also=("enable_glance_image_cache",)),
     Key("glance_cache_max_size", N, 10737418240, help="Bytes.", also=("glance_image_cache_max_size",)),
     Key("glance_enable_property_protection", F, False, help="Rules file."),
     Key("glance_enable_interoperable_image_import", F, False, help="Import file."),
@@ -321,8 +337,27 @@ _SERVICE: Final = (
     ),
 )  # fmt: skip
 
+# Names that guides give to what does not exist under them; each with what is true.
+_SIZE: Final = "a balancer does not limit the size of an upload; 413 comes from image_size_cap or a full store"
+_INVENTED: Final[Mapping[str, str]] = {
+    "glance_cache_staleness_seconds": "no image cache has such a setting: the data of an image never changes, and so "
+    "nothing grows stale",
+    "glance_cache_prefetcher_delay": "no image cache has such a setting: a call of the API puts images into a cache",
+    "glance_enabled_import_methods": "import of images is not built yet, no method is offered; the option is [DEFAULT] "
+    "enabled_import_methods",
+    "glance_image_import_plugins": "import of images is not built yet; the option is "
+    "[image_import_opts] image_import_plugins",
+    "glance_staging_store_uri": "import of images is not built yet, nothing is staged; the option is [DEFAULT] "
+    "node_staging_uri",
+    "glance_audit_events": "nobody has such a setting; the log has a line for every change",
+    "haproxy_client_body_timeout": _SIZE,
+    "haproxy_http_request_timeout": _SIZE,
+    "nova_verify_glance_signatures": "it is an option of Nova ([glance] verify_glance_signatures in nova.conf); the "
+    "image service checks no signatures",
+}
 # Known, and without a meaning for this service; told as not used.
 WITHOUT_MEANING: Final[Mapping[str, str]] = {
+    **_INVENTED,
     "openstack_release": "the image has its own version",
     "glance_api_hosts": "the inventory's group glance-api names the nodes",
     "glance_database_shard_id": "no ProxySQL is used",
@@ -340,6 +375,9 @@ WITHOUT_MEANING: Final[Mapping[str, str]] = {
     "glance_api_healthcheck_test": "ours asks GET /healthcheck",
     "glance_enable_rolling_upgrade": "upgrades are always rolling",
     "glance_notification_topics": "notifications are not built yet",
+    "glance_enabled_notification_topics": "notifications are not built yet",
+    "glance_admin_endpoint": "the catalogue has no endpoint of that kind any more",
+    "glance_api_healthcheck": "made from the keys glance_api_healthcheck_…",
     "glance_tls_proxy_image": "TLS ends in the balancer",
     "glance_tls_proxy_tag": "TLS ends in the balancer",
     "glance_tls_proxy_image_full": "TLS ends in the balancer",
@@ -351,6 +389,12 @@ WITHOUT_MEANING: Final[Mapping[str, str]] = {
     "glance_install_type": "one image",
     "glance_barbican_auth_endpoint": "signatures are not checked by this release",
 }
+
+
+# Of these, the ones that promise nothing, or what is so anyway.
+_QUIET: Final = {"openstack_release", "glance_enable_rolling_upgrade", "glance_copy_certs", "glance_config_validation",
+                 "glance_notification_topics"}  # fmt: skip
+PROMISES: Final = frozenset(WITHOUT_MEANING) - _QUIET
 
 
 @functools.cache

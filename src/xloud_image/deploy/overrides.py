@@ -67,7 +67,8 @@ def read(path: Path, fill: Callable[[str, Callable[[str], None]], str], problems
     """The lines of one file, references to globals filled in. What keeps it from being read becomes an error."""
     reader = _Reader(path)
     try:
-        reader.parse(path.read_text(encoding="utf-8").splitlines())
+        # a byte order mark, which some editors write, is no part of the first line
+        reader.parse(path.read_text(encoding="utf-8-sig").splitlines())
     except iniparser.ParseError as error:
         problems.error(error.msg, origin=Origin(path, error.lineno))
     except UnicodeDecodeError as error:

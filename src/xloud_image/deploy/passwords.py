@@ -11,7 +11,8 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.deploy import documents
+from xloud_image.deploy import documents, vaults
+from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from xloud_image.deploy.documents import Entry
     from xloud_image.deploy.problems import Problems
+    from xloud_image.deploy.vaults import Vault
 
 MADE: Final = ("glance_database_password", "glance_keystone_password", "memcache_secret_key")
 MODE: Final = 0o600
@@ -36,17 +38,23 @@ class Passwords:
     text: str = dataclasses.field(default="", repr=False)
 
 
-def read(path: Path, problems: Problems, *, given: frozenset[str] = frozenset()) -> Passwords:
+def read(
+    path: Path, problems: Problems, *, given: frozenset[str] = frozenset(), vault: Vault | None = None
+) -> Passwords:
     """The file with what is missing in it, and in `given` (names with a value elsewhere); nothing is written."""
     there = path.exists()
     before = len(problems.of("error"))
-    found = documents.read(path, problems) if there else {}
+    found = documents.read(path, problems, vault) if there else {}
     if len(problems.of("error")) > before:
         return Passwords(path, found)
     missing = [name for name in MADE if name not in given and (name not in found or found[name].value in (None, ""))]
     if not missing:
         return Passwords(path, found)
-    text = path.read_text(encoding="utf-8") if there else ""
+    text = path.read_text(encoding="utf-8-sig") if there else ""
+    if text.startswith(vaults.MARK):
+        problems.error(f"is encrypted, so nothing can be added to it; add {', '.join(missing)} with ansible-vault edit",
+                       origin=Origin(path))  # fmt: skip
+        return Passwords(path, found)
     for name in missing:
         line = f"{name}: {''.join(secrets.choice(_LETTERS) for _ in range(_LENGTH))}\n"
         # a name without a value, as files from a template have it
@@ -54,4 +62,4 @@ def read(path: Path, problems: Problems, *, given: frozenset[str] = frozenset())
         text, count = empty.subn(line, text)
         if not count:
             text += ("\n" if text and not text.endswith("\n") else "") + line
-    return Passwords(path, documents.parse(text, path, problems), tuple(missing), text)
+    return Passwords(path, documents.parse(text, path, problems, vault), tuple(missing), text)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import loader
-from xloud_image.config.notes import Kind
+from xloud_image.config.notes import Kind, label
 from xloud_image.deploy import choice, documents, facts, former, keys, overrides, passwords, sections, wishes
 from xloud_image.deploy.documents import Entry
 from xloud_image.deploy.given import Globals
@@ -23,19 +23,25 @@ from xloud_image.deploy.writing import write_whole
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from xloud_image.config.loader import Loaded
     from xloud_image.deploy.passwords import Passwords
+    from xloud_image.deploy.vaults import Vault
 
 MAIN: Final = "glance-api.conf"
 FACTS: Final = "deployment.json"
 PASSWORDS: Final = "passwords.yml"
 OVERRIDES: Final = "config"
+_UPSTREAMS: Final = "/etc/kolla/config"  # what older files of kolla-ansible write where they mean the default
 _HEAD: Final = (
     "Made by `xloud-image config render` from the globals: change those, or the override directory, not this file.\n"
     "`xloud-image config render --explain` says where each line comes from."
 )
 _SECRET, _PLAIN = 0o600, 0o640
+_THERE: Final = f"{sections.ETC}/"
+# of the service's notes those that somebody who deploys should hear; what is pending is told where its key is
+_TOLD: Final = frozenset({Kind.UNKNOWN, Kind.GUESS})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class Inputs:
     `more`: names and values that win over all files (`-e`). `hostname`: whose override folder is read.
     `address`: of the deployment, for globals that
     name none; `node_address`: what this node listens on, when that is another and the globals do not say.
+    `vault`: the password of what ansible-vault encrypted.
     `former`: directories with earlier renderings of this deployment, whose stores are kept; but for those in `emptied`.
     """
 
@@ -57,6 +64,7 @@ class Inputs:
     node_address: str = ""
     former: Sequence[Path] = ()
     emptied: frozenset[str] = frozenset()
+    vault: Vault | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,8 +79,11 @@ class Rendered:
     passwords: Passwords
 
 
-def render(inputs: Inputs) -> Rendered:
-    """Read and render; nothing is written. ConfigError: every error, one line each."""
+def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded: loaded) -> Rendered:
+    """Read and render; nothing is written. ConfigError: every error, one line each.
+
+    `complete` adds to a reading of the files what rooms that are not known here would refuse.
+    """
     problems = Problems()
     g, secrets = _globals(inputs, problems)
     for name in keys.table():
@@ -84,6 +95,7 @@ def render(inputs: Inputs) -> Rendered:
     for path in overrides.files(directory, inputs.hostname) if directory else ():
         theirs = overrides.merge(theirs, overrides.read(path, g.text, problems))
     unused = g.look_at_names()
+    _without_effect(inputs, g, directory)
     lines = wishes.apply(sections.main(g, stores, default), theirs, stores, problems)
     _complete(inputs, g, lines, stores)
     beside = facts.beside(g, stores, directory, inputs.hostname)
@@ -104,7 +116,8 @@ def render(inputs: Inputs) -> Rendered:
         by_file[sections.SWIFT_FILE] = sections.swift_file(g)
     for name, some in by_file.items():
         files[name] = (overrides.as_ini(some, _HEAD).encode(), _SECRET)
-    try_out(files, problems)
+    theirs_named = (label(line.key[0], name) for line in lines if line.theirs for name in (line.key[1], None))
+    try_out(files, problems, complete, frozenset(theirs_named))
     problems.stop()
     told = facts.of(g, stores, default[0], lines, beside, sorted(files))
     files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
@@ -159,12 +172,15 @@ def _globals(inputs: Inputs, problems: Problems) -> tuple[Globals, Passwords]:
         problems.error("does not exist; `xavs-ansible` looks for it in its --configdir", origin=Origin(inputs.globals))
         problems.stop()
     paths = [inputs.globals, *sorted((inputs.globals.parent / "globals.d").glob("*.y*ml"))]
-    layers = [documents.read(path, problems) for path in paths]
+    layers = [documents.read(path, problems, inputs.vault) for path in paths]
     given = frozenset(name for layer in (*layers, inputs.more) for name, entry in layer.items() if entry.value)
+    without = Globals([*layers, inputs.more], Problems())
+    if without.get("use_preconfigured_databases") and without.get("use_common_mariadb_user"):
+        given |= {"glance_database_password"}  # it is that of database_user
     file = inputs.passwords or inputs.globals.parent / PASSWORDS
     if inputs.passwords and not file.parent.is_dir():
         problems.error(f"the directory {file.parent} does not exist", origin=Origin(file))
-    secrets = passwords.read(file, problems, given=given)
+    secrets = passwords.read(file, problems, given=given, vault=inputs.vault)
     if any(not layer for layer in layers) or (file.exists() and not secrets.entries):
         problems.stop()  # a file of which nothing could be read: what it would have said is not guessed
     node: dict[str, Entry] = {}
@@ -185,12 +201,44 @@ def _overrides(inputs: Inputs, g: Globals) -> Path | None:
         return inputs.overrides
     if g.is_set("node_custom_config"):
         named = Path(str(g.get("node_custom_config") or ""))
-        if not named.is_dir():
+        if not named.is_dir() and not g.is_upstreams("node_custom_config") and str(named) != _UPSTREAMS:
             g.problems.error(f"'{named}' is no directory", "node_custom_config", g.origin("node_custom_config"))
             return None
-        return named
+        if named.is_dir():
+            return named
     beside = inputs.globals.parent / OVERRIDES
     return beside if beside.is_dir() else None
+
+
+def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
+    """A line for each thing that is taken and does nothing, so that nobody takes it for done."""
+    if g.get("glance_enable_image_cache"):
+        name = "glance_enable_image_cache"
+        g.problems.warning("the image cache is not built yet: every read goes to the store", name, g.origin(name))
+    elif g.is_set("glance_cache_max_size") and g.get("glance_cache_max_size") != 10737418240:
+        name = "glance_cache_max_size"
+        g.problems.warning("has no effect: the image cache is not built yet", name, g.origin(name))
+    if g.get("glance_enable_interoperable_image_import"):
+        name = "glance_enable_interoperable_image_import"
+        g.problems.warning("import of images is not built yet: no method is offered", name, g.origin(name))
+    for name in ("haproxy_glance_api_client_timeout", "haproxy_glance_api_server_timeout"):
+        if g.is_set(name) and g.get(name) != "6h":
+            g.problems.warning(
+                "has no effect: no balancer is deployed here; deploy/haproxy/glance.cfg says 6h, change it there",
+                name,
+                g.origin(name),
+            )
+    if g.get("use_common_mariadb_user") and not g.get("use_preconfigured_databases"):
+        name = "use_common_mariadb_user"
+        g.problems.warning("has no effect without use_preconfigured_databases", name, g.origin(name))
+    beside = inputs.globals.parent / "glance"
+    if beside.is_dir() and (directory is None or directory.resolve() != inputs.globals.parent.resolve()):
+        right = directory or inputs.globals.parent / OVERRIDES
+        for path in sorted(beside.iterdir()):
+            if path.is_file():
+                to = "property-protections-rules.conf" if path.name.startswith("property-protection") else path.name
+                g.problems.warning(f"is not read; overrides lie in {right}: move it to {right / 'glance' / to}",
+                                   origin=Origin(path))  # fmt: skip
 
 
 def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
@@ -219,19 +267,32 @@ def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
                 g.problems.error(f"'{store}' is no store that is on", name, g.origin(name))
 
 
-def try_out(files: Mapping[str, tuple[bytes, int]], problems: Problems) -> None:
-    """Read the rendered files as the service will; what it refuses is an error here, what it guesses a warning."""
+def try_out(
+    files: Mapping[str, tuple[bytes, int]],
+    problems: Problems,
+    complete: Callable[[Loaded], Loaded],
+    theirs: frozenset[str] = frozenset(),
+) -> None:
+    """Read the rendered files as the service will; what it refuses is an error here, what it guesses a warning.
+
+    `theirs`: the options that the operator wrote, by their labels: of these what is not built is told, too.
+    What the files call /etc/glance is, for this reading, the directory where they lie.
+    """
     with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
         directory = Path(name)
         for relative, (data, mode) in files.items():
             path = directory / relative
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_bytes(data.replace(_THERE.encode(), f"{name}/".encode()))
             path.chmod(mode)
-        loaded = loader.load([], [directory], env={})
+        loaded = complete(loader.load([], [directory], env={}))
         for note in loaded.notes:
-            option = note.option or ""
+            option, text = note.option or "", note.text.replace(f"{name}/", _THERE)
             if note.level == "refuse":
-                problems.error(f"the service would not start: {note.text}", option)
-            elif note.kind in (Kind.UNKNOWN, Kind.GUESS):
-                problems.warning(note.text, option)
+                problems.error(f"the service would not start: {text}", option)
+            elif (
+                note.kind in _TOLD
+                or (note.level == "warning" and note.kind is Kind.IGNORED)
+                or (note.kind is Kind.PENDING and (option in theirs or option.partition("]")[0] + "]" in theirs))
+            ):
+                problems.warning(text, option)

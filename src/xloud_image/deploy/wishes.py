@@ -6,10 +6,11 @@ rendered into the store's own section: ours is taken out, so that nobody has to 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.config.store_options import OPTIONS, READ_ONLY
+from xloud_image.config.store_options import OPTIONS, READ_ONLY, type_of
 from xloud_image.deploy import choice, sections
 from xloud_image.deploy.keys import SWITCHES
 from xloud_image.deploy.overrides import Line, merge
@@ -41,7 +42,8 @@ _INSTEAD: Final = {
 def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], problems: Problems) -> list[Line]:
     """The merged lines."""
     in_use = [store for store in stores if not store.kept]
-    theirs = [line for line in theirs if _is_possible(line, stores, problems)]
+    renamed = [_renamed(line, theirs, problems) for line in theirs]
+    theirs = [line for line in renamed if line and _is_possible(line, stores, problems)]
     lines = merge(rendered, theirs)
     count = Counter(store.type for store in in_use)
     for line in theirs:
@@ -67,6 +69,18 @@ def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], pro
     return _with_sections(lines, stores)
 
 
+def _renamed(line: Line, theirs: Sequence[Line], problems: Problems) -> Line | None:
+    """`default_store` as the name that counts beside `enabled_backends`. None: it is not handed on."""
+    if line.key != (GLOBAL, "default_store"):
+        return line
+    where = f"[{line.section}] {line.name}"
+    if any(other.key == (GLOBAL, "default_backend") for other in theirs):
+        problems.warning("is not used: default_backend stands beside it", where, line.origin)
+        return None
+    problems.warning("is the name in files without enabled_backends: taken as default_backend", where, line.origin)
+    return dataclasses.replace(line, name="default_backend")
+
+
 def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
     """Complains about names of stores that are not on, with the key of the globals that switches them on."""
     where = f"[{line.section}] {line.name}"
@@ -82,6 +96,13 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
                 where,
                 line.origin,
             )
+    elif line.key == (GLOBAL, "stores"):
+        in_use = [store for store in stores if not store.kept]
+        for name in filter(None, (part.strip().strip("\"'") for part in line.value.strip("[] ").split(","))):
+            if not any(store.type == type_of(name) or store.name == name for store in in_use):
+                problems.error(choice.not_enabled(name, in_use), where, line.origin)
+        problems.warning("is not used: the globals say which stores there are", where, line.origin)
+        return False
     elif line.key == ("DEFAULT", "enabled_backends"):
         problems.warning(
             "replaces what the globals say about stores; mounts and keys of the container still follow the globals",
