@@ -6,10 +6,10 @@ import uuid
 
 import pytest
 
-from xloud_image.db import claims
+from xloud_image.db import claims, images
 from xloud_image.db.engine import Database
 from xloud_image.errors import Duplicate
-from xloud_image.model import Claim, utcnow
+from xloud_image.model import Claim, Image, utcnow
 
 
 def a_claim(**values: object) -> Claim:
@@ -112,3 +112,29 @@ async def test_renewing_many_touches_only_ours(db: Database) -> None:
     await asyncio.sleep(0.3)
     found = {one.id for one in await db.read(lambda conn: claims.expired(conn))}
     assert found == {ours[2].id, others.id}
+
+
+async def test_those_who_wait_come_in_turn(db: Database) -> None:
+    """One owner's many keep another's few not waiting; what is held or put off is not there."""
+    owners: dict[str, str | None] = {}
+    for owner in ("many", "many", "many", "many", "few", None):
+        image = await db.write(lambda conn, owner=owner: images.create(conn, Image(id=str(uuid.uuid4()), owner=owner)))  # type: ignore[misc]
+        claim = await begin(db, 0, kind="hash", image_id=image.id, url="u")
+        owners[claim.id] = owner
+    await begin(db, 0, kind="delete", url="v")
+    await begin(db, 60, kind="hash", url="w", holder="h")
+    gone = await begin(db, 0, kind="hash", image_id="gone", url="u")
+    found = await db.read(lambda conn: claims.waiting(conn, "hash", each=2))
+    assert [owner for _, owner in found].count("many") == 2
+    assert [owner for _, owner in found].index("few") < 3
+    assert {claim.id for claim, _ in found} <= {*owners, gone.id}
+    assert all(owners.get(claim.id) == owner for claim, owner in found)
+    first = next(claim for claim, owner in found if owner == "few")
+    await db.write(lambda conn: claims.take(conn, first.id, "h", lease=60))
+    found = await db.read(lambda conn: claims.waiting(conn, "hash", each=5))
+    assert sorted(str(owner) for _, owner in found) == ["None", "None", "many", "many", "many", "many"]
+    await db.write(lambda conn: claims.end_all(conn, first.image_id, "hash"))
+    assert await db.read(lambda conn: claims.get(conn, first.id)) is None
+    held = await db.read(claims.held)
+    assert [claim.holder for claim in held] == ["h"]
+    assert {claim.kind for claim in await db.read(lambda conn: claims.expired(conn, but="hash"))} == {"delete"}

@@ -22,7 +22,7 @@ async def new(db: Database, *urls: str) -> Image:
 
 
 async def named(db: Database, url: str) -> bool:
-    return await db.read(lambda conn: locations.is_named(conn, url))
+    return bool(await db.read(lambda conn: locations.holders(conn, [url])))
 
 
 @pytest.mark.parametrize("url", URLS, ids=lambda url: url[:20])
@@ -55,12 +55,27 @@ async def test_a_long_url_counts_to_its_end(db: Database) -> None:
     assert not await named(db, f"{LONG[:-1]}x")
 
 
+async def test_images_by_their_ids_beside_urls(db: Database) -> None:
+    first, second, bare = await new(db, URLS[0], URLS[1]), await new(db, URLS[0]), await new(db)
+    found = await db.read(lambda conn: locations.holders(conn, [URLS[0]], [first.id, bare.id, str(uuid.uuid4())]))
+    assert {(one.image_id, one.location.url if one.location else None) for one in found} == {
+        (first.id, URLS[0]), (first.id, URLS[1]), (second.id, URLS[0]), (bare.id, None)
+    }  # fmt: skip
+    assert len(found) == 4
+    await db.write(lambda conn: images.hide(conn, first.id))
+    found = await db.read(lambda conn: locations.holders(conn, [URLS[1]], [first.id]))
+    assert found == []
+
+
 async def test_bytes_on_their_way_out(db: Database) -> None:
     url = URLS[0]
     image = await new(db, url)
 
     async def leaving() -> bool:
-        return await db.read(lambda conn: locations.is_leaving(conn, url))
+        found = await db.read(lambda conn: locations.leaving(conn, ["file:///other", url]))
+        by_id = await db.read(lambda conn: locations.leaving(conn, ["file:///other"], [image.id]))
+        assert found == by_id
+        return [(location.url, location.store) for location in found] == [(url, "s")]
 
     assert not await leaving()
     for kind, expected in (("hash", False), ("delete", True)):
@@ -95,7 +110,7 @@ async def _rows_read(db: Database, engine: str, url: str) -> int:
 
         async def counted(conn: AsyncConnection) -> int:
             await sql.fetch(conn, "FLUSH STATUS")
-            await locations.is_named(conn, url)
+            await locations.holders(conn, [url])
             found = await sql.fetch(conn, "SHOW SESSION STATUS LIKE 'Handler_read%'")
             return sum(int(value) for _, value in found)
 
@@ -116,5 +131,5 @@ async def _rows_read(db: Database, engine: str, url: str) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql, "fetch", explained)
-        await db.read(lambda conn: locations.is_named(conn, url))
+        await db.read(lambda conn: locations.holders(conn, [url]))
     return seen

@@ -13,10 +13,18 @@ from xloud_image import patch
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims
 from xloud_image.db import images as rows
-from xloud_image.errors import BadRequest, Conflict, FormatRefused, ImageServiceError, NotFound, QuotaExceeded
+from xloud_image.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    FormatRefused,
+    ImageServiceError,
+    NotFound,
+    QuotaExceeded,
+)
 from xloud_image.identity.context import Context
-from xloud_image.model import Image
-from xloud_image.services import data, images, tags
+from xloud_image.model import Image, Location
+from xloud_image.services import data, images, locations, tags
 
 OWNER = Context(user="ann", project="alpha", roles=frozenset({"member", "reader"}))
 BACKED = b"QFI\xfb\0\0\0\3" + (104).to_bytes(8, "big") + (11).to_bytes(4, "big") + bytes(80) + b"/etc/passwd"
@@ -177,3 +185,103 @@ async def test_two_uploads_at_once(house: House, meanwhile: Any) -> None:
     with pytest.raises(Conflict):
         await upload(house, image, b"second")
     assert [blob[:5] for blob in house.store("one").blobs.values()] == [b"first"]
+
+
+# locations
+
+SERVICE = Context(user="nova", project="services", roles=frozenset({"service", "member", "reader"}))
+
+
+def add(url: str) -> list[Any]:
+    return patch.parse([{"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": {}}}], patch.V21)
+
+
+def by_patch(house: House, image: Image, url: str, who: Context) -> Awaitable[Any]:
+    return images.change(house.service, who, image.id, add(url))
+
+
+def by_post(house: House, image: Image, url: str, who: Context) -> Awaitable[Any]:
+    return locations.register(house.service, who, image.id, url, {})
+
+
+WAYS = pytest.mark.parametrize("way", [by_patch, by_post])
+
+
+async def in_two(house: House) -> str:
+    """A URL of data in the store `two` that no image has."""
+    house.store("two").blobs["there"] = b"data"
+    return "memory://two/there"
+
+
+@WAYS
+async def test_formats_that_went_before_a_location(house: House, meanwhile: Any, way: Any) -> None:
+    image, url = await new(house), await in_two(house)
+    meanwhile(locations, "location.begin", lambda: change(house, image, who=OWNER, disk_format=None))
+    found = await refused(way(house, image, url, ADMIN), BadRequest, house, image)
+    assert (found.status, found.locations) == ("queued", ())
+
+
+@WAYS
+async def test_an_upload_that_came_before_a_location(house: House, meanwhile: Any, way: Any) -> None:
+    image, url = await new(house), await in_two(house)
+    meanwhile(locations, "location.begin", lambda: upload(house, image, b"first"))
+    with pytest.raises(Conflict):
+        await way(house, image, url, ADMIN)
+    found = await house.get(image)
+    assert [place.store for place in found.locations] == ["one"]
+
+
+@WAYS
+async def test_a_location_by_who_is_no_owner_any_more(house: House, meanwhile: Any, way: Any) -> None:
+    exposure = dataclasses.replace(house.service.settings.exposure, users_register_store_urls=True)
+    house.service.settings = dataclasses.replace(house.service.settings, exposure=exposure)
+    image, url = await new(house, visibility="private"), await in_two(house)
+    meanwhile(locations, "location.begin", lambda: change(house, image, owner="beta"))
+    found = await refused(way(house, image, url, OWNER), NotFound, house, image)
+    assert (found.status, found.locations) == ("queued", ())
+
+
+@WAYS
+async def test_data_that_became_those_of_another_project(house: House, meanwhile: Any, way: Any) -> None:
+    """Looked at when they were nobody's, registered when they were another's."""
+    exposure = dataclasses.replace(house.service.settings.exposure, users_register_store_urls=True)
+    house.service.settings = dataclasses.replace(house.service.settings, exposure=exposure)
+    image, url = await new(house), await in_two(house)
+    other = await images.create(
+        house.service, dataclasses.replace(OWNER, project="beta"), {"disk_format": "raw", "container_format": "bare"}
+    )
+    meanwhile(locations, "location.begin", lambda: house.add(other, Location(url, {"store": "two"})))
+    found = await refused(way(house, image, url, OWNER), Forbidden, house, image)
+    assert (found.status, found.locations) == ("queued", ())
+
+
+async def test_the_last_location_but_one_went(house: House, meanwhile: Any) -> None:
+    image = await house.new(b"data", "one", "two")
+
+    async def remove(store: str) -> None:
+        await locations.delete_from_store(house.service, ADMIN, store, image.id)
+
+    meanwhile(locations, "delete.begin", lambda: remove("two"))
+    with pytest.raises(Forbidden):
+        await remove("one")
+    assert [place.store for place in (await house.get(image)).locations] == ["one"]
+    assert list(house.store("one").blobs.values()) == [b"data"]
+
+
+async def test_locations_over_the_quota_at_once(house: House, meanwhile: Any) -> None:
+    limits = dataclasses.replace(house.service.settings.limits, image_location_quota=2)
+    house.service.settings = dataclasses.replace(house.service.settings, limits=limits)
+    image = await house.new(b"data", "one")
+    for name in ("a", "b"):
+        house.store("two").blobs[name] = b"data"
+    meanwhile(locations, "location.begin", lambda: by_patch(house, image, "memory://two/a", ADMIN))
+    with pytest.raises(QuotaExceeded):
+        await by_patch(house, image, "memory://two/b", ADMIN)
+
+
+async def test_the_same_location_twice_at_once(house: House, meanwhile: Any) -> None:
+    image, url = await house.new(b"data", "one"), await in_two(house)
+    meanwhile(locations, "location.begin", lambda: by_patch(house, image, url, ADMIN))
+    with pytest.raises(BadRequest, match="already"):
+        await by_patch(house, image, url, ADMIN)
+    assert len((await house.get(image)).locations) == 2

@@ -214,6 +214,50 @@ def test_no_other_store_takes_it(stores: Stores, url: str, name: str) -> None:
     assert owners == [name] or (says_little and name in owners)
 
 
+@pytest.mark.parametrize(("url", "name"), FORMS)
+def test_the_forms_of_a_url(stores: Stores, url: str, name: str) -> None:
+    """They are its store's, mean the same data as it does, and hold no login."""
+    store = stores[name]
+    forms = store.forms(url)
+    for form in (*forms[1:], url):
+        assert store.owns(form)
+        assert store.forms(form)[0] == forms[0]
+        assert store.key(form) == store.key(url)
+    assert all("@" not in form for form in forms if form != url)
+    assert store.key(url) in (ID, f"{ID}-0a1b2c3d", None) or ID not in url
+    assert (store.key(url) is None) is (name in ("web", "volumes"))
+
+
+SAME: Final = [
+    ("disk", f"file:///srv/disk/{ID}", f"filesystem:///srv//disk//{ID}"),
+    ("fast", f"rbd://{FSID}/images/{ID}/snap", f"rbd://{ID}"),
+    ("fast", f"rbd://{FSID}/images/{ID}/snap", f"rbd://{FSID}/images/{ID}/another"),
+    ("fast", f"rbd://{FSID}/images/{ID}/snap", f"rbd://{FSID}/images/%36{ID[1:]}/snap"),
+    ("bucket", f"s3+https://s3.example.com/images/{ID}", f"s3+https://AK:S/K@S3.Example.com:443/images/{ID}"),
+    ("objects", f"swift+config://ref1/glance/{ID}", f"swift+http://service%3Aglance:key@10.0.1.71:5000/v3/glance/{ID}"),
+    ("volumes", f"cinder://volumes/{VOLUME}", f"cinder://{VOLUME.upper()}"),
+    ("vcenter", f"vsphere://10.0.10.20/folder/openstack_glance/{ID}?dsName=ds1&dcPath=Rack+One%2Fdc1",
+     f"vsphere://10.0.10.20:443/folder/openstack_glance/{ID}?dcPath=Rack%20One%2Fdc1&dsName=ds1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "one", "other"), SAME)
+def test_spellings_of_the_same_data(stores: Stores, name: str, one: str, other: str) -> None:
+    store = stores[name]
+    assert store.owns(one)
+    assert store.owns(other)
+    assert store.forms(one)[0] == store.forms(other)[0]
+
+
+def test_other_data_are_no_spelling(stores: Stores) -> None:
+    firsts = [(stores[name].forms(url)[0], url) for url, name in FORMS if name != "web"]
+    other = "00000000-53c0-4dc1-b7b9-0a5c0e4f8a11"
+    for url, name in FORMS:
+        changed = url.replace(ID, other)
+        if changed != url and stores[name].owns(changed):
+            assert stores[name].forms(changed)[0] not in [first for first, _ in firsts]
+
+
 @pytest.mark.parametrize("url", NOBODYS)
 def test_what_is_nobodys(stores: Stores, url: str) -> None:
     assert [name for name in stores.names if stores[name].owns(url)] == []
