@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from xloud_image.api import cors, data, images, info, locations, openapi, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body
+from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body, require_utf8
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
 from xloud_image.services.service import Service
@@ -161,6 +161,7 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise HeaderTooLarge(f"x-openstack-request-id has more than {settings.server.max_request_id_length} characters")
     if request.method == "OPTIONS":
         return _options(request)
+    require_utf8(request)
     known = request.match_info.http_exception
     if known is None and request.match_info.handler in _OPEN:
         require_no_body(request)
@@ -185,7 +186,7 @@ async def _without_prefix(request: web.Request, handler: Handler) -> tuple[web.R
     plain = _PREFIX.sub("/v2", path, count=1)
     if plain == path and _ACCEPT.search(request.headers.get(hdrs.ACCEPT, "")) and not _VERSION.fullmatch(path):
         plain = f"/v2{path}"
-    if len(plain) > 1 and plain.endswith("/"):
+    if len(plain) > 1 and plain.endswith("/") and plain != "/v2/images/":  # that is an image without an id
         plain = plain.rstrip("/") or "/"
     if plain == path:
         return request, handler
