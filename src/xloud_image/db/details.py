@@ -95,8 +95,9 @@ def metadata(text: str | None) -> Mapping[str, Any]:
 
 
 async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
-    """The details of these images in their order; of the first ones only (one at least) where all would be more than PAGE
-    bytes. `project`: whose membership to fill in.
+    """The details of these images in their order, as many of the first ones (one at least) as PAGE bytes hold.
+
+    `project`: whose membership to fill in.
 
     One statement for a usual page. Long texts are looked at by their length first, and read when it is known that they
     fit: nobody makes the service hold what it will not send.
