@@ -19,7 +19,7 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── NoSuchMethod, NoSuchCoding   501
     ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
-    │                                      ├── IdentityUnavailable  └── DatabaseUnavailable
+    │                                      ├── IdentityUnavailable  └── DatabaseUnavailable (DatabaseFull)
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
     │                                      └── BlobChanged 503
     └── ConfigError                  exit 1, never an answer
@@ -208,6 +208,10 @@ class IdentityUnavailable(Unavailable):
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer."""
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database has no room for the change; nothing of it is stored. Somebody has to make room."""
 
 
 class BlobError(ImageServiceError):

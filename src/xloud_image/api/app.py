@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler
 
 from xloud_image.api import cors, data, images, info, locations, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body
+from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body, require_utf8
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
@@ -163,6 +163,7 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await _health(request)
     if request.method == "OPTIONS":
         return _options(request)
+    require_utf8(request)
     known = request.match_info.http_exception
     if known is None and request.match_info.handler in _OPEN:
         require_no_body(request)
@@ -187,7 +188,7 @@ async def _without_prefix(request: web.Request, handler: Handler) -> tuple[web.R
     plain = _PREFIX.sub("/v2", path, count=1)
     if plain == path and _ACCEPT.search(request.headers.get(hdrs.ACCEPT, "")) and not _VERSION.fullmatch(path):
         plain = f"/v2{path}"
-    if len(plain) > 1 and plain.endswith("/"):
+    if len(plain) > 1 and plain.endswith("/") and plain != "/v2/images/":  # that is an image without an id
         plain = plain.rstrip("/") or "/"
     if plain == path:
         return request, handler

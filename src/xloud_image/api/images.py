@@ -38,7 +38,7 @@ async def find(request: web.Request) -> web.Response:
     """GET /v2/images → 200."""
     query = listing.parse(request.query, context(request), service(request).settings.limits)
     found = await images.find(service(request), context(request), query)
-    return wire.answer(wire.page(service(request), context(request), found, request.query, query.limit))
+    return wire.answer(wire.page(service(request), context(request), found, request.query))
 
 
 async def show(request: web.Request) -> web.Response:

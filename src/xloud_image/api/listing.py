@@ -5,7 +5,6 @@ Source: Image API reference, section "List".
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import re
 from collections.abc import Callable
@@ -20,9 +19,13 @@ from xloud_image.errors import BadRequest
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, VISIBILITIES
 
+_PLAIN: Final = re.compile(r'[^"\\]*')  # in quotation marks, what stands for itself
+_ESCAPED: Final = {'""': '"', '\\"': '"', "\\\\": "\\"}
 _OPERATORS: Final = frozenset({"in", *COMPARE})
 _CONTROL: Final = frozenset({"limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status"})
 _MOST: Final = 2**63 - 1
+FILTERS: Final = 128  # in one request
+VALUES: Final = 1000  # in one in:…
 
 
 def parse(query: MultiMapping[str], ctx: Context, limits: Limits) -> Query:
@@ -30,9 +33,11 @@ def parse(query: MultiMapping[str], ctx: Context, limits: Limits) -> Query:
     values: dict[str, Any] = {
         "equals": {}, "one_of": {}, "times": [], "at_least": {}, "at_most": {}, "tags": [], "properties": {},
     }  # fmt: skip
-    for name, text in query.items():
-        if name not in _CONTROL:
-            _filter(name, text, values)
+    asked = [(name, text) for name, text in query.items() if name not in _CONTROL]
+    if len(asked) > FILTERS:
+        raise BadRequest(f"A list takes up to {FILTERS} filters; these are {len(asked)}.")
+    for name, text in asked:
+        _filter(name, text, values)
     hidden = values["equals"].pop("os_hidden", False)
     return Query(
         project=ctx.project,
@@ -137,11 +142,46 @@ def _listed(name: str, text: str, values: dict[str, Any]) -> None:
 
 
 def _items(name: str, text: str) -> list[str]:
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error:
-        raise BadRequest(f"'{name}=in:…' has an open quotation mark.") from None
-    return rows[0] if rows else []
+    """Values with commas between them. One in quotation marks may hold commas; in it a backslash stands before a
+    quotation mark or a backslash of the value (a quotation mark may be doubled instead).
+    """
+    found: list[str] = []
+    at = 0
+    while text:
+        if text[at : at + 1] == '"':
+            value, at = _quoted(name, text, at + 1)
+        else:
+            end = text.find(",", at)
+            value, at = (text[at:], len(text)) if end < 0 else (text[at:end], end)
+        found.append(value)
+        if len(found) > VALUES:
+            raise BadRequest(f"'{name}=in:…' takes up to {VALUES} values.")
+        if at == len(text):
+            break
+        if text[at] != ",":
+            raise BadRequest(f"'{name}=in:…' needs a comma after a quotation mark that ends a value.")
+        at += 1
+    return found
+
+
+def _quoted(name: str, text: str, at: int) -> tuple[str, int]:
+    """The value whose opening quotation mark is before `at`, and where its closing one ends."""
+    parts = []
+    while at < len(text):
+        match = _PLAIN.match(text, at)
+        assert match is not None
+        parts.append(match[0])
+        at = match.end()
+        pair = text[at : at + 2]
+        if pair in _ESCAPED:
+            parts.append(_ESCAPED[pair])
+            at += 2
+        elif pair.startswith('"'):
+            return "".join(parts), at + 1
+        elif pair:
+            parts.append("\\")
+            at += 1
+    raise BadRequest(f"'{name}=in:…' has an open quotation mark.")
 
 
 def _time(name: str, text: str) -> tuple[str, dt.datetime]:
@@ -170,5 +210,5 @@ def _bool(name: str, text: str) -> bool:
 
 def _number(name: str, text: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,19}", text) or abs(int(text)) > _MOST:
-        raise BadRequest(f"'{name}' is a whole number.")
+        raise BadRequest(f"'{name}' is a whole number between -{_MOST} and {_MOST}.")
     return int(text)

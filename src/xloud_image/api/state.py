@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from typing import Final
 
 from aiohttp import web
@@ -55,6 +56,17 @@ def store_id(request: web.Request) -> str:
     if not text.isprintable() or "/" in text or len(text) > 255:
         raise NotFound("There is no such store.")
     return text
+
+
+def require_utf8(request: web.Request) -> None:
+    """`BadRequest` when path or query are no UTF-8: they would be kept or looked for as something that nobody meant."""
+    raw = f"{request.rel_url.raw_path}?{request.rel_url.raw_query_string}"
+    if "%" not in raw and raw.isascii():
+        return
+    try:
+        urllib.parse.unquote_to_bytes(raw).decode()
+    except UnicodeError:
+        raise BadRequest("The path and the query must be UTF-8, in percent signs as well.") from None
 
 
 def require_no_body(request: web.Request) -> None:

@@ -17,6 +17,7 @@ from yarl import URL
 
 from xloud_image.api import receiving
 from xloud_image.api.state import SERVICE
+from xloud_image.db.query import Page
 from xloud_image.errors import BadRequest, TooLarge
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, Member, shown_url
@@ -27,6 +28,7 @@ from xloud_image.services.service import Service
 JSON: Final = "application/json"
 VALUES: Final = 16384
 _SIGNS: Final = (b",", b"[", b"{")  # of JSON: there is one for each value, or for the first of several
+PAGE_BYTES: Final = 8 << 20  # of the images in one answer to a list
 # Written by a Glance that shares the database, for itself.
 _INTERNAL: Final = frozenset({"os_glance_stage_host", "os_glance_hash_op_host"})
 
@@ -169,16 +171,28 @@ def member(value: Member) -> dict[str, Any]:
     }
 
 
-def page(service: Service, ctx: Context, found: list[Image], query: MultiMapping[str], limit: int) -> dict[str, Any]:
-    """A page of images with the links to the first and the next one; `next` only after a full page."""
+def page(service: Service, ctx: Context, found: Page, query: MultiMapping[str]) -> dict[str, Any]:
+    """A page of images with the links to the first and the next one; `next` where more may follow.
+
+    It ends early when its images are PAGE_BYTES of JSON, with one image at the least.
+    """
     kept = [(name, text) for name, text in query.items() if name != "marker"]
+    images: list[orjson.Fragment] = []
+    room, more, end = PAGE_BYTES, found.more, found.end
+    for number, value in enumerate(found):
+        text = orjson.dumps(image(service, ctx, value))
+        room -= len(text)
+        if room < 0 and images:
+            more, end = True, found[number - 1].id
+            break
+        images.append(orjson.Fragment(text))
     result: dict[str, Any] = {
-        "images": [image(service, ctx, value) for value in found],
+        "images": images,
         "first": _link(kept),
         "schema": "/v2/schemas/images",
     }
-    if found and len(found) == limit:
-        result["next"] = _link([*kept, ("marker", found[-1].id)])
+    if more and end is not None:
+        result["next"] = _link([*kept, ("marker", end)])
     return result
 
 

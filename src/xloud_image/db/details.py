@@ -19,6 +19,11 @@ from xloud_image.db.tables import image_locations, image_properties, image_tags
 from xloud_image.errors import Conflict
 from xloud_image.model import Image, Location
 
+PAGE: Final = 8 << 20  # bytes of details after which a page of a list ends
+LONG: Final = 256  # bytes of a text that is read only when the page has room for it
+# images whose details are looked at in one statement, at first and at the most: all short texts of so many are held
+_STEP, _MOST = 50, 200
+_ROW_BYTES: Final = 1024  # what an image takes in an answer besides its details
 PROPERTY, TAG, LOCATION, MEMBER = 1, 2, 3, 4
 # kind, table, key, value, extra, number
 SOURCES: Final = (
@@ -42,7 +47,7 @@ _TAKEN: Final[Mapping[sql.Engine, str]] = {
 class Details:
     """The details of one image as rows came: with the rows' numbers, to write only what differs."""
 
-    __slots__ = ("locations", "membership", "properties", "property_rows", "tag_rows", "tags")
+    __slots__ = ("locations", "long", "membership", "properties", "property_rows", "size", "tag_rows", "tags")
 
     def __init__(self) -> None:
         self.properties: dict[str, str | None] = {}
@@ -51,6 +56,8 @@ class Details:
         self.tag_rows: list[tuple[str, int]] = []
         self.locations: list[Location] = []
         self.membership: str | None = None
+        self.long: list[tuple[int, int]] = []  # kind and number of rows whose texts are not here yet
+        self.size = _ROW_BYTES  # bytes of all texts, about
 
     def add(self, kind: int, key: str, value: str | None, extra: str | None, number: int) -> None:
         """Take one row."""
@@ -64,6 +71,12 @@ class Details:
             self.locations.append(Location(value or "", metadata(extra), key, number))
         else:
             self.membership = key
+
+    def put(self, kind: int, key: str, value: str, extra: str | None, number: int) -> None:
+        """Take the texts of a row in `long`."""
+        if kind == LOCATION:
+            self.locations = [one for one in self.locations if one.id != number]
+        self.add(kind, key, value, extra, number)
 
     def arrange(self) -> None:
         """Call after the last row: rows come in any order."""
@@ -82,11 +95,40 @@ def metadata(text: str | None) -> Mapping[str, Any]:
 
 
 async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
-    """The details of all these images in one statement; `project`: whose membership to fill in."""
+    """The details of these images in their order, as many of the first ones (one at least) as PAGE bytes hold.
+
+    `project`: whose membership to fill in.
+
+    One statement for a usual page. Long texts are looked at by their length first, and read when it is known that they
+    fit: nobody makes the service hold what it will not send.
+    """
+    found: dict[str, Details] = {}
+    room, at, step = PAGE, 0, _STEP
+    while at < len(ids) and (room > 0 or not found):
+        some = ids[at : at + step]
+        looked = await _look(conn, some, project)
+        fit: list[str] = []
+        for image_id in some:
+            room -= looked[image_id].size
+            if room < 0 and (found or fit):
+                break
+            fit.append(image_id)
+        await _read_long(conn, [looked[image_id] for image_id in fit])
+        for image_id in fit:
+            found[image_id] = looked[image_id]
+            found[image_id].arrange()
+        if len(fit) < len(some):
+            break
+        at, step = at + step, min(2 * step, _MOST)
+    return found
+
+
+async def _look(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
+    """The details of all these images but for texts longer than LONG bytes: of these the row's number is noted."""
     text = sql.Text(sql.engine_of(conn))
     mysql = text.engine == "mysql"
     parts = [
-        f"SELECT {kind}, image_id, {key}, {value}, {extra}, {number}"  # noqa: S608 - constants
+        f"SELECT {kind}, image_id, {key}, {_short(text.engine, value, extra)}, {number}"  # noqa: S608 - constants
         f" FROM {table}{f' FORCE INDEX (ix_{table}_image_id)' if mysql else ''}"
         f" WHERE {text.any_of('image_id', ids)} AND NOT deleted"
         for kind, table, key, value, extra, number in SOURCES
@@ -98,15 +140,40 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
         mine = f"member = {text.bind(project)}"
         mine = {"sqlite": f"+{mine}", "postgresql": f"({mine}) IS TRUE"}.get(text.engine, mine)
         parts.append(
-            f"SELECT {MEMBER}, image_id, status, NULL, NULL, id FROM image_members{force}"  # noqa: S608 - constants
+            f"SELECT {MEMBER}, image_id, status, NULL, NULL, 0, id FROM image_members{force}"  # noqa: S608 - constants
             f" WHERE {ours} AND {mine} AND NOT deleted"
         )
     found: dict[str, Details] = {image_id: Details() for image_id in ids}
-    for kind, image_id, key, value, extra, number in await sql.fetch(conn, " UNION ALL ".join(parts), text.values):
-        found[image_id].add(kind, key, value, extra, number)
-    for one in found.values():
-        one.arrange()
+    rows = await sql.fetch(conn, " UNION ALL ".join(parts), text.values)
+    for kind, image_id, key, value, extra, size, number in rows:
+        one = found[image_id]
+        one.size += len(key) + (size or 0)
+        if size and size > LONG:
+            one.long.append((kind, number))
+        one.add(kind, key, value, extra, number)
     return found
+
+
+def _short(engine: sql.Engine, value: str, extra: str) -> str:
+    """Three columns: value and extra, NULL where they are long together, and their bytes."""
+    if value == "NULL":
+        return "NULL, NULL, 0"
+    count = "length(CAST({} AS BLOB))" if engine == "sqlite" else "octet_length({})"
+    size = count.format(value) if extra == "NULL" else f"{count.format(value)} + COALESCE({count.format(extra)}, 0)"
+    other = extra if extra == "NULL" else f"CASE WHEN {size} <= {LONG} THEN {extra} END"
+    return f"CASE WHEN {size} <= {LONG} THEN {value} END, {other}, {size}"
+
+
+async def _read_long(conn: AsyncConnection, several: Sequence[Details]) -> None:
+    """Read the long texts of these images."""
+    for wanted, table, key, value, extra, _ in SOURCES:
+        owners = {number: one for one in several for kind, number in one.long if kind == wanted}
+        if not owners:
+            continue
+        numbers = ", ".join([str(int(number)) for number in owners])
+        words = f"SELECT id, {key}, {value}, {extra} FROM {table} WHERE id IN ({numbers})"  # noqa: S608 - numbers
+        for number, name, long, more in await sql.fetch(conn, words):
+            owners[number].put(wanted, name, long, more, number)
 
 
 def kept(conn: AsyncConnection, moment: dt.datetime) -> dt.datetime:

@@ -31,6 +31,8 @@ READ_TIME: Final = 15.0  # seconds for a whole read, waiting for a connection an
 WRITE_TIME: Final = 25.0  # seconds for a whole write, with all its runs; more than the engines' lock waits
 RUNS: Final = 8  # of one write, when the database gives it up because of others
 
+# a new connection may lead to another server: the one that takes changes now
+_OTHER_SERVER: Final = (Meaning.LOST, Meaning.READ_ONLY)
 _BEGIN: Final = {
     "sqlite": "BEGIN IMMEDIATE",  # the write lock first: a read that turns into a write could only fail
     "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
@@ -95,7 +97,7 @@ class Database:
                 try:
                     return await self._run(work)
                 except Exception as error:
-                    if meaning(error) not in (Meaning.LOST, Meaning.AGAIN):
+                    if meaning(error) not in (*_OTHER_SERVER, Meaning.AGAIN):
                         raise
                     self._lost(error)
                 return await self._run(work)
@@ -125,16 +127,16 @@ class Database:
                         raise
                     except Exception as error:
                         found = meaning(error)
-                        lost += found is Meaning.LOST
+                        lost += found in _OTHER_SERVER
                         self._lost(error)
-                        if found not in (Meaning.LOST, Meaning.AGAIN) or lost > 1 or run == RUNS - 1:
+                        if found not in (*_OTHER_SERVER, Meaning.AGAIN) or lost > 1 or run == RUNS - 1:
                             raise
                     await asyncio.sleep(random.uniform(0, 0.01 * 2**run))  # noqa: S311 - no secret, it spreads runs
             raise AssertionError("unreachable")
         except _Uncertain as error:
-            raise DatabaseUnavailable(
-                "The database went away while it stored the change; it may or may not be stored."
-            ) from error
+            full = error.__cause__ is not None and meaning(error.__cause__) is Meaning.FULL
+            why = "The disk of the database became full" if full else "The database went away"
+            raise DatabaseUnavailable(f"{why} while it stored the change; it may or may not be stored.") from error
         except Exception as error:
             told = self._told(error)
             if told is error:
@@ -156,14 +158,16 @@ class Database:
                 await sql.fetch(conn, "COMMIT")
             except BaseException as error:
                 await _undo(conn, error)
-                if isinstance(error, Exception) and meaning(error) is not Meaning.AGAIN:
+                # without room it is rolled back; of MariaDB that cannot be told from one that had begun to store it
+                known = (Meaning.AGAIN,) if engine == "mysql" else (Meaning.AGAIN, Meaning.FULL)
+                if isinstance(error, Exception) and meaning(error) not in known:
                     raise _Uncertain from error
                 raise
             return result
 
     def _lost(self, error: BaseException) -> None:
         # the others in the pool were opened to the same server: none of them is used again unseen
-        if meaning(error) is Meaning.LOST:
+        if meaning(error) in _OTHER_SERVER:
             self._lost_at = time.monotonic()
 
     def _on_checkout(self, _dbapi: Any, record: Any, _proxy: Any) -> None:
@@ -183,7 +187,7 @@ class _Uncertain(Exception):
 
 async def _undo(conn: AsyncConnection, error: BaseException) -> None:
     """Roll back, or drop a connection whose state is unknown; either way nothing of the transaction stays."""
-    if isinstance(error, Exception) and meaning(error) is not Meaning.LOST and not conn.invalidated:
+    if isinstance(error, Exception) and meaning(error) not in _OTHER_SERVER and not conn.invalidated:
         try:
             await sql.fetch(conn, "ROLLBACK")
             return

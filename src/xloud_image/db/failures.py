@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from xloud_image.errors import BadRequest, DatabaseUnavailable
+from xloud_image.errors import BadRequest, DatabaseFull, DatabaseUnavailable
 
 
 class Meaning(enum.Enum):
@@ -22,17 +22,31 @@ class Meaning(enum.Enum):
     UNFIT = enum.auto()  # a value that the column cannot hold
     TAKEN = enum.auto()  # a unique key
     ABSENT = enum.auto()  # a table, column or index is not there
+    FULL = enum.auto()  # no room on the database's disk; the statement did nothing
+    READ_ONLY = enum.auto()  # it takes no changes: a replica, a file that may not be written
+    CROWDED = enum.auto()  # it has as many connections as it takes
+    REFUSED = enum.auto()  # it does not let us in, or not do this
+    DAMAGED = enum.auto()  # its file is no sound database
     OTHER = enum.auto()
     FOREIGN = enum.auto()  # no error of a database: a fault of ours, or an answer like NotFound
 
 
 _PG_AGAIN: Final = {"40001", "40P01", "55P03"}  # serialization, deadlock, lock not available in time
-_PG_LOST: Final = {
-    "57P01",
-    "57P02",
-    "57P03",
-    "25006",
-}  # shut down, crashed, starting, a replica after failover
+_PG_LOST: Final = {"57P01", "57P02", "57P03"}  # shut down, crashed, starting
+_PG_OTHERS: Final = {
+    "53100": Meaning.FULL,
+    "25006": Meaning.READ_ONLY,  # a replica after failover
+    "53300": Meaning.CROWDED,
+    "28000": Meaning.REFUSED,
+    "28P01": Meaning.REFUSED,
+    "42501": Meaning.REFUSED,
+    "XX001": Meaning.DAMAGED,
+    "XX002": Meaning.DAMAGED,
+    "23505": Meaning.TAKEN,
+    "42P01": Meaning.ABSENT,
+    "42703": Meaning.ABSENT,
+    "3D000": Meaning.ABSENT,
+}
 _PG_UNFIT: Final = {"22021", "22P05", "22P02", "22001", "22003", "22007", "22008", "22000"}
 _MY_AGAIN: Final = {1205, 1213, 1020, 3572}
 _MY_LOST: Final = {
@@ -43,8 +57,6 @@ _MY_LOST: Final = {
     1159,
     1161,
     1184,
-    1290,
-    1836,
     2002,
     2003,
     2006,
@@ -54,6 +66,48 @@ _MY_LOST: Final = {
     4031,
     1927,
 }
+_MY_OTHERS: Final = {
+    1021: Meaning.FULL,
+    1114: Meaning.FULL,  # of a table: its disk, or its greatest size
+    28: Meaning.FULL,
+    135: Meaning.FULL,
+    1290: Meaning.READ_ONLY,
+    1792: Meaning.READ_ONLY,
+    1836: Meaning.READ_ONLY,
+    1036: Meaning.READ_ONLY,
+    1040: Meaning.CROWDED,
+    1203: Meaning.CROWDED,
+    1226: Meaning.CROWDED,
+    1044: Meaning.REFUSED,
+    1045: Meaning.REFUSED,
+    1142: Meaning.REFUSED,
+    1143: Meaning.REFUSED,
+    1698: Meaning.REFUSED,
+    1034: Meaning.DAMAGED,
+    1194: Meaning.DAMAGED,
+    1062: Meaning.TAKEN,
+    1146: Meaning.ABSENT,
+    1054: Meaning.ABSENT,
+    1049: Meaning.ABSENT,
+    1176: Meaning.ABSENT,
+}
+_LITE_OTHERS: Final = {
+    sqlite3.SQLITE_BUSY: Meaning.AGAIN,
+    sqlite3.SQLITE_LOCKED: Meaning.AGAIN,
+    sqlite3.SQLITE_TOOBIG: Meaning.UNFIT,
+    sqlite3.SQLITE_MISMATCH: Meaning.UNFIT,
+    sqlite3.SQLITE_FULL: Meaning.FULL,
+    sqlite3.SQLITE_READONLY: Meaning.READ_ONLY,
+    sqlite3.SQLITE_PERM: Meaning.REFUSED,
+    sqlite3.SQLITE_AUTH: Meaning.REFUSED,
+    sqlite3.SQLITE_CANTOPEN: Meaning.REFUSED,
+    sqlite3.SQLITE_CORRUPT: Meaning.DAMAGED,
+    sqlite3.SQLITE_NOTADB: Meaning.DAMAGED,
+}
+# where SQLite finds no room for what it writes beside the data: its log's index grows, a file is extended
+_LITE_NO_ROOM: Final = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_TRUNCATE}
+# `Got error 28 "No space left on device" from storage engine`: the number of the system stands in the text
+_MY_SYSTEM: Final = frozenset({1026, 1030, 1180, 3, 20})
 _MY_UNFIT: Final = {1366, 1406, 1264, 1292, 1267, 1270, 1271, 1300, 3854, 1048}
 
 
@@ -73,7 +127,7 @@ def meaning(error: BaseException) -> Meaning:
     module = type(error).__module__.partition(".")[0]
     number = error.args[0] if error.args else None
     if module == "asyncmy" and isinstance(number, int):
-        return _of_mysql(number)
+        return _of_mysql(number, str(error))
     if module in ("asyncpg", "sqlalchemy"):
         state: Any = getattr(error, "sqlstate", None)
         if isinstance(state, str):
@@ -88,13 +142,13 @@ def meaning(error: BaseException) -> Meaning:
 
 def _of_sqlite(error: sqlite3.Error) -> Meaning:
     code = getattr(error, "sqlite_errorcode", None) or 0
-    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Meaning.AGAIN
+    if code in _LITE_NO_ROOM:
+        return Meaning.FULL
     if code in (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY):
         return Meaning.TAKEN
-    if code & 0xFF in (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH):
-        return Meaning.UNFIT
-    return Meaning.ABSENT if str(error).startswith(("no such table", "no such column")) else Meaning.OTHER
+    if str(error).startswith(("no such table", "no such column")):
+        return Meaning.ABSENT
+    return _LITE_OTHERS.get(code & 0xFF, Meaning.OTHER)
 
 
 def _of_postgresql(state: str) -> Meaning:
@@ -102,11 +156,9 @@ def _of_postgresql(state: str) -> Meaning:
         return Meaning.AGAIN
     if state in _PG_UNFIT:
         return Meaning.UNFIT
-    if state == "23505":
-        return Meaning.TAKEN
-    if state in ("42P01", "42703", "3D000"):
-        return Meaning.ABSENT
-    return Meaning.LOST if state in _PG_LOST or state.startswith("08") else Meaning.OTHER
+    if state in _PG_LOST or state.startswith("08"):
+        return Meaning.LOST
+    return _PG_OTHERS.get(state, Meaning.OTHER)
 
 
 def _of_asyncpg(error: BaseException) -> Meaning:
@@ -119,16 +171,16 @@ def _of_asyncpg(error: BaseException) -> Meaning:
     return Meaning.OTHER
 
 
-def _of_mysql(number: int) -> Meaning:
+def _of_mysql(number: int, text: str) -> Meaning:
     if number in _MY_AGAIN:
         return Meaning.AGAIN
     if number in _MY_UNFIT:
         return Meaning.UNFIT
     if number in _MY_LOST or number == 0:
         return Meaning.LOST
-    if number in (1146, 1054, 1049, 1176):
-        return Meaning.ABSENT
-    return Meaning.TAKEN if number == 1062 else Meaning.OTHER
+    if number in _MY_SYSTEM and ("No space left" in text or "error 28" in text or "rrcode: 28" in text):
+        return Meaning.FULL
+    return _MY_OTHERS.get(number, Meaning.OTHER)
 
 
 def translate(error: Exception) -> Exception:
@@ -145,6 +197,20 @@ def translate(error: Exception) -> Exception:
                 "A value is outside of what the database in use can hold: a character outside its character set "
                 "(such as an emoji, or NUL), a text that is too long, or a number that is too large."
             )
+        case Meaning.FULL:
+            return DatabaseFull(
+                "The disk of the database is full, so nothing was stored; its operator has to make room there."
+            )
+        case Meaning.READ_ONLY:
+            return DatabaseUnavailable("The database takes no changes now: it is read-only; its operator knows why.")
+        case Meaning.CROWDED:
+            return DatabaseUnavailable("The database has as many connections as it takes; try again later.")
+        case Meaning.REFUSED:
+            return DatabaseUnavailable(
+                "The database does not let the service in; its operator looks at login and rights."
+            )
+        case Meaning.DAMAGED:
+            return DatabaseUnavailable("The database is damaged; its operator has to restore it.")
         case Meaning.AGAIN:
             return DatabaseUnavailable("The database is busy with other changes; try again.")
         case _:

@@ -6,6 +6,7 @@ Text only, with values bound in the order of the text; which filter drives the p
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Words = Callable[[sql.Text], str]
 
 COMPARE: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "=", "neq": "<>"}
+_SECOND: Final = dt.timedelta(seconds=1)
+_LAST: Final = dt.datetime.fromisoformat("9999-12-31T23:59:59")
 # columns of images whose index finds the few rows of one value
 _INDEXED: Final = frozenset({"id", "name", "status", "checksum", "os_hash_value"})
 
@@ -65,16 +68,47 @@ def _one_of(column: str, values: Sequence[str]) -> Filter:
     return _on_row(lambda text, prefix: text.any_of(prefix + column, values), column in _INDEXED)
 
 
-def _time(column: str, sign: str, moment: Any) -> Filter:
+def _time(column: str, sign: str, moment: dt.datetime) -> Filter:
+    """Times count as they are shown, in whole seconds, whether the database keeps fractions of them or not."""
+    second = moment.replace(microsecond=0)
+    whole = second == moment
+    after = None if second >= _LAST else second + _SECOND  # where the next second begins; None: no time is that late
+    first = second if whole else after
+
+    def words(text: sql.Text, prefix: str) -> str:
+        name = prefix + column
+
+        def beside(comparison: str, limit: dt.datetime | None) -> str:
+            if limit is None:
+                return "1 = 1" if comparison == "<" else "1 = 0"
+            return f"{name} {comparison} {text.bind(limit)}"
+
+        match sign:
+            case "gt":
+                return beside(">=", after)
+            case "gte":
+                return beside(">=", first)
+            case "lt":
+                return beside("<", first)
+            case "lte":
+                return beside("<", after)
+            case "eq":
+                return f"({beside('>=', second)} AND {beside('<', after)})" if whole else "1 = 0"
+            case _:
+                return f"({beside('<', second)} OR {beside('>=', after)})" if whole else f"{name} IS NOT NULL"
+
     # created_at has its place in the indexes that are walked; a look at what changed lately has its own index
-    words = f"{column} {COMPARE[sign]} "
-    return _on_row(
-        lambda text, prefix: prefix + words + text.bind(moment), column == "updated_at" and sign in ("gt", "gte", "eq")
-    )
+    return _on_row(words, column == "updated_at" and sign in ("gt", "gte", "eq"))
 
 
 def _number(column: str, sign: str, number: int) -> Filter:
-    return _on_row(lambda text, prefix: f"{prefix}{column} {sign} {text.bind(number)}", indexed=False)
+    return _on_row(lambda text, prefix: f"{prefix}{column} {sign} {_bound(text, number)}", indexed=False)
+
+
+def _bound(text: sql.Text, value: Any) -> str:
+    """PostgreSQL takes a value for one of the column's type: a number that no row can have must not be an error."""
+    wide = text.engine == "postgresql" and isinstance(value, int) and not isinstance(value, bool)
+    return f"{text.bind(value)}::bigint" if wide else text.bind(value)
 
 
 def _tag(tag: str) -> Filter:
@@ -112,4 +146,4 @@ def _property(name: str, value: str) -> Filter:
 
 def same(text: sql.Text, column: str, value: Any) -> str:
     """Equality in which NULL equals NULL."""
-    return f"{column} IS NULL" if value is None else f"{column} = {text.bind(value)}"
+    return f"{column} IS NULL" if value is None else f"{column} = {_bound(text, value)}"

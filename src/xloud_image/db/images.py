@@ -7,7 +7,7 @@ so that concurrent changes come one after the other and none is lost.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from xloud_image.db import details, sql
 from xloud_image.db.details import Details
 from xloud_image.db.failures import Meaning, meaning
 from xloud_image.db.tables import images
-from xloud_image.errors import Duplicate, NoSuchImage, NotFound
+from xloud_image.errors import BadRequest, Duplicate, NoSuchImage, NotFound
 from xloud_image.model import Image, utcnow
 
 # the columns that `change` may write
@@ -27,6 +27,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 # what a row of an image starts with, in every read: the fields of model.Image in their order
 ROW: Final = ("id", *_COLUMNS, "created_at", "updated_at")
+_NUMBERS: Final = {"size": 2**63 - 1, "virtual_size": 2**63 - 1, "min_disk": 2**31 - 1, "min_ram": 2**31 - 1}
 # where `_load` finds a detail, counting the kind before ROW
 _KEY, _NUMBER, _VALUE = 1 + ROW.index("name"), 1 + ROW.index("size"), 1 + len(ROW)
 
@@ -95,11 +96,20 @@ def _one(engine: sql.Engine, member: bool, hidden: bool) -> str:
     return " UNION ALL ".join(selects)
 
 
+def _require_numbers(values: Mapping[str, Any]) -> None:
+    """BadRequest for a number that its column cannot hold on any engine."""
+    for name, most in _NUMBERS.items():
+        number = values.get(name)
+        if number is not None and not 0 <= number <= most:
+            raise BadRequest(f"'{name}' is {str(number)[:40]}; the database holds whole numbers from 0 to {most}.")
+
+
 async def create(conn: AsyncConnection, image: Image) -> Image:
     """Store a new image with its details; the image as stored. Duplicate when the id is, or ever was, in use."""
     now = details.kept(conn, image.created_at)
     image = image.replace(created_at=now, updated_at=now, tags=tuple(sorted(set(image.tags))))
     values = {name: getattr(image, name) for name in ROW}
+    _require_numbers(values)
     try:
         await sql.insert(conn, "images", [values | {"deleted": False}])
     except Exception as error:
@@ -126,6 +136,7 @@ async def change(
     old, found = await _locked(conn, image_id, project)
     new = step(old)
     columns = {name: getattr(new, name) for name in _COLUMNS if getattr(new, name) != getattr(old, name)}
+    _require_numbers(columns)
     now = details.kept(conn, utcnow())
     differs = await details.write(conn, image_id, found, new, now)
     if not columns and not differs:

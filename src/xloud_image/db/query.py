@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +25,7 @@ from xloud_image.db.images import ROW, image_of
 from xloud_image.db.seen import Part, always, memberships, parts
 from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.model import VISIBILITIES, Image
+from xloud_image.policy.lists import Sight
 
 Direction = Literal["asc", "desc"]
 
@@ -60,7 +61,8 @@ class Query:
     default list, "all", or one visibility. `member_status`: of the caller's memberships, or "all". `equals`: column →
     value; `one_of`: column of LISTED → values; `times`: (column, key of COMPARE, time); `at_least`, `at_most`: column
     of NUMBERS → number; `tags` must all be there; `properties` must all be equal. `sort`: (key of SORT_KEYS, "asc" or
-    "desc"); created_at and id are appended. `marker`: the id after which the page begins.
+    "desc"); created_at and id are appended. `marker`: the id after which the page begins. `sight`: what the rule
+    `get_image` says of images by visibility and whose they are (see `policy.lists`); None: all may be listed.
     """
 
     project: str | None = None
@@ -78,6 +80,7 @@ class Query:
     sort: Sequence[tuple[str, Direction]] = ()
     marker: str | None = None
     limit: int = 25
+    sight: Callable[[str, str], Sight] | None = None
 
     def order(self) -> tuple[tuple[str, Direction], ...]:
         """The whole order: `sort`, then created_at and id in the direction that all keys have, else descending."""
@@ -87,8 +90,19 @@ class Query:
         return (*self.sort, *((key, rest) for key in ("created_at", "id") if key not in named))
 
 
-async def find(conn: AsyncConnection, query: Query) -> list[Image]:
+class Page(list[Image]):
+    """Images in order, and whether others may come after the last one. `end`: the id after which they come."""
+
+    def __init__(self, images: Iterable[Image] = (), *, more: bool = False, end: str | None = None) -> None:
+        super().__init__(images)
+        self.more = more
+        self.end = end if end is not None or not self else self[-1].id
+
+
+async def find(conn: AsyncConnection, query: Query) -> Page:
     """One page, with details; three statements, two for an admin without filter and marker.
+
+    The page ends early, with `more`, where its details would be more than `details.PAGE` bytes.
 
     BadRequest: an unknown marker, key or column. Forbidden: a marker that the caller may not see.
     """
@@ -104,7 +118,14 @@ async def find(conn: AsyncConnection, query: Query) -> list[Image]:
         text = sql.Text(sql.engine_of(conn), hints=False)  # our indexes were removed
         rows = await sql.fetch(conn, page(text, query, order, way), text.values)
     found = await details.load(conn, [row[0] for row in rows], query.project) if rows else {}
-    return [image_of(row, found[row[0]]) for row in rows]
+    fit = len(found)
+    full = 0 < len(rows) == query.limit
+    return Page([image_of(row, found[row[0]]) for row in rows[:fit]], more=fit < len(rows) or full)
+
+
+def is_sure(query: Query) -> bool:
+    """Whether all that `find` gives may be listed, without asking the rule for each image."""
+    return all(part.sure for part in parts(query))
 
 
 def _check(query: Query) -> None:

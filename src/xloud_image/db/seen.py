@@ -6,10 +6,12 @@ Each part is one equality on visibility (and owner), so that an index gives it i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xloud_image.db import indexes, sql
 from xloud_image.model import VISIBILITIES
+from xloud_image.policy.lists import Condition, Equal, Owned, Several, Sight
 
 if TYPE_CHECKING:
     from xloud_image.db.query import Query
@@ -21,12 +23,18 @@ class Part:
 
     visibility: str
     whose: str
+    condition: Condition | None = None  # what the rule `get_image` asks besides
+    sure: bool = True  # nothing but these conditions counts; else the rule is asked for each image
 
     def words(self, text: sql.Text, query: Query, many: bool) -> str:
         """The condition on a row `i` of images, by which the part is walked.
 
         Of a "member" part the rows come by the memberships, unless these are `many`.
         """
+        words = self._walked(text, query, many)
+        return words if self.condition is None else f"{words} AND {_put(text, self.condition)}"
+
+    def _walked(self, text: sql.Text, query: Query, many: bool) -> str:
         rest = f"i.visibility = '{self.visibility}' AND {always(query)}"
         if self.whose == "all":
             return rest
@@ -45,6 +53,10 @@ class Part:
 
     def test(self, text: sql.Text, query: Query) -> str:
         """The same as a test on a candidate, with no word that could draw the engine to another index."""
+        words = self._tested(text, query)
+        return words if self.condition is None else f"({words} AND {_put(text, self.condition)})"
+
+    def _tested(self, text: sql.Text, query: Query) -> str:
         if self.whose == "all":
             return f"i.visibility = '{self.visibility}'"
         if self.whose == "own":
@@ -67,7 +79,29 @@ def parts(query: Query) -> list[Part]:
             found.append(Part(name, "own"))
             if name == "shared":
                 found.append(Part(name, "member"))
-    return found
+    return found if query.sight is None else _allowed(found, query.sight)
+
+
+def _allowed(found: list[Part], sight: Callable[[str, str], Sight]) -> list[Part]:
+    """The parts of which the rule allows some image."""
+    allowed = []
+    for part in found:
+        seen = sight(part.visibility, part.whose)
+        if seen.condition is True:
+            allowed.append(part if seen.sure else dataclasses.replace(part, sure=False))
+        elif seen.condition is not False:
+            allowed.append(dataclasses.replace(part, condition=seen.condition, sure=seen.sure))
+    return allowed
+
+
+def _put(text: sql.Text, condition: Condition) -> str:
+    match condition:
+        case Equal(column, value):
+            return f"i.{column} = {text.bind(value)}"
+        case Owned(owned):
+            return f"i.owner IS {'NOT ' if owned else ''}NULL"
+        case Several(word, several):
+            return f"({f' {word} '.join([_put(text, one) for one in several])})"
 
 
 def always(query: Query) -> str:

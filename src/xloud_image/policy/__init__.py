@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.settings import PolicySettings
 from xloud_image.errors import Forbidden
-from xloud_image.policy import files
+from xloud_image.policy import files, lists
 from xloud_image.policy.rules import BY_NAME, RULES
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from xloud_image.policy.caller import Caller
 
+_SIGHTS: Final = 4096  # what is remembered of them
 _LOG = logging.getLogger(__name__)
 
 
@@ -92,6 +93,19 @@ class Policy:
         """Raises Forbidden, with `message` or a sentence made from the rule, unless the rule allows it."""
         if not self.allows(ctx, rule, target):
             raise Forbidden(message or self.refusal(ctx, rule))
+
+    def sight(self, ctx: Caller, rule: str, visibility: str, whose: str) -> lists.Sight:
+        """What the rule says to this caller of a whole kind of images: see `lists.sight`. Answers are remembered."""
+        loaded = self._loaded
+        creds = credentials(ctx)
+        key = (rule, visibility, whose, *creds.values())
+        found = loaded.sights.get(key)
+        if found is None:
+            if len(loaded.sights) >= _SIGHTS:
+                loaded.sights.clear()
+            found = lists.sight(loaded.trees[rule], loaded.trees, creds, visibility, whose)
+            loaded.sights[key] = found
+        return found
 
     def refusal(self, ctx: Caller, rule: str) -> str:
         """The sentence for a refused caller."""

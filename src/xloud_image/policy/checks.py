@@ -26,9 +26,9 @@ def _class_of(check: str) -> type[Any]:
 
 
 # oslo.policy names these four only in its private module; a parsed probe gives the class by the public way.
-_TRUE: Final = _class_of("@")
-_FALSE: Final = _class_of("!")
-_ROLE: Final = _class_of("role:probe")
+TRUE: Final = _class_of("@")
+FALSE: Final = _class_of("!")
+ROLE: Final = _class_of("role:probe")
 _GENERIC: Final = _class_of("probe:%(probe)s")
 
 
@@ -41,9 +41,9 @@ def compile_rule(
     ConfigError for a reference to a rule that does not exist, for a circle of references, and for kinds of
     check that are not run here (`http:` and `https:` would make every request wait for a server).
     """
-    if isinstance(check, _TRUE):
+    if isinstance(check, TRUE):
         return lambda _target, _creds: True
-    if isinstance(check, _FALSE):
+    if isinstance(check, FALSE):
         return lambda _target, _creds: False
     if isinstance(check, oslo.RuleCheck):
         return _reference(check.match, rules, done, path)
@@ -53,7 +53,7 @@ def compile_rule(
     if isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
         parts = tuple(compile_rule(part, rules, done, path) for part in check.rules)
         return _all(parts) if isinstance(check, oslo.AndCheck) else _any(parts)
-    if isinstance(check, _ROLE):
+    if isinstance(check, ROLE):
         return _role(check.match)
     if isinstance(check, _GENERIC):
         return _generic(check.kind, check.match)

@@ -43,12 +43,15 @@ class Stated:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Loaded:
-    """All rules in force: as functions, as text, and who stated them; `warnings` are sentences for the log."""
+    """All rules in force: as functions, as trees, as text, and who stated them; `warnings` are sentences for the
+    log."""
 
     compiled: dict[str, checks.Compiled]
+    trees: dict[str, Any]
     texts: dict[str, str]
     stated: dict[str, Stated]
     warnings: tuple[str, ...]
+    sights: dict[tuple[Any, ...], Any] = dataclasses.field(default_factory=dict)  # see `Policy.sight`
 
 
 def load(settings: PolicySettings) -> Loaded:
@@ -76,7 +79,7 @@ def load(settings: PolicySettings) -> Loaded:
             where = f"{stated[name].place}: " if name in stated else "policy: "
             raise ConfigError(f"{where}the rule '{name}' cannot be used: {error.message}") from None
     warnings += _unknown(stated)
-    return Loaded(compiled, {name: str(tree) for name, tree in trees.items()}, stated, tuple(warnings))
+    return Loaded(compiled, trees, {name: str(tree) for name, tree in trees.items()}, stated, tuple(warnings))
 
 
 def _files(settings: PolicySettings) -> list[Path]:

@@ -95,9 +95,14 @@ def may_see(ctx: Caller, image: Image) -> bool:
     return owns(ctx, image) or (image.visibility == "shared" and image.membership is not None)
 
 
+def may_read(policy: Policy, ctx: Caller, image: Image) -> bool:
+    """Whether the rule `get_image` lets the caller read an image that its visibility does not keep from him."""
+    return policy.allows(ctx, "get_image", image_target(image, ctx))
+
+
 def require_see(policy: Policy, ctx: Caller, image: Image) -> None:
     """Raises NotFound when the caller cannot see the image, by the table or by the rule `get_image`."""
-    if not may_see(ctx, image) or not policy.allows(ctx, "get_image", image_target(image, ctx)):
+    if not may_see(ctx, image) or not may_read(policy, ctx, image):
         raise NoSuchImage(image.id)
 
 

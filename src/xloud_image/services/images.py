@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images as rows
-from xloud_image.db.query import Query
+from xloud_image.db.query import Page, Query, is_sure
 from xloud_image.db.query import find as find_rows
 from xloud_image.errors import BadRequest, Forbidden, Protected
 from xloud_image.failpoints import reach
@@ -21,6 +23,9 @@ from xloud_image.services import locations, owed, sharing
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 
+LOOKS: Final = 20  # how often more rows are read for one page, while the rule `get_image` refuses what they hold
+_LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
+
 
 async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> Image:
     """A new image in status queued. `Duplicate` when the id is or was in use."""
@@ -32,10 +37,30 @@ async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> I
     return image
 
 
-async def find(service: Service, ctx: Context, query: Query) -> list[Image]:
-    """One page of the images that the caller may list (API reference, section "List")."""
-    service.policy.require(ctx, "get_images")
-    return await service.db.read(lambda conn: find_rows(conn, query))
+async def find(service: Service, ctx: Context, query: Query) -> Page:
+    """One page of the images that the caller may list (API reference, section "List") and read (rule `get_image`).
+
+    What the rule says in words that the database knows is asked there; where it says more it is asked for each image,
+    and the page is filled up from the next ones. After LOOKS times it ends as it is, with `more`.
+    """
+    policy = service.policy
+    policy.require(ctx, "get_images")
+    query = dataclasses.replace(query, sight=lambda *kind: policy.sight(ctx, "get_image", *kind))
+    if is_sure(query):
+        return await service.db.read(lambda conn: find_rows(conn, query))
+    found: list[Image] = []
+    looked = dataclasses.replace(query, limit=min(max(query.limit, _LOOK), _MOST_LOOKED))
+    for _ in range(LOOKS):
+        page = await service.db.read(functools.partial(find_rows, query=looked))
+        for image in page:
+            if len(found) == query.limit:
+                return Page(found, more=True)
+            if rights.may_read(policy, ctx, image):
+                found.append(image)
+        if not page.more or len(found) == query.limit:
+            return Page(found, more=page.more)
+        looked = dataclasses.replace(looked, marker=page.end)
+    return Page(found, more=True, end=looked.marker)
 
 
 async def change(service: Service, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
