@@ -1,14 +1,18 @@
 """What image data is and may be, with the files that real tools make, harmless and dangerous ones."""
 
+import contextlib
 import gzip
 import os
+import struct
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.formats import build
 from tests.servers.place import program
 from xloud_image.errors import FormatRefused
 from xloud_image.inspection import Inspection
@@ -287,3 +291,27 @@ def test_it_stops_looking(convert: Make) -> None:
             inspection.eat(data[at : at + 65536])
             at += 65536
         assert at <= most
+
+
+def test_its_price_is_linear() -> None:
+    """A stream of single bytes, headers that are as long as they may be: no more work than for others, nothing kept."""
+    hostile = [
+        build.vmdk(b"#" * 65000 + b"\n", sectors=128),
+        build.vmdk((b"#\n" * 32000), sectors=128),
+        build.vmdk(build.DESCRIPTOR + b'ddb.x = "' + b"x = " * 15000 + b'"\n', sectors=128),
+        build.qcow2(cluster_bits=21, raw_extensions=struct.pack(">II", 1, 0) * 20000),
+        b"#" * 511 + b"\n" * 200_000,
+        b"version=" * 30000,
+        b" " * 200_000,
+        b"A = b\n" * 30000,
+    ]
+    for data in hostile:
+        for step in (1, 65536):
+            begun = time.process_time()
+            inspection = Inspection("raw", vmdk_types=ALLOWED, match=True)
+            with contextlib.suppress(FormatRefused):
+                for at in range(0, min(len(data), 200_000), step):
+                    inspection.eat(data[at : at + step])
+                inspection.end()
+            # a hundred times of what it takes
+            assert time.process_time() - begun < 5

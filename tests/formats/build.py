@@ -94,7 +94,7 @@ QCOW2_FIELDS: Final = (
 
 def qed(*, backing: bytes = b"", features: int = 0) -> bytes:
     """Of 1 MiB."""
-    head = struct.pack("<4sIIIQQQQQII", b"QED\0", 65536, 4, 1, features, 0, 0, 65536, 1 << 20, 0x48, len(backing))
+    head = struct.pack("<4sIIIQQQQQII", b"QED\0", 65536, 4, 1, features, 0, 0, 65536, 1 << 20, 64, len(backing))
     return (head + backing).ljust(5 * 65536, b"\0")
 
 
@@ -207,7 +207,8 @@ def vhdx(
     base = 3 << 20
     data[base : base + len(metadata)] = metadata
     values = {
-        "parameters": struct.pack("<II", 1 << 20, bits), "size": struct.pack("<Q", size), "page 83": b"page-83-16-bytes",
+        "parameters": struct.pack("<II", 1 << 20, bits), "size": struct.pack("<Q", size),
+        "page 83": b"page-83-16-bytes",
         "logical": struct.pack("<I", 512), "physical": struct.pack("<I", 512),
     }  # fmt: skip
     for name, value in values.items():
@@ -220,8 +221,8 @@ def vhdx(
 def luks(*, version: int = 1, payload: int = 4096) -> bytes:
     """A header without key slots, and what could be the data."""
     head = struct.pack(
-        ">6sH32s32s32sII20s32sI40s", b"LUKS\xba\xbe", version, b"aes", b"xts-plain64", b"sha256", payload, 64, bytes(20),
-        bytes(32), 1000, b"1eea0e4f-8b1e-4a8e-a0e7-2f2f0d8b4d4f",
+        ">6sH32s32s32sII20s32sI40s", b"LUKS\xba\xbe", version, b"aes", b"xts-plain64", b"sha256", payload, 64,
+        bytes(20), bytes(32), 1000, b"1eea0e4f-8b1e-4a8e-a0e7-2f2f0d8b4d4f",
     )  # fmt: skip
     return head.ljust(4096 * 512 + 65536, b"\0")
 

@@ -1,7 +1,7 @@
 """`python -m tests.formats.fuzz [CASES] [--seed N]`: images by chance; those that are taken are opened by real qemu.
 
-No image that the inspection takes may make qemu open anything but itself: neither by the format that it claims, nor by the
-one that qemu guesses. `--library` leaves out the walls, to see that there is something to be found.
+No image that the inspection takes may make qemu open anything but itself: neither by the format that it claims, nor by
+the one that qemu guesses. `--library` leaves out the walls, to see that there is something to be found.
 """
 
 from __future__ import annotations
@@ -75,8 +75,13 @@ class Counts:
         return "\n".join([f"{'':14}{'cases':>8}{'taken':>8}", *rows, total, f"opened by qemu: {self.able}"])
 
 
-def run(seeds: Iterator[int], judge: Judge = walls, *, kind: str | None = None, enough: int = 1 << 60) -> Counts:
-    """Judge the cases of these seeds and have qemu open what is taken; ends early after `enough` findings."""
+def run(
+    seeds: Iterator[int], judge: Judge = walls, *, kind: str | None = None, enough: int = 1 << 60, told: int = 0
+) -> Counts:
+    """Judge the cases of these seeds and have qemu open what is taken; ends early after `enough` findings.
+
+    told: after how many cases the counts so far are printed; 0 never.
+    """
     folder = new_directory("formats-fuzz")
     sandbox = Sandbox(folder)
     counts = Counts()
@@ -106,6 +111,8 @@ def run(seeds: Iterator[int], judge: Judge = walls, *, kind: str | None = None, 
                 collect(4)
                 if len(counts.findings) >= enough:
                     break
+            if told and counts.cases.total() % told == 0:
+                print(f"\n{counts}\nled elsewhere: {len(counts.findings)}", flush=True)
         if batch:
             waiting.append(pool.submit(sandbox.findings, batch))
         collect(0)
@@ -122,7 +129,7 @@ def main() -> int:
     given = parser.parse_args()
     print(f"{given.cases} cases from seed {given.seed}", flush=True)
     begun = time.monotonic()
-    counts = run(iter(range(given.seed, given.seed + given.cases)), library if given.library else walls)
+    counts = run(iter(range(given.seed, given.seed + given.cases)), library if given.library else walls, told=10_000)
     print(f"{counts}\nseconds: {time.monotonic() - begun:.0f}\nled elsewhere: {len(counts.findings)}")
     for seed, names in sorted(counts.findings.items())[:20]:
         print(f"  {seed}: {', '.join(names)[:200]}")

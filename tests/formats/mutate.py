@@ -1,5 +1,7 @@
-"""Images made by chance, from the grammar of each format: mostly what it should be, with a few fields, lines and lengths that
-are not. A case depends on its seed alone."""
+"""Images made by chance, from the grammar of each format. A case depends on its seed alone.
+
+They are mostly what they should be, with a few fields, lines and lengths that are not.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ NAMES: Final = (
     'json:{{"driver":"raw","file":{{"driver":"file","filename":"{}/canary"}}}}', "//canary", "canary.vmdk",
 )  # fmt: skip
 BOUNDS: Final = (
-    0, 1, 2, 3, 4, 7, 8, 20, 21, 127, 128, 255, 256, 511, 512, 513, 1023, 1024, 4095, 4096, 65535, 65536, 1 << 20, 1 << 21,
-    (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 53, 1 << 55, (1 << 63) - 1, 1 << 63, (1 << 64) - 512, (1 << 64) - 1,
+    0, 1, 2, 3, 4, 7, 8, 20, 21, 127, 128, 255, 256, 511, 512, 513, 1023, 1024, 4095, 4096, 65535, 65536, 1 << 20,
+    1 << 21, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 53, 1 << 55, (1 << 63) - 1, 1 << 63, (1 << 64) - 512,
+    (1 << 64) - 1,
 )  # fmt: skip
 CLAIMS: Final = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ami", "ploop")
 CONTAINERS: Final = ("bare", "bare", "bare", "ova", "compressed", "docker", None)
@@ -203,7 +206,8 @@ def _qcow2(chance: random.Random, name: Name) -> bytes:
         behind = name()
         fields |= {"backing": chance.choice((112, 200, 512, 1024, 65000)), "backing_length": len(behind)}
     widths = {
-        "version": 3, "cluster_bits": 5, "size": 64, "l1_entries": 32, "incompatible": 64, "compatible": 64, "autoclear": 64,
+        "version": 3, "cluster_bits": 5, "size": 64, "l1_entries": 32, "incompatible": 64, "compatible": 64,
+        "autoclear": 64,
         "refcount_order": 32, "length": 32, "encryption": 2, "backing_length": 32, "snapshots": 32,
     }  # fmt: skip
     for field in chance.sample([*widths], chance.choice((0, 0, 1, 1, 2))):

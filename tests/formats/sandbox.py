@@ -18,7 +18,16 @@ DRIVERS: Final = {"vhd": "vpc", "ploop": "parallels", "iso": "raw", "ami": "raw"
 _OPENED: Final = re.compile(r'(?:open|openat|openat2|creat)\((?:AT_FDCWD, |\d+, )?"((?:[^"\\]|\\.)*)"')
 _CONNECTED: Final = re.compile(r"connect\(\d+, (.*)")
 # where the C library looks now and then; no image names anything there
-_SYSTEM: Final = ("/sys/devices/system/", "/proc/", "/dev/null", "/dev/shm", "/usr/lib/", "/lib/", "/etc/ld.so")
+_SYSTEM: Final = (
+    "/sys/devices/system/",
+    "/proc/",
+    "/dev/null",
+    "/dev/shm",
+    "/usr/lib/",
+    "/lib/",
+    "/etc/ld.so",
+    "/etc/localtime",
+)
 _SMALL: Final = 8 << 20  # bytes of a converted image that are searched for the canary
 
 
@@ -40,7 +49,7 @@ class Sandbox:
             self._own |= {name for name, _ in self._run([Case(0, "", claim, None, bytes(65536))])[0]}
 
     def findings(self, cases: Sequence[Case]) -> tuple[dict[int, list[str]], int]:
-        """What was opened besides the images, by seed (-1: by none in particular); and how many images qemu could open."""
+        """What was opened besides the images, by seed (-1: by none in particular), and how many qemu could open."""
         opened, batch, able = self._run(cases)
         found: dict[int, list[str]] = {}
         for name, seed in opened:
@@ -57,24 +66,21 @@ class Sandbox:
         """Names opened, each with the seed of the image that was given to the process that did."""
         self._batches += 1
         batch = self.folder / f"batch{self._batches}-{cases[0].seed}"
-        lines = ["ulimit -f 1048576 -v 4194304 -c 0"]
+        lines = ["ulimit -f 1048576 -v 4194304 -c 0 -t 20"]
         for case in cases:
             place = batch / str(case.seed)
             place.mkdir(parents=True)
             (place / "image").write_bytes(case.data)
             os.link(self.folder / "canary", place / "canary")
             driver = DRIVERS.get(case.claim, case.claim)
-            call = f"timeout -s KILL 20 {self._qemu}"
+            forced = f" -f {driver}" if driver != "raw" else ""
             lines += [
                 f"cd {place}",
-                f"{call} info --backing-chain {place}/image && touch {place}/able",
-                f"{call} convert -O raw {place}/image {place}/out1",
+                f"{self._qemu} info{forced} --backing-chain {place}/image && : >{place}/able",
+                f"{self._qemu} convert -O raw {place}/image {place}/out1",
             ]
-            if driver != "raw":
-                lines += [
-                    f"{call} info -f {driver} {place}/image && touch {place}/able",
-                    f"{call} convert -f {driver} -O raw {place}/image {place}/out2",
-                ]
+            if forced:
+                lines.append(f"{self._qemu} convert{forced} -O raw {place}/image {place}/out2")
         script, log = batch / "script", batch / "log"
         script.write_text("\n".join(lines) + "\n")
         calls = "trace=open,openat,openat2,creat,connect"

@@ -30,6 +30,9 @@ _DESCRIPTOR: Final = re.compile(rb"(?i:# *disk descriptorfile)|(?:#[^\n]*\n| *\r
 # Violations that the walls judge better: qemu reads features that the library does not know, and version 2 has none.
 _OURS: Final = {"qcow2": frozenset({"unknown_features", "data_file"})}
 
+# Smaller pieces than this are gathered, so that a stream of single bytes costs no more than another.
+_GATHERED: Final = 4096
+
 # What a format begins with, and where; its name; its wall, which gets the first sector.
 _WALLS: Final[tuple[tuple[int, tuple[bytes, ...], str, Callable[[bytes], Parser]], ...]] = (
     (0, (qcow2.MAGIC,), qcow2.NAME, qcow2.parse),
@@ -73,6 +76,7 @@ class Inspection:
         self._table: formats.FileInspector | None = None  # a partition table that may belong to an ISO
         self._walls: list[Reader] = []
         self._head = b""
+        self._small = bytearray()  # came, and is not looked at yet
 
     @property
     def decided(self) -> bool:
@@ -81,6 +85,15 @@ class Inspection:
 
     def eat(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
+        if self._small or len(chunk) < _GATHERED:
+            self._small += chunk
+            if len(self._small) < _GATHERED:
+                return
+            chunk = bytes(self._small)
+            self._small.clear()
+        self._look(chunk)
+
+    def _look(self, chunk: bytes) -> None:
         if len(self._head) < SECTOR:
             self._begin(chunk)
         else:
@@ -90,11 +103,14 @@ class Inspection:
 
     def end(self) -> None:
         """The stream has ended: what is still undecided is judged by what came."""
+        if self._small:
+            self._look(bytes(self._small))
+            self._small.clear()
         if not self._head:
             self._undecided = []
             return
         if missing := SECTOR - len(self._head):
-            self.eat(bytes(missing))
+            self._look(bytes(missing))
         for wall in self._walls:
             wall.end()
         for inspector in self._undecided:
@@ -119,6 +135,9 @@ class Inspection:
         for wall in self._walls:
             if self._claimed == wall.name:
                 return wall.virtual_size or None
+        for inspector in self._found:
+            if self._claimed == inspector.NAME == "iso":
+                return int(inspector.virtual_size) or None
         return received if self._claimed in ("raw", "iso", "gpt") and self._names() <= _HYBRID else None
 
     def _begin(self, chunk: bytes) -> None:
