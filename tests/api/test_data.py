@@ -134,7 +134,7 @@ RANGES: list[tuple[dict[str, str], int, slice]] = [
     ({"Range": "bytes=9-5"}, 416, slice(0)),
     ({"Range": "bytes=a-b"}, 416, slice(0)),
     ({"Range": "bytes=-"}, 416, slice(0)),
-    ({"Range": "lines=1-2"}, 416, slice(0)),
+    ({"Range": "lines=1-2"}, 200, slice(0)),
     ({"Range": "bytes=0-1,4-5"}, 400, slice(0)),
     ({"Content-Range": "bytes 9-5/*"}, 416, slice(0)),
     ({"Content-Range": "five"}, 416, slice(0)),
@@ -157,9 +157,9 @@ def test_ranges(cloud: Cloud, image: str, headers: dict[str, str], status: int, 
     assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{len(DATA)}"
     assert "content-md5" not in answer.headers, "of the whole, not of the part"
     alone = cloud.ann.ask("HEAD", f"/v2/images/{image}/file", headers=headers)
-    assert (alone.status, alone.body) == (206, b"")
-    assert alone.headers["content-length"] == answer.headers["content-length"]
-    assert alone.headers["content-range"] == answer.headers["content-range"]
+    assert (alone.status, alone.body) == (200, b""), "only GET knows ranges"
+    assert alone.headers["content-length"] == str(len(DATA))
+    assert "content-range" not in alone.headers
 
 
 def test_knowing_the_data_already(cloud: Cloud, image: str) -> None:

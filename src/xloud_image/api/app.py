@@ -255,7 +255,8 @@ def _error(request: web.Request, status: int, message: str, headers: dict[str, s
     if named or "text/" not in accept:
         content: dict[str, object] = {"message": message, "code": f"{status} {title}", "title": title}
         if not named:
-            content = {"error": content}
+            # glanceclient shows this sentence and nothing else
+            content = {"error": {**content, "message": f"{status} {title}: {message}"}}
         return web.Response(
             body=orjson.dumps(content), status=status, headers={hdrs.CONTENT_TYPE: "application/json", **headers}
         )

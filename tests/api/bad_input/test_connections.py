@@ -39,7 +39,7 @@ from tests.servers.service import Service
 )
 def test_what_is_no_request_is_answered_and_cut(service: Service, data: bytes) -> None:
     got = raw.say(service.port, data)
-    assert 400 <= got.status < 500, got
+    assert 400 <= got.status < 500 or got.status in (501, 505), got
     assert got.closed is not None
     assert got.closed < STALL + 1
     assert "aiohttp" not in got.text
