@@ -131,7 +131,7 @@ def test_servers_of_a_run_that_died_do_not_outlive_it(project: Project) -> None:
 
 def test_the_next_run_ends_what_an_ended_one_left_and_spares_the_others(project: Project) -> None:
     start = "import subprocess, time\nfrom tests.servers import place\nplace.run_directory()\n"
-    start += "one = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+    start += "one = subprocess.Popen(['sleep', '1000'], start_new_session=True, stdout=subprocess.DEVNULL)\n"
     start += "print(one.pid, flush=True)\ntime.sleep(1000)"
     runs = []
     for _ in range(2):

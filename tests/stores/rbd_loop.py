@@ -12,8 +12,10 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
+from xloud_image import deaths
 from xloud_image.errors import BadRange, BlobNotFound
 from xloud_image.stores.rbd import RbdStore
 
@@ -76,4 +78,11 @@ async def main(conf: str, calls: int, seconds: float, urls: list[str]) -> None:
 if __name__ == "__main__":
     faulthandler.enable()
     threading.Thread(target=watch, daemon=True).start()
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    try:
+        asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]))
+    except BaseException:  # noqa: BLE001 - told with where every thread stands: is it slow, or does it hang?
+        print(f"failed after {done[0]} calls", flush=True)
+        faulthandler.dump_traceback()
+        traceback.print_exc()
+        deaths.leave(1)
+    deaths.leave()
