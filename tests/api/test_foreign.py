@@ -349,7 +349,7 @@ def test_the_next_location_while_the_server_is_away(cloud: Cloud, www: Folder) -
 
 
 def test_a_server_that_only_fails(cloud: Cloud, www: Folder) -> None:
-    with running(Folder(www.www, server="location /ill/ { return 500; }")) as server:
+    with running(Folder(www.www, server="location /ill/ { return 500; }", host=www.host)) as server:
         image_id = on_the_web(cloud, new_file(www, SMALL))
         (row,) = metadata(cloud, image_id)
         file = cloud.service.sections["database"]["connection"].removeprefix("sqlite:///")
