@@ -146,6 +146,38 @@ def test_others_register_public_addresses_only(cloud: Cloud, www: Folder, way: s
         assert cloud.ann.show(image_id)["status"] == "queued"
 
 
+@pytest.mark.parametrize("how", ["location_networks", "import_filtering_opts"])
+def test_what_the_operator_opens_is_registered_by_members(
+    tmp_path_factory: pytest.TempPathFactory, www: Folder, how: str
+) -> None:
+    """An internal mirror: its network, or lists as Glance has them."""
+    cloud = Cloud(
+        tmp_path_factory.mktemp("opened"),
+        options={"enabled_backends": "fast:file,web:http"},
+        xloud={"auth": "http_basic", "store_answer_time": 20},
+    )
+    users = {"http_basic_user_file": cloud.folder / "users", "http_basic_projects_file": cloud.folder / "projects"}
+    opened = {"location_networks": f"{www.host}/32"} if how == "location_networks" else {}
+    lists = {"allowed_hosts": www.host, "allowed_ports": www.port} if not opened else {}
+    cloud.service.configure({"xloud": users | opened, "import_filtering_opts": lists})
+    try:
+        cloud.service.start()
+        file = new_file(www, SMALL)
+        for way in ("POST", "PATCH"):
+            image_id = cloud.ann.new()
+            answer = (
+                register(cloud.ann, image_id, file.url) if way == "POST" else cloud.ann.patch(image_id, add(file.url))
+            )
+            assert answer.status in (200, 202), answer.body
+            assert cloud.ann.download(image_id).body == SMALL
+            for url in ("http://127.0.0.1:1/x", "http://169.254.169.254/latest", "http://10.255.255.1/x"):
+                image_id = cloud.ann.new()
+                other = register(cloud.ann, image_id, url) if way == "POST" else cloud.ann.patch(image_id, add(url))
+                assert other.status == 400, other.body
+    finally:
+        cloud.service.kill()
+
+
 def test_what_a_stranger_registered_is_never_read_inside(cloud: Cloud, www: Folder) -> None:
     """The name was public once and means something inside now."""
     image_id = on_the_web(cloud, new_file(www, SMALL))
@@ -349,7 +381,7 @@ def test_the_next_location_while_the_server_is_away(cloud: Cloud, www: Folder) -
 
 
 def test_a_server_that_only_fails(cloud: Cloud, www: Folder) -> None:
-    with running(Folder(www.www, server="location /ill/ { return 500; }")) as server:
+    with running(Folder(www.www, server="location /ill/ { return 500; }", host=www.host)) as server:
         image_id = on_the_web(cloud, new_file(www, SMALL))
         (row,) = metadata(cloud, image_id)
         file = cloud.service.sections["database"]["connection"].removeprefix("sqlite:///")

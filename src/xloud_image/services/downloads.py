@@ -126,8 +126,11 @@ async def download(
     if not any(error.temporary for error in failures) and any(isinstance(error, BlobChanged) for error in failures):
         raise foreign.none_left(image)
     if failures and not any(error.temporary for error in failures):
-        why = "; ".join(dict.fromkeys(error.message for error in failures))
-        raise StoreRefused(f"No store can give the data of the image {image.id}: {why}.")
+        said = dict.fromkeys(error.message for error in failures if isinstance(error, StoreRefused))
+        why = "; ".join(said) or "its operator finds the reason in the service's log"
+        raise StoreRefused(
+            f"No store can give the data of the image {image.id}, and asking again does not help: {why}."
+        )
     raise StoreUnavailable(f"No store can give the data of the image {image.id} now; try again later.")
 
 

@@ -34,6 +34,7 @@ PACE_BYTES: Final = 64 * 1024
 REDIRECTS: Final = 5
 SKIP: Final = 1 << 30  # bytes read and thrown away at most, for a range of a server that knows no ranges
 _MOST: Final = (1 << 63) - 1
+_HUNG_UP: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
 _WAYS: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "xloud-image"}
 
@@ -242,9 +243,9 @@ class HttpStore(Store):
             try:
                 response = await stack.enter_async_context(web.answer(method, url, **how))
             except StoreUnavailable as error:
-                if method == "HEAD" and isinstance(
-                    error.__cause__, aiohttp.ServerConnectionError | aiohttp.ClientResponseError
-                ):
+                cause = error.__cause__
+                cut = isinstance(cause, aiohttp.ClientOSError) and not isinstance(cause, aiohttp.ClientConnectorError)
+                if method == "HEAD" and (cut or isinstance(cause, _HUNG_UP)):
                     raise _NoAnswer from error
                 raise
             yield response

@@ -21,6 +21,7 @@ from yarl import URL
 from xloud_image.errors import BadRequest, ConfigError, StoreUnavailable
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
+_INTERIM: Final = 100  # answers that may come before the one that counts, itself included
 _TURNS: Final = 4  # of the event loop until a socket that was closed is closed, TLS included
 
 
@@ -64,6 +65,7 @@ class Web:
                 read_bufsize=_BUFFER,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                response_class=_Response,
             )
         return self._session
 
@@ -125,6 +127,28 @@ class Web:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer of which few interim ones (100, 103) come before: without end they would keep the event loop busy."""
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        assert protocol is not None
+        read, left = protocol.read, _INTERIM
+
+        async def counted() -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise aiohttp.http.HttpProcessingError(code=502, message="interim answers without end")
+            return await read()
+
+        protocol.read = counted  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 class Outgoing:
