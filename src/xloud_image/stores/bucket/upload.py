@@ -176,6 +176,8 @@ class Upload:
         self._claim = again.tag or self._claim if again is not None else self._claim
         got = await client.again(self._read_back)
         if got != self._token[_PROBE[0] : _PROBE[1] + 1].encode():
+            if not (await self._look()).mine:  # another writer, on a server without conditions
+                raise self._taken()
             raise WriteDenied(f"store {client.name}: its server gives back other bytes than were written to it")
         try:
             listed = await client.surely("GET", "", {"max-keys": "1"})
