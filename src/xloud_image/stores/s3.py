@@ -2,8 +2,8 @@
 
 Location `s3://host/bucket/key`, with TLS `s3+https://…`, without credentials; older ones that hold some are read with
 the configured keys. How a key is claimed, filled in parts and discarded: `bucket.upload`; how it is read in windows:
-`bucket.reading`. Requests are our own, on `stores.web`: measured against obstore, boto3 and aiobotocore they cost the
-least processor time, and no client hands out unfinished uploads, conditions and time limits as these promises need.
+`bucket.reading`. What a server lacks is done without: `bucket.known`. Requests are our own, on `stores.web`: no
+client hands out unfinished uploads, conditions, the answers of odd servers and time limits as these promises need.
 
 Durable when the server has confirmed the object. Integrity on the way: over http the server verifies the SHA-256 that
 signs each body; over https TLS does it, and the signature too when one of the two checksum options asks for it.
