@@ -1,5 +1,6 @@
 """A real Swift for tests: proxy, account, container and object server on one device, callers from a Keystone.
 
+Without a Keystone it speaks S3 besides its own API and has one user, `service:glance` with `servicepass`.
 Accounts are `/v1/AUTH_<project id>`; the roles admin, member and swiftoperator own the account of their project.
 """
 
@@ -84,6 +85,26 @@ reseller_prefix = AUTH
 operator_roles = admin, member, swiftoperator
 reseller_admin_role = ResellerAdmin
 """
+_S3_PROXY = """\
+eventlet_debug = false
+[pipeline:main]
+pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth copy slo dlo versioned_writes \
+proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+allow_account_management = true
+recheck_container_existence = 0
+recheck_account_existence = 0
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = {memcached}
+[filter:s3api]
+use = egg:swift#s3api
+[filter:tempauth]
+use = egg:swift#tempauth
+user_service_glance = servicepass .admin
+"""
 _PLAIN: Final = {
     "catch_errors": "catch_errors",
     "gatekeeper": "gatekeeper",
@@ -105,9 +126,9 @@ class Swift:
     which the proxy believes in a token, -1 for none. `workers` of each server."""
 
     def __init__(
-        self, keystone: Keystone, *, port: int | None = None, token_cache_time: int = 1, workers: int = 1
+        self, keystone: Keystone | None, *, port: int | None = None, token_cache_time: int = 1, workers: int = 1
     ) -> None:
-        self.keystone = keystone
+        self._keystone = keystone
         self.port = port or free_port()
         self._ports = {kind: free_port() for kind in _KINDS}
         self._token_cache_time = token_cache_time
@@ -115,6 +136,12 @@ class Swift:
         self._directory: Path | None = None
         self._processes: dict[str, Process] = {}
         self.memcached = Memcached()
+
+    @property
+    def keystone(self) -> Keystone:
+        """The one that it was made with."""
+        assert self._keystone is not None
+        return self._keystone
 
     @property
     def url(self) -> str:
@@ -135,8 +162,9 @@ class Swift:
         environment(ENVIRONMENT, "swift-proxy-server")
         if self._directory is None:
             self._directory = new_directory("swift")
-            self.keystone.add_user("swift", PASSWORD, "service", ("admin", "service"))
-            self.keystone.add_endpoint("object-store", "swift", self.endpoint)
+            if self._keystone is not None:
+                self.keystone.add_user("swift", PASSWORD, "service", ("admin", "service"))
+                self.keystone.add_endpoint("object-store", "swift", self.endpoint)
             self._write(self._directory)
         self.memcached.start()
         for kind in (*_KINDS, "proxy"):
@@ -170,11 +198,15 @@ class Swift:
             port = self.port if kind == "proxy" else self._ports[kind]
             text = _SERVER.format(host=HOST, port=port, workers=self._workers, user=user, directory=directory)
             if kind == "proxy":
-                text += _PROXY.format(
-                    memcached=self.memcached.address,
-                    keystone=self.keystone.url,
-                    password=PASSWORD,
-                    token_cache_time=self._token_cache_time,
+                text += (
+                    _S3_PROXY.format(memcached=self.memcached.address)
+                    if self._keystone is None
+                    else _PROXY.format(
+                        memcached=self.memcached.address,
+                        keystone=self.keystone.url,
+                        password=PASSWORD,
+                        token_cache_time=self._token_cache_time,
+                    )
                 ) + "".join(f"[filter:{name}]\nuse = egg:swift#{use}\n" for name, use in _PLAIN.items())
             else:
                 text += _STORAGE.format(kind=kind)

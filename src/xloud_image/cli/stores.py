@@ -112,7 +112,7 @@ def check(
     config_dir: ConfigDirs = None,
     as_json: AsJson = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also write a small object, read it back with a range, and delete it.")
+        bool, typer.Option("--deep", help="Also write an object, read it whole and by ranges, delete it.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
     leave_out: Annotated[
@@ -123,8 +123,12 @@ def check(
 
     This is the test of a new backend, instead of uploading something to see where it ends up. Exit code 1 when a store
     cannot be used. --json prints a list of objects with store, type, ok, detail, reachable, authorised, writable (null:
-    not found out), reserved, free (bytes), facts (pool, bucket, …) and timings (seconds; check is the latency). A store
-    that never takes data is fine and not writable. The service's own stores stand apart.
+    not found out), reserved, free (bytes), facts (pool, bucket, …), lacks and timings (seconds; check is the latency).
+    A store that never takes data is fine and not writable. The service's own stores stand apart.
+
+    What the backend behind a store lacks costs a promise and is named below the table; images are stored and read all
+    the same. Without --deep nothing is written, and only what can be seen by reading is found. With --deep the object
+    goes the way of a large image, in an S3 store as two parts: of the size that the configuration says.
 
         xloud-image stores check --deep
 
@@ -145,6 +149,9 @@ def check(
         if reserved:
             typer.echo("\nThe service's own:")
             _table(titles, reserved)
+        lacks = [f"{result.store}: {sentence}" for result in results for sentence in result.lacks]
+        if lacks:
+            typer.echo("\nWhat their servers lack:\n" + "\n".join(lacks))
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
 
 

@@ -1,4 +1,8 @@
-"""Trying the stores for an operator: reachable, writable, (deep) a small object there and back. Touches no image."""
+"""Trying the stores for an operator: reachable, writable, what their backends lack, (deep) an object there and back.
+
+Touches no image. Without `deep` nothing is written: one of the objects that lie there may be read. The object of a deep
+check goes the way of a large image (`Store.sample`), and is read whole and by ranges.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +30,14 @@ from xloud_image.stores import Stores
 from xloud_image.stores.base import Can
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Set
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 
     from xloud_image.config.settings import Settings
     from xloud_image.stores.base import Health, Store
 
-_SIZE: Final = 1 << 20  # bytes of the object that a deep check writes
 _CHUNK: Final = 1 << 18
-_OFFSET, _LENGTH = 300_001, 400_003  # the range that it reads: neither begins nor ends at a chunk
+# the ranges that a deep check reads, as (offset from the start or the end, length): none begins or ends at a chunk
+_RANGES: Final = ((300_001, 400_003), (-700_001, 600_003))
 _CLEAN_UP: Final = 10.0  # seconds
 
 
@@ -41,7 +45,8 @@ _CLEAN_UP: Final = 10.0  # seconds
 class Result:
     """What came out for one store. `free`: bytes, None where the store cannot tell. `timings`: step → seconds; `check`
     is the store's latency. `reachable`, `authorised`, `writable`: None where it could not be found out; a store that
-    never takes data is not writable and `ok` all the same. `reserved`: the service's own. `facts`: what is there."""
+    never takes data is not writable and `ok` all the same. `reserved`: the service's own. `facts`: what is there.
+    `lacks`: promises that its backend cannot keep, a sentence each; the store is usable without."""
 
     store: str
     type: str
@@ -53,6 +58,7 @@ class Result:
     reserved: bool = False
     free: int | None = None
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
     timings: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,12 +118,14 @@ async def check_one(store: Store, name: str, kind: str, *, deep: bool, timeout: 
             with _timed(timings, "check"):
                 health = await store.check()
             detail = health.detail
+            lacks = await store.examine()
             if deep and writes:
                 await _there_and_back(store, timings)
-                detail = f"{detail}; written, read with a range, deleted"
+                lacks = await _examine(store)
+                detail = f"{detail}; written, read whole and with ranges, deleted"
             elif deep:
                 detail = f"{detail}; takes no data, so nothing was written"
-            return found(True, detail, True, True, writes, free=health.free, facts=health.facts)
+            return found(True, detail, True, True, writes, free=health.free, facts=health.facts, lacks=tuple(lacks))
     except TimeoutError:
         detail = f"no answer within {timeout:g} s"
     except ImageServiceError as error:
@@ -139,27 +147,52 @@ def _states(error: ImageServiceError) -> tuple[bool, bool | None, bool | None]:
 
 
 async def _there_and_back(store: Store, timings: dict[str, float]) -> None:
-    """Write, read a part, delete. Leaves nothing, also when a step fails. Raises what the store raises."""
-    key = str(uuid.uuid4())
-    data = os.urandom(_SIZE)
+    """Write, read all of it and parts, delete. Leaves nothing, also when a step fails. Raises what the store raises."""
+    key, size = str(uuid.uuid4()), store.sample
+    block = os.urandom(_CHUNK - 1)  # comes again and again; no two chunks or parts begin alike
+
+    def data(offset: int, length: int) -> bytes:
+        first = offset % len(block)
+        return (block * (2 + length // len(block)))[first : first + length]
 
     async def source() -> AsyncIterator[bytes]:
-        for at in range(0, _SIZE, _CHUNK):
-            yield data[at : at + _CHUNK]
+        for at in range(0, size, _CHUNK):
+            yield data(at, min(_CHUNK, size - at))
 
-    try:
+    async def read(url: str, offset: int, length: int) -> None:
+        at = offset
+        async with store.open(url, offset=offset, length=length) as reader:
+            async for chunk in reader.chunks:
+                if chunk != data(at, len(chunk)):
+                    raise BlobError("the store gave back other bytes than were written to it")
+                at += len(chunk)
+        if at != offset + length:
+            raise BlobError(f"the store gave back {at - offset} bytes instead of {length}")
+
+    async with _leaving_nothing(store, key):
         with _timed(timings, "write"):
-            blob = await store.write(key, source(), size=_SIZE)
+            blob = await store.write(key, source(), size=size)
         with _timed(timings, "read"):
-            async with store.open(blob.url, offset=_OFFSET, length=_LENGTH) as reader:
-                got = b"".join([chunk async for chunk in reader.chunks])
-        if got != data[_OFFSET : _OFFSET + _LENGTH]:
-            raise BlobError("the store gave back other bytes than were written to it")
+            await read(blob.url, 0, size)
+            for offset, length in _RANGES:
+                await read(blob.url, offset % size, length)
         with _timed(timings, "delete"):
             await store.delete(blob.url)
         with contextlib.suppress(BlobNotFound):
             await store.stat(blob.url)
             raise BlobError("the store still has an object that it deleted")
+
+
+async def _examine(store: Store) -> Sequence[str]:
+    key = str(uuid.uuid4())
+    async with _leaving_nothing(store, key):
+        return await store.examine(key)
+
+
+@contextlib.asynccontextmanager
+async def _leaving_nothing(store: Store, key: str) -> AsyncIterator[None]:
+    try:
+        yield
     except BaseException:
         with contextlib.suppress(ImageServiceError, TimeoutError):
             async with asyncio.timeout(_CLEAN_UP):

@@ -174,6 +174,7 @@ class Store(abc.ABC):
     can: Can
     facts: Mapping[str, Any]  # not secret; `properties` of info/stores/detail
     answer_time: float = 60.0  # seconds that a call gets (layers); what a backend waits for ends before, and says why
+    sample: int = 1 << 20  # bytes of an object that goes the way of a large image, for a deep check
     places: tuple[str, ...] = ()  # what no other configured store may share with this one, such as a directory
 
     async def start(self) -> None:
@@ -182,6 +183,14 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def check(self) -> Health:
         """Usable now? Raises what a call would raise, with a sentence that says what to do."""
+
+    async def examine(self, key: str | None = None) -> Sequence[str]:
+        """For an operator who looks beyond `check`: what the backend was found to lack, a sentence each, nothing that
+        keeps images from being stored or read. Reads only; with `key` also writes under it, and nothing of that stays.
+
+        Raises what keeps images from being stored or, once stored, from being read.
+        """
+        return ()
 
     @abc.abstractmethod
     def owns(self, url: str) -> bool:

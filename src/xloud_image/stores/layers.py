@@ -62,7 +62,7 @@ class Layer(Store):
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
-        self.name, self.can, self.places = inner.name, inner.can, inner.places
+        self.name, self.can, self.places, self.sample = inner.name, inner.can, inner.places, inner.sample
         self.TYPE, self.SCHEMES = inner.TYPE, inner.SCHEMES  # type: ignore[misc]
 
     @property
@@ -75,6 +75,9 @@ class Layer(Store):
 
     async def check(self) -> Health:
         return await self.inner.check()
+
+    async def examine(self, key: str | None = None) -> Sequence[str]:
+        return await self.inner.examine(key)
 
     def owns(self, url: str) -> bool:
         return self.inner.owns(url)

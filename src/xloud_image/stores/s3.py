@@ -2,8 +2,8 @@
 
 Location `s3://host/bucket/key`, with TLS `s3+https://…`, without credentials; older ones that hold some are read with
 the configured keys. How a key is claimed, filled in parts and discarded: `bucket.upload`; how it is read in windows:
-`bucket.reading`. Requests are our own, on `stores.web`: measured against obstore, boto3 and aiobotocore they cost the
-least processor time, and no client hands out unfinished uploads, conditions and time limits as these promises need.
+`bucket.reading`. What a server lacks is done without: `bucket.known`. Requests are our own, on `stores.web`: no
+client hands out unfinished uploads, conditions, the answers of odd servers and time limits as these promises need.
 
 Durable when the server has confirmed the object. Integrity on the way: over http the server verifies the SHA-256 that
 signs each body; over https TLS does it, and the signature too when one of the two checksum options asks for it.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from xloud_image.config.store_options import OPTIONS
@@ -28,6 +28,7 @@ from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, pl
 from xloud_image.stores.bucket.address import Address
 from xloud_image.stores.bucket.answers import Answer
 from xloud_image.stores.bucket.client import Client
+from xloud_image.stores.bucket.examining import examine
 from xloud_image.stores.bucket.plan import MIB, Plan
 from xloud_image.stores.bucket.reading import WINDOW, Open, Windows
 from xloud_image.stores.bucket.signing import Keys
@@ -35,6 +36,7 @@ from xloud_image.stores.bucket.upload import Upload
 from xloud_image.stores.bucket.uploads import abort_all, first_objects
 from xloud_image.stores.web import Web
 
+_REST: Final = MIB // 2  # bytes of the second part of a sample
 _ROUNDS: Final = 5  # of a discard against a writer who is about to end
 
 
@@ -61,6 +63,7 @@ class S3Store(Store):
         part = options["s3_store_large_object_chunk_size"] * MIB
         single = min(options["s3_store_large_object_size"] * MIB, part) or -1
         self._plan = Plan(part, part * options["s3_store_thread_pools"], single)
+        self.sample = part + _REST
         self._create_bucket = options["s3_store_create_bucket_on_put"]
         self._web = Web(name, ca_file=options["s3_store_cacert"] or None, connect=self.PATIENCE, idle=2 * self.PATIENCE)
         careful = options["s3_store_enable_data_integrity_protection"] or (
@@ -91,6 +94,9 @@ class S3Store(Store):
         if not found.good:
             raise self._client.refusal(found, writing=True)
         return Health("ok", _free(found), self.facts)
+
+    async def examine(self, key: str | None = None) -> Sequence[str]:
+        return await examine(self._client, key)
 
     async def keys(self, limit: int) -> list[str]:
         return await first_objects(self._client, limit)

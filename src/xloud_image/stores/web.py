@@ -180,8 +180,10 @@ class Outgoing:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in a few words without addresses or credentials."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return "its certificate is not trusted; name its CA file in the configuration"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "it does not speak TLS there, or not in a way that is understood here: https:// instead of http://?"
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, TimeoutError):

@@ -43,11 +43,12 @@ from xloud_image.errors import (
 from xloud_image.stores.base import finish
 from xloud_image.stores.bucket.answers import Answer
 from xloud_image.stores.bucket.client import Client
+from xloud_image.stores.bucket.examining import conditions
 from xloud_image.stores.bucket.known import Lack
 from xloud_image.stores.bucket.plan import MIB, PARTS, Gathered, Piece, Plan
 from xloud_image.stores.bucket.reading import Open
 from xloud_image.stores.bucket.refusals import Busy
-from xloud_image.stores.bucket.uploads import CLAIM, CLAIM_SIZE, MARK, abort, abort_all, unfinished
+from xloud_image.stores.bucket.uploads import CLAIM, CLAIM_SIZE, MARK, abort, abort_all, begin, unfinished
 
 T = TypeVar("T")
 
@@ -136,9 +137,8 @@ class Upload:
     async def _put_claim(self) -> Answer:
         """The answer to the claim. `AlreadyExists` when somebody else was there first."""
         known = self._client.known
-        headers, body = {CLAIM: self._token, MARK: self._token}, [self._token.encode()]
         for _ in range(0 if known.lacks(Lack.CREATE) else 2):
-            answer = await self._asked("PUT", headers={"if-none-match": "*", **headers}, body=body)
+            answer = await self._put_claim_if({"if-none-match": "*"})
             if answer.misunderstood:
                 break
             if answer.status not in (409, 412):
@@ -149,10 +149,14 @@ class Upload:
             if there.answer.good:
                 self._touched = False
                 raise self._taken()
-        plain = await self._asked("PUT", headers=headers, body=body)
+        plain = await self._put_claim_if({})
         if plain.good:
             known.learn(Lack.CREATE)
         return plain
+
+    async def _put_claim_if(self, condition: Mapping[str, str]) -> Answer:
+        headers = {**condition, CLAIM: self._token, MARK: self._token}
+        return await self._asked("PUT", headers=headers, body=[self._token.encode()])
 
     def _taken(self) -> AlreadyExists:
         return AlreadyExists(f"store {self._client.name} has data under this key already")
@@ -168,8 +172,12 @@ class Upload:
         self._claim = self._claim or there.answer.tag
         if not self._claim:
             known.learn(Lack.TAGS)
+        again = await conditions(client, self._put_claim_if)
+        self._claim = again.tag or self._claim if again is not None else self._claim
         got = await client.again(self._read_back)
         if got != self._token[_PROBE[0] : _PROBE[1] + 1].encode():
+            if not (await self._look()).mine:  # another writer, on a server without conditions
+                raise self._taken()
             raise WriteDenied(f"store {client.name}: its server gives back other bytes than were written to it")
         try:
             listed = await client.surely("GET", "", {"max-keys": "1"})
@@ -293,10 +301,7 @@ class Upload:
     async def _begin(self) -> None:
         async def once() -> Answer:
             self._begun += 1
-            answer = await self._client.ask("POST", self._key, {"uploads": ""}, headers={MARK: self._token})
-            if not answer.good and isinstance(error := self._client.refusal(answer, writing=True), Busy):
-                raise error
-            return answer
+            return await begin(self._client, self._key, {MARK: self._token})
 
         if self._client.known.lacks(Lack.PARTS):
             raise self._no_parts()
@@ -307,10 +312,7 @@ class Upload:
             raise self._no_parts()
         if not answer.good:
             raise self._client.refusal(answer, writing=True)
-        ids = answer.texts("UploadId")
-        if len(ids) != 1 or not ids[0]:
-            raise StoreUnavailable(f"store {self._client.name} began an upload and did not say which")
-        self._id = ids[0]
+        self._id = answer.texts("UploadId")[0]
         if not (await self._look()).mine:
             raise self._discarded()
 

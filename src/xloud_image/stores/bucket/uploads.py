@@ -3,16 +3,32 @@ removed, and its first objects. Nothing is uploaded here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from xloud_image.errors import StoreUnavailable
+from xloud_image.stores.bucket.answers import Answer
 from xloud_image.stores.bucket.client import Client
 from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.refusals import Busy
 
 # what marks the small object that claims a key until the data is there, and its size in bytes
 CLAIM: Final = "x-amz-meta-xloud-claim"
 CLAIM_SIZE: Final = 32
 MARK: Final = "x-amz-meta-xloud-write"  # who wrote an object: the token of the write
+
+
+async def _listed(client: Client, query: Mapping[str, str], kind: str) -> Answer:
+    """An answer of the bucket. A list that is cut off is no shorter list: it is asked for again."""
+
+    async def once() -> Answer:
+        answer = await client.ask("GET", "", query)
+        if not answer.good and isinstance(error := client.refusal(answer), Busy):
+            raise error
+        if answer.good and not answer.is_a(kind) and not answer.is_a("ListBucketResult"):
+            raise Busy(f"store {client.name}: its server's answer cannot be understood (no {kind})")
+        return answer
+
+    return await client.again(once)
 
 
 async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]:
@@ -21,7 +37,7 @@ async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]
     found: list[str] = []
     query = {"uploads": "", "prefix": key, "max-uploads": str(page)}
     while True:
-        answer = await client.surely("GET", "", query)
+        answer = await _listed(client, query, "ListMultipartUploadsResult")
         if answer.code == "NoSuchBucket":
             return found
         if answer.misunderstood or answer.missing or answer.is_a("ListBucketResult"):
@@ -29,8 +45,6 @@ async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]
             return found
         if not answer.good:
             raise client.refusal(answer, writing=True)
-        if not answer.is_a("ListMultipartUploadsResult"):
-            raise StoreUnavailable(f"store {client.name}: its server's list of unfinished uploads cannot be understood")
         names, ids = answer.texts("Upload", "Key"), answer.texts("Upload", "UploadId")
         found += [upload for name, upload in zip(names, ids, strict=True) if name == key]
         markers = (*answer.texts("NextKeyMarker"), *answer.texts("NextUploadIdMarker"))
@@ -40,6 +54,16 @@ async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]
         if markers == (query.get("key-marker"), query.get("upload-id-marker")):
             return found  # a server that does not go on
         query |= {"key-marker": markers[0], "upload-id-marker": markers[1]}
+
+
+async def begin(client: Client, key: str, headers: Mapping[str, str]) -> Answer:
+    """Ask once for a new upload. A good answer names it (`UploadId`); `Busy` when asking again may help."""
+    answer = await client.ask("POST", key, {"uploads": ""}, headers=headers)
+    if not answer.good and isinstance(error := client.refusal(answer, writing=True), Busy):
+        raise error
+    if answer.good and len(answer.texts("UploadId")) != 1:
+        raise Busy(f"store {client.name} began an upload and did not say which")
+    return answer
 
 
 async def abort(client: Client, key: str, upload: str) -> None:
@@ -62,13 +86,12 @@ async def first_objects(client: Client, limit: int) -> list[str]:
     found: list[str] = []
     query = {"list-type": "2", "delimiter": "/"}
     while len(found) < limit:
-        answer = await client.surely("GET", "", {**query, "max-keys": str(min(limit - len(found), 1000))})
+        page = {**query, "max-keys": str(min(limit - len(found), 1000))}
+        answer = await _listed(client, page, "ListBucketResult")
         if answer.code == "NoSuchBucket":
             break
         if not answer.good:
             raise client.refusal(answer)
-        if not answer.is_a("ListBucketResult"):
-            raise StoreUnavailable(f"store {client.name}: its server's list of objects cannot be understood")
         for name, size in zip(answer.texts("Contents", "Key"), answer.texts("Contents", "Size"), strict=True):
             if size != str(CLAIM_SIZE) or CLAIM not in (await client.head(name)).headers:
                 found.append(name)
