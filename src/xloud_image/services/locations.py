@@ -31,7 +31,7 @@ from xloud_image.policy import images as rights
 from xloud_image.services import advice, candidates, digests, foreign, owed
 from xloud_image.services.changes import require_formats
 from xloud_image.services.downloads import in_order
-from xloud_image.services.lookup import get, load
+from xloud_image.services.lookup import load
 from xloud_image.services.places import is_internal, require_free
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
@@ -194,7 +194,7 @@ async def delete_from_store(service: Service, ctx: Context, store_id: str, image
         raise NotFound("This service has a single store; delete the image instead.")
     if service.stores.get(store_id) is None:
         raise Conflict(f"There is no store '{store_id[:80]}' here.")
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "delete_image_location", image)
     if image.status != "active":
         raise Conflict(f"Data is removed from the stores of active images; this one is {image.status}.")
@@ -274,7 +274,7 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     Beyond the reference: an active image takes a URL that it has already from an administrator or service, who says so
     that the file there, which was found changed, is the right one.
     """
-    image = await get(service, ctx, image_id)
+    image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "add_image_location", image)
     if validation:
         if not _VALIDATION.is_valid(validation):
