@@ -27,6 +27,7 @@ USERS = {
     "bob": User("beta", "member"),
     "carl": User("gamma", "member"),
     "nova": User("services", "service,member"),
+    "cinder": User("services", "service"),
 }
 
 
@@ -109,8 +110,8 @@ class Cloud:
             }
         )
         self.folder = folder
-        self.admin, self.ann, self.rita, self.bob, self.carl, self.nova = (
-            Caller(self.service, name, secret) for name in ("admin", "ann", "rita", "bob", "carl", "nova")
+        self.admin, self.ann, self.rita, self.bob, self.carl, self.nova, self.cinder = (
+            Caller(self.service, name, secret) for name in USERS
         )
         self.nobody = Caller(self.service, None)
 

@@ -184,11 +184,12 @@ def test_no_data_yet(cloud: Cloud) -> None:
 
 
 def in_two_stores(cloud: Cloud) -> str:
-    """An image in `fast`, and in `mem`, which weighs more, with the same length and other bytes."""
+    """An image in `fast`, and in `mem`, which weighs more; afterwards the file gets other bytes of the same length."""
     other = cloud.nova.new(b"from mem", store="mem", visibility="private")
-    image_id = cloud.ann.new(b"fromfast")
+    image_id = cloud.ann.new(b"from mem")
     location = {"url": f"memory://mem/{other}", "metadata": {"store": "mem"}}
     assert cloud.admin.patch(image_id, {"op": "add", "path": "/locations/-", "value": location}).status == 200
+    (cloud.folder / "fast" / image_id).write_bytes(b"fromfast")
     return image_id
 
 

@@ -241,3 +241,18 @@ def test_whoever_sees_the_image_sees_where_it_lies(cloud: Cloud) -> None:
         assert image["locations"] == [{"url": url(image_id), "metadata": {"store": "mem"}}]
     assert cloud.ann.ask("POST", f"/v2/images/{image_id}/actions/deactivate").status == 204
     assert "direct_url" not in cloud.bob.show(image_id)
+
+
+def test_an_account_with_nothing_but_the_role_service(cloud: Cloud) -> None:
+    """It may ask where data lie and register them, and is no reader besides."""
+    image_id = cloud.ann.new(DATA, store="mem")
+    assert cloud.admin.patch(image_id, {"op": "replace", "path": "/visibility", "value": "public"}).status == 200
+    path = f"/v2/images/{image_id}/locations"
+    answer = cloud.cinder.ask("GET", path)
+    assert (answer.status, answer.json()) == (200, [{"url": url(image_id), "metadata": {"store": "mem"}}])
+    assert cloud.cinder.ask("GET", f"/v2/images/{image_id}").status == 404
+    private = cloud.ann.new(DATA, visibility="private")
+    assert cloud.cinder.ask("GET", f"/v2/images/{private}/locations").status == 404
+    queued = cloud.nova.new(visibility="community")
+    where = url(cloud.nova.new(DATA, store="mem"))
+    assert posted(cloud.cinder, queued, where) == 202

@@ -172,3 +172,13 @@ def test_target_has_the_keys_of_rules():
     assert dict(target)["image_id"] == "1"
     assert "nothing" not in target
     assert "project_id" not in images.ImageTarget(image.replace(owner=None))
+
+
+def test_the_roles_of_a_service_token_count_for_locations():
+    image = Image(id="1", owner="mine")
+    user = caller(MEMBER, project="mine")
+    with pytest.raises(Forbidden):
+        images.require(POLICY, user, "fetch_image_location", image)
+    for rule in ("add_image_location", "fetch_image_location", "register_private_address"):
+        images.require(POLICY, caller(MEMBER, project="mine", service_roles=frozenset({"service"})), rule, image)
+    assert not POLICY.allows(caller(MEMBER, project="mine", service_roles=frozenset({"reader"})), "service_api", {})
