@@ -1,7 +1,9 @@
 """Lists, filters, JSON bodies and the rows behind them."""
 
+import contextlib
 import http.client
 import json
+import sqlite3
 import threading
 import time
 import urllib.parse
@@ -105,15 +107,19 @@ def _processor(service: Service) -> float:
     return total / 100
 
 
-@row("six lists of images with 8 MB of properties each", "each page under 9 MB, memory under 250 MB, all 8 found")
+@row("six lists of images with 8 MB of properties each", "each page under 9 MB, less than 300 MB more, all 8 found")
 def fat(site: Site) -> str:
     service = site.service()
-    for _ in range(8):
-        image = new(service, name="fat")
-        for first in range(0, 126, 42):  # the bodies of several calls: one has a limit
-            for n in range(first, first + 42):
-                value = [{"op": "add", "path": f"/p{n}", "value": "x" * 65_000}]
-                service.request("PATCH", f"/v2/images/{image}", json=value, headers=PATCH)
+    images = [new(service, name="fat") for _ in range(8)]
+    value = [{"op": "add", "path": "/p0", "value": "x" * 65_000}]
+    for image in images:
+        service.request("PATCH", f"/v2/images/{image}", json=value, headers=PATCH)
+    with contextlib.closing(sqlite3.connect(service.directory / "xloud-image.sqlite")) as database, database:
+        # what the same PATCH of /p1, /p2, … would store, a thousand calls sooner
+        columns = "image_id, value, created_at, updated_at, deleted"
+        for n in range(1, 126):
+            words = f"INSERT INTO image_properties (name, {columns}) SELECT 'p{n}', {columns} FROM image_properties"
+            database.execute(f"{words} WHERE name = 'p0'")
     sizes: list[int] = []
 
     def ask() -> None:
@@ -122,9 +128,9 @@ def fat(site: Site) -> str:
         sizes.append(len(connection.getresponse().read()))
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
+    most = before = memory(service)
     for thread in threads:
         thread.start()
-    most = 0
     while any(thread.is_alive() for thread in threads):
         most = max(most, memory(service))
         time.sleep(0.02)
@@ -134,8 +140,8 @@ def fat(site: Site) -> str:
         found |= {one["id"] for one in page["images"]}
         path = page.get("next")
     size = "under 9 MB" if max(sizes) < 9_000_000 else f"of {max(sizes)} bytes"
-    held = "under 250 MB" if most < 250 else f"of {most} MB"
-    return f"each page {size}, memory {held}, all {len(found)} found"
+    held = "less than 300" if most - before < 300 else str(most - before)
+    return f"each page {size}, {held} MB more, all {len(found)} found"
 
 
 @row("more filters than a list takes", "400 400 400, 200 200 200")
