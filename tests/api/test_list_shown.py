@@ -18,9 +18,9 @@ from xloud_image.identity.context import Context
 OCTETS = {"Content-Type": "application/octet-stream"}
 # a utf8 database of MariaDB holds characters of up to three bytes
 NAMES = (
-    "plain", 'e"f', '"', '""', "it's", "back\\slash", "\\", '\\"', "a,b", ",", '"a","b"', "a:b", "100%", "a_b", "%", "_",
-    "ä€中", "a b", " a", "a+b", "a&b=c", "a;b", "a#b?", "{}", "<b>", "in:x", "eq:x", "tab\there", "new\nline", "e\u0301", "0", "-1",
-    "true", "null", "2030-01-01T00:00:00Z",
+    "plain", 'e"f', '"', '""', "it's", "back\\slash", "\\", '\\"', "a,b", ",", '"a","b"', "a:b", "100%", "a_b", "%",
+    "_", "ä€中", "a b", " a", "a+b", "a&b=c", "a;b", "a#b?", "{}", "<b>", "in:x", "eq:x", "tab\there", "new\nline",
+    "e\u0301", "0", "-1", "true", "null", "2030-01-01T00:00:00Z",
 )  # fmt: skip
 
 

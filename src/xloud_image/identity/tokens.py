@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 
+
 class Unreadable(ValueError):
     """The document is not what Keystone v3 sends for a token."""
 

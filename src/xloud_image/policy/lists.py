@@ -143,6 +143,9 @@ def _several(word: Literal["AND", "OR"], parts: Sequence[Sight]) -> Sight:
         return _NONE
     if decides and any(part.condition is True for part in parts):
         return _UNKNOWN
+    owned = {part.condition.owned for part in parts if isinstance(part.condition, Owned)}
+    if len(owned) == 2:  # with an owner or without: one of both, never both
+        return _ANY if decides else _NONE
     rest = [part for part in parts if not isinstance(part.condition, bool)]
     sure = all(part.sure for part in parts)
     if not rest:
