@@ -73,8 +73,8 @@ TABLE = {
     "glance_api_port: '{{ nowhere }}'\n": "globals.yml:2: glance_api_port: refers to {{ nowhere }}, which is not given",
     "glance_api_port: '{{ a }}'\na: '{{ glance_api_port }}'\n": "globals.yml:2: glance_api_port: refers to "
     "{{ glance_api_port }}, which refers back to it",
-    "database_address: \"{{ x | odd('y') }}\"\n": "globals.yml:2: database_address: uses the filter 'odd', which is not "
-    "known here in this environment; Ansible's own are where ansible-core is installed (make deployer)",
+    "database_address: \"{{ x | odd('y') }}\"\n": "globals.yml:2: database_address: uses the filter 'odd', which is "
+    "not known here in this environment; Ansible's own are where ansible-core is installed (make deployer)",
     "database_address: \"{{ x + }}\"\n": "globals.yml:2: database_address: has an expression that cannot be read: "
     "unexpected 'end of print statement'",
     "glance_api_port: '{{ [1, 2] }}'\n": "globals.yml:2: glance_api_port: '['1', '2']' is not a port number",
