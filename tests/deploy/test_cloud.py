@@ -9,7 +9,7 @@ import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, told, values
 from tests.servers.place import ROOT, environment
-from xloud_image.deploy import elsewhere, keys, rendering, vaults
+from xloud_image.deploy import elsewhere, keys, meaningless, rendering, vaults
 from xloud_image.errors import ConfigError
 
 KOLLA = json.loads((ROOT / "src/xloud_image/deploy/kolla.json").read_text())
@@ -22,7 +22,7 @@ def test_the_table_is_of_these_releases() -> None:
 
 def test_every_name_of_kolla_may_stand_there(desk: Desk) -> None:
     """Whatever does not concern us has any value; what does, its default."""
-    ours = set(keys.names()) | keys.shared() | set(keys.WITHOUT_MEANING)
+    ours = set(keys.names()) | keys.shared() | set(meaningless.WITHOUT_MEANING)
     foreign = [name for name in KOLLA["names"] if name not in ours and not elsewhere.looks_like_ours(name)]
     assert len(foreign) > 5000
     rendered = desk.render("".join(f"{name}: some value\n" for name in foreign))
