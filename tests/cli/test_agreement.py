@@ -29,8 +29,9 @@ HERE: dict[str, tuple[str, str]] = {
     "an argument that is unknown": (
         "[database]\nconnection = mysql+pymysql://u:hush@h/d?ssl_cafile=x", "unknown argument ssl_cafile"),
     "a CA file that is missing": (
-        "[database]\nconnection = mysql://u:hush@h/d?ssl_ca=/nonexistent.pem", "ssl_ca=/nonexistent.pem cannot be read"),
-    "a mode of TLS that is none": ("[database]\nconnection = postgresql://u:hush@h/d?sslmode=sometimes", "sslmode=sometimes"),
+        "[database]\nconnection = mysql://u:hush@h/d?ssl_ca=/none.pem", "ssl_ca=/none.pem cannot be read"),
+    "a mode of TLS that is none": (
+        "[database]\nconnection = postgresql://u:hush@h/d?sslmode=sometimes", "sslmode=sometimes"),
     "modes of SQL that are none": ("[database]\nmysql_sql_mode = A'B", "mysql_sql_mode: only names of modes"),
     "SQLite without a directory": ("[database]\nconnection = sqlite:////does/not/exist/x.sqlite", "does not exist"),
     "a file that is no database": ("[database]\nconnection = sqlite:///{d}/broken.yaml", "is no SQLite database"),
@@ -57,8 +58,9 @@ HERE: dict[str, tuple[str, str]] = {
     "a digest that is none": ("[DEFAULT]\nhashing_algorithm = shake_128", "is no digest"),
     "a health path": ("[healthcheck]\npath = health", "must begin with a slash"),
     "a schema that is none": ("# schema", "cannot be used as image schema"),
-    "both ways to a Swift account": ("[DEFAULT]\nenabled_backends = files:file, sw:swift\n[sw]\nswift_store_multi_tenant=true\n"
-                                     "swift_store_config_file = {d}/x\nswift_store_auth_address=http://h", "exclude each other"),
+    "both ways to a Swift account": (
+        "[DEFAULT]\nenabled_backends = files:file, sw:swift\n[sw]\nswift_store_multi_tenant=true\n"
+        "swift_store_config_file = {d}/x\nswift_store_auth_address=http://h", "exclude each other"),
 }  # fmt: skip
 # what is the same for a node that is somewhere else: lines of an override
 THERE = [name for name in HERE if name not in {
@@ -84,7 +86,8 @@ def written(tmp_path: Path, case: str) -> Path:
     base, more = tmp_path / "glance-api.conf", tmp_path / "glance-api.conf.d" / "more.conf"
     more.parent.mkdir()
     base.write_text(
-        f"[DEFAULT]\nbind_host = {HOST}\nbind_port = {free_port()}\nenabled_backends = files:file\n[xloud]\nauth = none\n"
+        f"[DEFAULT]\nbind_host = {HOST}\nbind_port = {free_port()}\nenabled_backends = files:file\n"
+        f"[xloud]\nauth = none\n"
         f"[database]\nconnection = sqlite:///{tmp_path}/x.sqlite\n[glance_store]\ndefault_backend = files\n"
         f"[files]\nfilesystem_store_datadir = {tmp_path}/images\n"
     )
@@ -156,7 +159,7 @@ def test_the_policy_of_the_overrides_is_read_as_the_service_will(tmp_path: Path)
 
 def test_a_library_that_only_the_node_has_stops_no_rendering(tmp_path: Path) -> None:
     (tmp_path / "globals.yml").write_text("kolla_internal_vip_address: 10.0.1.71\nglance_backend_ceph: yes\n"
-                                          "glance_backend_cinder: yes\nglance_https_ca_certificates_file: /node/ca.pem\n"
+                                          "glance_backend_cinder: yes\nglance_https_ca_certificates_file: /n/ca.pem\n"
                                           "glance_backend_http: yes\n")  # fmt: skip
     rendering.render(rendering.Inputs(tmp_path / "globals.yml"), functools.partial(ready.complete, here=False))
 

@@ -73,11 +73,11 @@ TABLE = {
     "glance_api_port: '{{ nowhere }}'\n": "globals.yml:2: glance_api_port: refers to {{ nowhere }}, which is not given",
     "glance_api_port: '{{ a }}'\na: '{{ glance_api_port }}'\n": "globals.yml:2: glance_api_port: refers to "
     "{{ glance_api_port }}, which refers back to it",
-    "database_address: \"{{ x | odd('y') }}\"\n": "globals.yml:2: database_address: uses the filter 'odd', which is not "
-    "known here in this environment; Ansible's own are where ansible-core is installed (make deployer)",
+    "database_address: \"{{ x | odd('y') }}\"\n": "globals.yml:2: database_address: uses the filter 'odd', which is "
+    "not known here in this environment; Ansible's own are where ansible-core is installed (make deployer)",
     "database_address: \"{{ x + }}\"\n": "globals.yml:2: database_address: has an expression that cannot be read: "
     "unexpected 'end of print statement'",
-    "glance_api_port: '{{ [1, 2] }}'\n": "globals.yml:2: glance_api_port: '['1', '2']' is not a port number",
+    "glance_api_port: '{{ [1, 2] }}'\n": "globals.yml:2: glance_api_port: '[1, 2]' is not a port number",
     "glance_auth_method: none\n": "[xloud] auth: the service would not start: none lets every caller in as admin, so "
     "only a loopback address may be listened on; set bind_host to 127.0.0.1, or auth to keystone or http_basic",
     "glance_enable_property_protection: yes\n": "glance/property-protections-rules.conf: does not exist, and is "

@@ -62,6 +62,7 @@ def place() -> Path:
 @app.command()
 def run(
     verb: Annotated[Verb, typer.Argument(help="What to do.")],
+    *,
     inventory: Annotated[
         str,
         typer.Option(

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
 
+from xloud_image.db.tls import context, readable, refused
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -128,11 +129,7 @@ def read(settings: DatabaseSettings, *, files: bool = True) -> Target:
         case "mysql" | "mariadb":
             return _mysql(given, files=files)
         case other:
-            raise _refused(f"{other} is not supported; use sqlite, postgresql or mysql")
-
-
-def _refused(text: str) -> ConfigError:
-    return ConfigError(f"[database] connection: {text}")
+            raise refused(f"{other} is not supported; use sqlite, postgresql or mysql")
 
 
 def _texts(
@@ -144,12 +141,12 @@ def _texts(
     unknown = sorted(set(given.query) - {*known, *notes, *more})
     if unknown:
         listed = ", ".join(sorted({*known, *more}))
-        raise _refused(f"unknown argument {', '.join(unknown)}; known are {listed}")
+        raise refused(f"unknown argument {', '.join(unknown)}; known are {listed}")
     for name, value in given.query.items():
         if name in more:
             continue
         if not isinstance(value, str):
-            raise _refused(f"{name} stands {len(value)} times in its arguments")
+            raise refused(f"{name} stands {len(value)} times in its arguments")
         if name in known:
             found[name] = value
         else:
@@ -164,14 +161,14 @@ def _flag(query: Mapping[str, str], name: str) -> bool | None:
     text = query[name].strip().lower()
     if text in _TRUE | _FALSE:
         return text in _TRUE
-    raise _refused(f"{name}={query[name]} is neither true nor false")
+    raise refused(f"{name}={query[name]} is neither true nor false")
 
 
 def _seconds(query: Mapping[str, str], *names: str) -> int:
     for name in names:
         if name in query:
             if not re.fullmatch(r"\d{1,6}", query[name]):
-                raise _refused(f"{name} is no whole number of seconds")
+                raise refused(f"{name} is no whole number of seconds")
             return int(query[name]) or CONNECT_TIME
     return CONNECT_TIME
 
@@ -179,11 +176,11 @@ def _seconds(query: Mapping[str, str], *names: str) -> int:
 def _sqlite(given: sa.URL) -> Target:
     driver = given.drivername.partition("+")[2]
     if driver == "pysqlcipher":
-        raise _refused("encrypted SQLite files cannot be read; use sqlite:////path")
+        raise refused("encrypted SQLite files cannot be read; use sqlite:////path")
     if given.database in (None, "", ":memory:"):
-        raise _refused("SQLite needs a file here; every worker opens it by itself")
+        raise refused("SQLite needs a file here; every worker opens it by itself")
     if str(given.database).startswith("file:"):
-        raise _refused("SQLite's file: addresses are not read; write sqlite:////path")
+        raise refused("SQLite's file: addresses are not read; write sqlite:////path")
     notes = tuple(f"{name} is not used: the service has its own settings of SQLite" for name in sorted(given.query))
     return Target(given.set(drivername="sqlite+aiosqlite", query={}), {}, notes)
 
@@ -227,11 +224,11 @@ def _option_file(given: sa.URL, query: dict[str, str], notes: list[str]) -> tupl
         notes.append(f"read_default_file {path} does not exist, so nothing is read from it")
         return given, query
     except OSError as error:
-        raise _refused(f"read_default_file {path} cannot be read: {error.strerror}") from None
+        raise refused(f"read_default_file {path} cannot be read: {error.strerror}") from None
     except configparser.Error as error:
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
-        raise _refused(f"read_default_file {path}{where} is no option file ({type(error).__name__})") from None
+        raise refused(f"read_default_file {path}{where} is no option file ({type(error).__name__})") from None
     if not parser.has_section(group):
         return given, query
     said = {name: (value or "").strip().strip("'\"") for name, value in parser.items(group)}
@@ -242,7 +239,7 @@ def _option_file(given: sa.URL, query: dict[str, str], notes: list[str]) -> tupl
             notes.append(f"{name} in {path} is not used: {_MYSQL_NOTES[ours]}")
     port = said.get("port", "")
     if port and not port.isdecimal():
-        raise _refused(f"read_default_file {path}: port is no number")
+        raise refused(f"read_default_file {path}: port is no number")
     given = given.set(
         username=given.username or said.get("user") or None,
         password=given.password or said.get("password") or None,
@@ -257,7 +254,7 @@ def _mysql_tls(query: Mapping[str, str], notes: list[str], *, files: bool) -> ss
     """How TLS is spoken; None: not at all. As the drivers do, a CA alone verifies the certificate and its name."""
     disabled, mode = _flag(query, "ssl_disabled"), query.get("ssl_mode", "").upper()
     if mode not in ("", "DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"):
-        raise _refused(
+        raise refused(
             f"ssl_mode={query['ssl_mode']} is unknown; it is DISABLED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY"
         )
     plain = _flag(query, "ssl")
@@ -269,7 +266,7 @@ def _mysql_tls(query: Mapping[str, str], notes: list[str], *, files: bool) -> ss
                  or mode in ("REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"))  # fmt: skip
     if disabled or mode == "DISABLED" or plain is False:
         if asked:
-            raise _refused("TLS is switched off and asked for at once (ssl_disabled, ssl_mode, ssl_ca, …); keep one")
+            raise refused("TLS is switched off and asked for at once (ssl_disabled, ssl_mode, ssl_ca, …); keep one")
         return None
     if mode == "PREFERRED" and not asked:
         notes.append("ssl_mode=PREFERRED is not used: TLS is spoken when it is asked for, as with REQUIRED")
@@ -297,12 +294,12 @@ def _mysql_tls(query: Mapping[str, str], notes: list[str], *, files: bool) -> ss
     paths = {name: query.get(name) or None for name in ("ssl_ca", "ssl_capath", "ssl_cert", "ssl_key", "ssl_crl")}
     for one, path in paths.items():
         if path and files:
-            _there(one, path)
+            readable(one, path)
     if paths["ssl_key"] and not paths["ssl_cert"]:
-        raise _refused("ssl_key needs ssl_cert beside it")
+        raise refused("ssl_key needs ssl_cert beside it")
     if not files:
         return None
-    return _context(
+    return context(
         chain=chain, name=chain and name, ca=paths["ssl_ca"], capath=paths["ssl_capath"], cert=paths["ssl_cert"],
         key=paths["ssl_key"], password=query.get("ssl_key_password"), crl=paths["ssl_crl"],
         cipher=query.get("ssl_cipher"),
@@ -316,7 +313,7 @@ def _postgresql(given: sa.URL, *, files: bool) -> Target:
     query, notes = _texts(given, (*_PG, *_PG_HARMLESS), _PG_NOTES, "host", "port")
     for name, harmless in _PG_HARMLESS.items():
         if name in query and query[name].lower() not in harmless:
-            raise _refused(f"{name}={query[name]} is not done by this driver; take it out if it may be without")
+            raise refused(f"{name}={query[name]} is not done by this driver; take it out if it may be without")
     settings = {"application_name": query.get("application_name") or "xloud-image"}
     if query.get("options"):
         settings["options"] = query["options"]
@@ -336,7 +333,7 @@ def _postgresql_tls(query: Mapping[str, str], *, files: bool) -> ssl.SSLContext 
     mode = query.get("sslmode") or query.get("ssl") or ("verify-full" if root else "prefer")
     mode = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(mode.lower(), mode)
     if mode not in _PG_MODES:
-        raise _refused(f"sslmode={mode} is unknown; it is one of {', '.join(_PG_MODES)}")
+        raise refused(f"sslmode={mode} is unknown; it is one of {', '.join(_PG_MODES)}")
     chain = mode in ("verify-ca", "verify-full") or (mode == "require" and root is not None)
     if root == "system":
         root, mode, chain = None, "verify-full", True
@@ -345,72 +342,24 @@ def _postgresql_tls(query: Mapping[str, str], *, files: bool) -> ssl.SSLContext 
     for name in ("ssl_min_protocol_version", "ssl_max_protocol_version"):
         if query.get(name):
             if query[name] not in _VERSIONS:
-                raise _refused(f"{name}={query[name]} is not spoken; it is one of {', '.join(_VERSIONS)}")
+                raise refused(f"{name}={query[name]} is not spoken; it is one of {', '.join(_VERSIONS)}")
             versions[name] = _VERSIONS[query[name]]
     for name, path in {"sslrootcert": root, **wanted}.items():
         if path and files:
-            _there(name, path)
+            readable(name, path)
     if not files or (not chain and not wanted["sslcert"] and not versions):
         return mode
     if mode in ("disable", "allow", "prefer"):
         if mode != "disable" and (wanted["sslcert"] or versions):
-            raise _refused(f"with sslmode={mode} a connection may go without TLS, and sslcert or a version would not "
+            raise refused(f"with sslmode={mode} a connection may go without TLS, and sslcert or a version would not "
                            "count: say require, verify-ca or verify-full")  # fmt: skip
         return mode
-    context = _context(
+    made = context(
         chain=chain, name=mode == "verify-full", ca=root, cert=wanted["sslcert"], key=wanted["sslkey"],
         password=query.get("sslpassword"), crl=wanted["sslcrl"],
     )  # fmt: skip
     if low := versions.get("ssl_min_protocol_version"):
-        context.minimum_version = low
+        made.minimum_version = low
     if high := versions.get("ssl_max_protocol_version"):
-        context.maximum_version = high
-    return context
-
-
-# files
-
-
-def _there(name: str, path: str) -> None:
-    try:
-        if os.path.isdir(path):
-            os.listdir(path)
-        else:
-            with open(path, "rb"):
-                pass
-    except OSError as error:
-        raise _refused(f"{name}={path} cannot be read: {error.strerror}") from None
-
-
-def _context(
-    *,
-    chain: bool,
-    name: bool,
-    ca: str | None,
-    capath: str | None = None,
-    cert: str | None,
-    key: str | None,
-    password: str | None,
-    crl: str | None,
-    cipher: str | None = None,
-) -> ssl.SSLContext:
-    """Made once for all connections. ConfigError: one of the files is not what it should be."""
-    at = ca or capath
-    try:
-        context = ssl.create_default_context(cafile=ca, capath=capath)
-        context.check_hostname = name
-        context.verify_mode = ssl.CERT_REQUIRED if chain else ssl.CERT_NONE
-        if crl:
-            at = crl
-            context.load_verify_locations(crl)
-            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        if cert:
-            at = f"{cert} with its key {key or cert}"
-            context.load_cert_chain(cert, key, password=password or "")
-        if cipher:
-            at = "ssl_cipher"
-            context.set_ciphers(cipher)
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or str(error)
-        raise _refused(f"TLS: {at} cannot be used: {reason}") from None
-    return context
+        made.maximum_version = high
+    return made

@@ -1,8 +1,8 @@
 """YAML files as names with text and the line of each. Which names there are, and what they mean, is for `keys`.
 
 Every scalar stays the text that was written (null: None), so that a port, a mode and a password look as typed; the
-types come from the table of keys. `!unsafe` and `!vault` are read as Ansible reads them. A name that stands twice in a
-file is an error: YAML readers take either silently.
+types come from the table of keys. `!unsafe` and `!vault` are read as Ansible reads them. A name that stands twice in
+one file is an error: YAML readers take either silently.
 """
 
 from __future__ import annotations

@@ -114,10 +114,12 @@ def _ansible() -> Callable[[str, Mapping[str, Any]], Any] | None:
     try:
         from ansible.errors import AnsibleError, AnsibleUndefinedVariable
         from ansible.parsing.dataloader import DataLoader
+        from ansible.plugins.loader import init_plugin_loader
         from ansible.template import Templar, trust_as_template
     except ImportError:
         return None
     loader = DataLoader()
+    init_plugin_loader()
 
     def by_ansible(text: str, known: Mapping[str, Any]) -> Any:
         try:

@@ -17,7 +17,7 @@ import yaml
 from oslo_config import cfg
 
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy import elsewhere, expressions, keys
+from xloud_image.deploy import elsewhere, expressions, keys, meaningless
 from xloud_image.deploy.documents import Entry, Plain
 from xloud_image.deploy.expressions import Failed
 from xloud_image.deploy.keys import Key, Type
@@ -106,10 +106,10 @@ class Globals:
         known = keys.names()
         unused, strange = [], []
         for name, entry in self._entries.items():
-            if name in keys.WITHOUT_MEANING:
-                unused.append((name, entry, keys.WITHOUT_MEANING[name]))
-                if name in keys.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
-                    self.problems.warning(f"has no effect: {keys.WITHOUT_MEANING[name]}", name, entry.origin)
+            if name in meaningless.WITHOUT_MEANING:
+                unused.append((name, entry, meaningless.WITHOUT_MEANING[name]))
+                if name in meaningless.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
+                    self.problems.warning(f"has no effect: {meaningless.WITHOUT_MEANING[name]}", name, entry.origin)
             elif name in known or name in keys.shared():
                 continue
             elif elsewhere.is_kollas(name):
@@ -139,7 +139,7 @@ class Globals:
         return unused
 
     def _near(self, name: str, known: Mapping[str, Key]) -> str:
-        cutoff = 0.6 if elsewhere.looks_like_ours(name) else _NEARLY
+        cutoff = 0.75 if elsewhere.looks_like_ours(name) else _NEARLY
         if found := difflib.get_close_matches(name, sorted({*known, *keys.shared()}), 1, cutoff):
             return found[0]
         option = next(iter(difflib.get_close_matches(name, sorted(_OPTIONS), 1, _NEARLY)), "")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from oslo_config import cfg
 
 from xloud_image.config.store_options import OPTIONS
+from xloud_image.deploy.meaningless import WITHOUT_MEANING
 
 if TYPE_CHECKING:
     from xloud_image.deploy.given import Globals
@@ -336,65 +337,6 @@ _SERVICE: Final = (
         for name in ("test",)
     ),
 )  # fmt: skip
-
-# Names that guides give to what does not exist under them; each with what is true.
-_SIZE: Final = "a balancer does not limit the size of an upload; 413 comes from image_size_cap or a full store"
-_INVENTED: Final[Mapping[str, str]] = {
-    "glance_cache_staleness_seconds": "no image cache has such a setting: the data of an image never changes, and so "
-    "nothing grows stale",
-    "glance_cache_prefetcher_delay": "no image cache has such a setting: a call of the API puts images into a cache",
-    "glance_enabled_import_methods": "import of images is not built yet, no method is offered; the option is [DEFAULT] "
-    "enabled_import_methods",
-    "glance_image_import_plugins": "import of images is not built yet; the option is "
-    "[image_import_opts] image_import_plugins",
-    "glance_staging_store_uri": "import of images is not built yet, nothing is staged; the option is [DEFAULT] "
-    "node_staging_uri",
-    "glance_audit_events": "nobody has such a setting; the log has a line for every change",
-    "haproxy_client_body_timeout": _SIZE,
-    "haproxy_http_request_timeout": _SIZE,
-    "nova_verify_glance_signatures": "it is an option of Nova ([glance] verify_glance_signatures in nova.conf); the "
-    "image service checks no signatures",
-}
-# Known, and without a meaning for this service; told as not used.
-WITHOUT_MEANING: Final[Mapping[str, str]] = {
-    **_INVENTED,
-    "openstack_release": "the image has its own version",
-    "glance_api_hosts": "the inventory's group glance-api names the nodes",
-    "glance_database_shard_id": "no ProxySQL is used",
-    "glance_dev_mode": "no source is mounted",
-    "glance_git_repository": "no source is mounted",
-    "glance_source_version": "no source is mounted",
-    "glance_dev_repos_pull": "no source is mounted",
-    "glance_dev_repos_git": "no source is mounted",
-    "glance_copy_certs": "certificates of the override directory, glance/certificates/, always are",
-    "glance_ks_services": "made from glance_internal_endpoint and glance_public_endpoint",
-    "glance_ks_users": "made from glance_keystone_user",
-    "glance_api_default_volumes": "made from the stores",
-    "glance_api_container_proxy": "no proxy is set in the container",
-    "glance_config_validation": "`config check` is always run",
-    "glance_api_healthcheck_test": "ours asks GET /healthcheck",
-    "glance_enable_rolling_upgrade": "upgrades are always rolling",
-    "glance_notification_topics": "notifications are not built yet",
-    "glance_enabled_notification_topics": "notifications are not built yet",
-    "glance_admin_endpoint": "the catalogue has no endpoint of that kind any more",
-    "glance_api_healthcheck": "made from the keys glance_api_healthcheck_…",
-    "glance_tls_proxy_image": "TLS ends in the balancer",
-    "glance_tls_proxy_tag": "TLS ends in the balancer",
-    "glance_tls_proxy_image_full": "TLS ends in the balancer",
-    "glance_tls_proxy_dimensions": "TLS ends in the balancer",
-    "glance_services": "one container, glance_api",
-    "glance_database_shard_root_user": "no ProxySQL is used",
-    "glance_database_shard": "no ProxySQL is used",
-    "glance_database_proxysql_users": "no ProxySQL is used",
-    "glance_install_type": "one image",
-    "glance_barbican_auth_endpoint": "signatures are not checked by this release",
-}
-
-
-# Of these, the ones that promise nothing, or what is so anyway.
-_QUIET: Final = {"openstack_release", "glance_enable_rolling_upgrade", "glance_copy_certs", "glance_config_validation",
-                 "glance_notification_topics"}  # fmt: skip
-PROMISES: Final = frozenset(WITHOUT_MEANING) - _QUIET
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from typing import Any, Final
 import orjson
 
 
-
 class Unreadable(ValueError):
     """The document is not what Keystone v3 sends for a token."""
 
