@@ -39,7 +39,10 @@ _REQUEST_ID: Final = "x-openstack-request-id"
 # What can befall every call, and every call that needs a login.
 _ANY: Final = {
     400: "The request is wrong; the message says what and why.",
+    412: "A condition (If-Match and its like) is not met.",
+    417: "The client expects what is not known here.",
     431: "A header is too long.",
+    501: "A method, or a coding of the body, that is not known here.",
     503: "Something the service needs does not answer now; try again later.",
 }
 _LOGIN: Final = {
@@ -138,8 +141,12 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
     count = _object("usage limit", usage={"type": "integer"}, limit={"type": "integer"})
     methods = _object("description type value", description=_STRING, type={"const": "array"}, value=_list(_STRING))
     shown = sorted((BASE - {"locations"}) | {"self", "file", "schema", "status", "checksum", "size", "virtual_size"})
+    error = _object("message code title", message=_STRING, code=_STRING, title=_STRING)
     return {
-        "Error": _object("message code title", message=_STRING, code=_STRING, title=_STRING),
+        "Error": {
+            "description": "Within an object when the request did not ask for JSON by name.",
+            "anyOf": [_object("error", error=error), error],
+        },
         "Versions": _object("versions", versions=_list(version)),
         "Document": {"type": "object", "required": ["openapi", "paths"]},
         "Schema": _object("name properties", name=_STRING, properties={"type": "object"}),
