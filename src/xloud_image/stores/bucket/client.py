@@ -114,7 +114,7 @@ class Client:
             async with self.asking(method, key, query, **how, digest=True) as response:
                 second = await self.answer(response)
             self.known.digests = second.good
-            answer = second if second.good else answer
+            answer = answer if second.code in _DIGESTS else second
         if method == "HEAD" and answer.status in (301, 400, 403, 405, 501):  # has no body that could say why: this has
             reason = await self.ask("GET", "", {"max-keys": "1"})
             answer = dataclasses.replace(answer, code=reason.code, body=reason.body, said=reason.said)
