@@ -31,6 +31,8 @@ _CALLS = ("compile", "match", "fullmatch", "search", "sub", "subn", "split", "fi
 
 # Patterns that are made of names only known while the program runs: what those names may be.
 BUILT: dict[str, dict[str, Any]] = {
+    # an operator's own filters of his own globals, on the control host
+    "deploy/expressions.py": {"pattern": "a+"},
     "deploy/passwords.py": {"name": "database_password"},
     "services/candidates.py": {"length": 128},
     "checking.py": {"words": [r"^[a-z_]+(:(asc|desc))?\Z"]},
