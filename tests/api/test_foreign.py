@@ -17,6 +17,7 @@ import pytest
 from tests.api.cloud import Caller, Cloud
 from tests.crash.points import wait_until
 from tests.crash.proof import claims, rows
+from tests.formats.build import qcow2
 from tests.servers.certificates import authority
 from tests.servers.http import Answer
 from tests.servers.place import private_address
@@ -99,6 +100,11 @@ def on_the_web(cloud: Cloud, file: File) -> str:
 def also_in_memory(cloud: Cloud, image_id: str, data: bytes) -> None:
     other = f"memory://mem/{cloud.nova.new(data, store='mem')}"
     assert cloud.admin.patch(image_id, add(other)).status == 200
+
+
+def left(cloud: Cloud, *images: str) -> list[tuple[Any, ...]]:
+    """What is still to be done for these images; other tests may have left work for a server that is gone."""
+    return [claim for claim in claims(cloud.service) if claim[1] in images]
 
 
 def metadata(cloud: Cloud, image_id: str) -> list[dict[str, Any]]:
@@ -272,7 +278,7 @@ def test_deleting_the_image_leaves_the_file(cloud: Cloud, www: Folder) -> None:
     assert cloud.admin.patch(image_id, add(file.url)).status == 200
     assert cloud.admin.delete(image_id).status == 204
     assert file.path.read_bytes() == SMALL
-    assert claims(cloud.service) == []
+    assert left(cloud, image_id) == []
 
 
 # files that change
@@ -409,7 +415,7 @@ def test_bytes_of_two_images_go_with_the_last_one(cloud: Cloud) -> None:
     assert cloud.bob.download(second).body == SMALL
     assert cloud.nova.delete(third).status == 204
     assert cloud.bob.download(second).body == SMALL
-    assert wait_until(lambda: claims(cloud.service) == [])
+    assert wait_until(lambda: left(cloud, first, second, third) == [])
     assert cloud.nova.delete(second).status == 204
     assert register(cloud.nova, cloud.nova.new(), url).status == 400, "nothing is there any more"
 
@@ -427,3 +433,50 @@ def test_bytes_of_two_images_stay_when_one_gives_up_its_location(cloud: Cloud) -
     assert cloud.bob.download(shared).body == SMALL
     assert cloud.nova.delete(shared).status == 204
     assert cloud.admin.patch(image_id, add(url)).status == 400, "nothing is there any more"
+
+
+EVIL = qcow2(backing=0x200, backing_length=11, behind=b"/etc/passwd")
+
+
+def test_dangerous_content_is_not_given_out(cloud: Cloud, www: Folder) -> None:
+    """Before and after the reader of digests has been there; then for ranges too, which show only a part."""
+    file, image_id = new_file(www, EVIL), cloud.nova.new(visibility="community")
+    assert register(cloud.nova, image_id, file.url).status == 202
+    answer = cloud.ann.download(image_id)
+    assert (answer.status, b"is not given out" in answer.body) == (403, True), answer.body
+    assert wait_until(lambda: "refused" in metadata(cloud, image_id)[0].get("xloud", {}))
+    assert wait_until(lambda: left(cloud, image_id) == [])
+    for headers in ({}, {"Range": "bytes=0-9"}):
+        answer = cloud.ann.download(image_id, **headers)
+        assert (answer.status, b"is not given out" in answer.body) == (403, True), answer.body
+    assert cloud.admin.show(image_id)["os_hash_value"] is None
+    assert "refused" not in json.dumps(cloud.admin.show(image_id))
+    file.replace(qcow2(), secretly=False)
+    assert register(cloud.admin, image_id, file.url).status == 202
+    assert cloud.ann.download(image_id).body == qcow2()
+    assert cloud.admin.delete(image_id).status == 204
+
+
+def test_a_refusal_is_noted_by_whoever_meets_it_first(cloud: Cloud, www: Folder) -> None:
+    """Rows of an earlier service have no digest and are read by no reader of ours."""
+    file, image_id = new_file(www, EVIL), cloud.nova.new(visibility="community")
+    assert register(cloud.nova, image_id, file.url).status == 202
+    assert wait_until(lambda: left(cloud, image_id) == [])
+    set_metadata(cloud, image_id, {})
+    answer = cloud.ann.download(image_id)
+    assert (answer.status, b"is not given out" in answer.body) == (403, True), answer.body
+    assert "refused" in metadata(cloud, image_id)[0]["xloud"]
+
+
+def test_harmless_content_is_given_out_whatever_is_claimed(cloud: Cloud, www: Folder) -> None:
+    file = new_file(www, qcow2())
+    image_id = on_the_web(cloud, file)
+    assert cloud.ann.download(image_id).body == file.data
+
+
+def test_dangerous_content_whose_digest_is_right(cloud: Cloud, www: Folder) -> None:
+    file, image_id = new_file(www, EVIL), cloud.nova.new(visibility="community")
+    told = {"os_hash_algo": "sha512", "os_hash_value": hashlib.sha512(EVIL).hexdigest()}
+    assert register(cloud.nova, image_id, file.url, validation_data=told).status == 202
+    assert wait_until(lambda: cloud.admin.show(image_id)["status"] == "queued")
+    assert metadata(cloud, image_id) == []

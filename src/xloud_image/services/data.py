@@ -31,10 +31,9 @@ from xloud_image.errors import (
 )
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.inspection import Inspection
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import advice, owed, sharing
+from xloud_image.services import advice, formats, owed, sharing
 from xloud_image.services.changes import require_formats
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
@@ -167,19 +166,12 @@ async def _as_upload_error(service: Service, image_id: str, error: BaseException
 def _flow(service: Service, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
     settings = service.settings
     algorithms = ("md5",) if settings.legacy_md5 else ()
-    inspection = Inspection(
-        image.disk_format,
-        image.container_format,
-        vmdk_types=settings.formats.vmdk_allowed_types,
-        match=settings.formats.require_image_format_match,
-        nonfatal=settings.formats.gpt_safety_checks_nonfatal,
-    )
     return Flow(
         source,
         declared=declared,
         cap=settings.limits.image_size_cap,
         digests=tuple(dict.fromkeys((*algorithms, settings.hashing_algorithm))),
-        inspection=inspection,
+        inspection=formats.inspection(service, image),
         pool=service.digest_pool,
     )
 

@@ -20,12 +20,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims, images
-from xloud_image.errors import BlobNotFound, ImageServiceError, NotFound, StoreUnavailable, TooLarge
+from xloud_image.errors import BlobNotFound, FormatRefused, ImageServiceError, NotFound, StoreUnavailable, TooLarge
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import downloads, foreign, owed
+from xloud_image.services import downloads, foreign, formats, owed
 from xloud_image.services.service import Service
+from xloud_image.stores.base import Can
 from xloud_image.streams import Flow, Summary
 
 log = structlog.get_logger(__name__)
@@ -93,8 +94,8 @@ async def settle(service: Service, claim: Claim) -> None:
         summary = await _while_wanted(service, claim, _read(service, image, location))
     except _Unwanted:
         await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
-    except (BlobNotFound, TooLarge) as error:
-        await _finish(service, claim, location, None, error.message)
+    except (BlobNotFound, TooLarge, FormatRefused) as error:
+        await _finish(service, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         awaited = image.status == "importing" or not foreign.counts(location) or isinstance(error, _TooSlow)
         if awaited and claim.attempts > service.settings.exposure.http_retries:
@@ -167,7 +168,7 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
             declared=image.size,
             cap=service.settings.limits.image_size_cap,
             digests=tuple(dict.fromkeys(names)),
-            inspection=None,
+            inspection=formats.safety(service, image) if Can.CHANGE in store.can else None,
             pool=service.background_pool,
         )
         async for _ in flow:
@@ -208,7 +209,9 @@ def _filled(service: Service, image: Image, summary: Summary) -> Image:
     )
 
 
-async def _finish(service: Service, claim: Claim, location: Location, summary: Summary | None, why: str) -> None:
+async def _finish(
+    service: Service, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
+) -> None:
     def settled(current: Image) -> Image:
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
@@ -229,6 +232,10 @@ async def _finish(service: Service, claim: Claim, location: Location, summary: S
                 return current.replace(locations=rest)
             proved = tuple(foreign.proved(other) if other is mine else other for other in current.locations)
             return current.replace(locations=proved)
+        if refused:
+            log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
+            marked = tuple(foreign.refused(other, why) if other is mine else other for other in current.locations)
+            return current.replace(locations=marked)
         if summary is None or current.os_hash_value is not None:
             if summary is None or not good:
                 log.warning("a location has not got the digest of its image", image=current.id, reason=why)

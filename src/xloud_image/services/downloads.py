@@ -17,6 +17,8 @@ from xloud_image.errors import (
     BadRequest,
     BlobChanged,
     BlobNotFound,
+    Forbidden,
+    FormatRefused,
     ImageServiceError,
     NotFound,
     StoreRefused,
@@ -123,6 +125,9 @@ async def download(
             return
     if all(isinstance(error, BlobNotFound) for error in failures):
         raise NotFound(f"The data of the image {image.id} is in none of its stores; ask the operator.")
+    refused = next((error for error in failures if isinstance(error, FormatRefused)), None)
+    if refused is not None and not any(error.temporary for error in failures):
+        raise Forbidden(f"The data of the image {image.id} lies elsewhere and is not given out: {refused.message}.")
     if not any(error.temporary for error in failures) and any(isinstance(error, BlobChanged) for error in failures):
         raise foreign.none_left(image)
     if failures and not any(error.temporary for error in failures):
@@ -144,6 +149,8 @@ async def _open(
     stack: AsyncExitStack,
 ) -> Download:
     """The data at one location, with its first byte there. `BadRange` only when the range lies outside the image."""
+    if (why := foreign.refusal(location)) is not None:
+        raise FormatRefused(why)
     if foreign.is_wrong(location):
         raise BlobChanged("a full read showed other data than the image has")
     caller = foreign.caller(ctx, location)
@@ -159,7 +166,7 @@ async def _open(
     except BadRange as error:
         raise foreign.other_size(store, size, error.message) from error
     foreign.require_unchanged(store, location, reader, size)
-    if Can.CHANGE in store.can and whole and length and foreign.digest_of(image) is not None:
+    if Can.CHANGE in store.can and whole and length:
         chunks = foreign.verified(service, image, location, reader.chunks, size)
         reader = dataclasses.replace(reader, chunks=chunks, file=None)
     if reader.file is not None:

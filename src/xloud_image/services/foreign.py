@@ -2,13 +2,14 @@
 
 The notes are a part of the location's metadata that only the service writes and no client sees: the version at
 registering, whether whoever registered it may be led to addresses that are not public (if not, no read is either), and
-since when the bytes are known to be wrong. Rows without notes are as old as the image and are trusted.
+since when the bytes are known to be wrong, or why they were refused. Rows without notes are as old as the image and are
+trusted.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -20,12 +21,14 @@ from xloud_image.errors import (
     BlobChanged,
     BlobError,
     BlobNotFound,
+    FormatRefused,
     ImageServiceError,
     NotFound,
     StoreUnavailable,
 )
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, utcnow
+from xloud_image.services import formats
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
 from xloud_image.streams import Flow
@@ -33,7 +36,8 @@ from xloud_image.streams import Flow
 log = structlog.get_logger(__name__)
 
 NOTES: Final = "xloud"  # the key in the metadata
-_VERSION, _UNTRUSTED, _WRONG, _UNPROVED = "version", "untrusted", "wrong_since", "unproved"
+_REASON: Final = 500  # characters of a refusal that are kept
+_VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED = "version", "untrusted", "wrong_since", "unproved", "refused"
 
 
 def notes(location: Location) -> Mapping[str, Any]:
@@ -73,12 +77,23 @@ def counts(location: Location) -> bool:
 def registered_as(location: Location) -> Mapping[str, Any]:
     """Those notes of which none changes unless the location is registered again, or found to be wrong or right."""
     found = notes(location)
-    return {name: found[name] for name in (_VERSION, _UNTRUSTED, _WRONG, _UNPROVED) if name in found}
+    return {name: found[name] for name in (_VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED) if name in found}
 
 
 def is_wrong(location: Location) -> bool:
-    """Whether a full read showed other bytes than the image has."""
-    return bool(notes(location).get(_WRONG))
+    """Whether a full read showed other bytes than the image has, or such as are refused."""
+    return bool(notes(location).get(_WRONG)) or refusal(location) is not None
+
+
+def refusal(location: Location) -> str | None:
+    """Why the data were refused when they were read; None when they were not."""
+    found = notes(location).get(_REFUSED)
+    return found if isinstance(found, str) else None
+
+
+def refused(location: Location, why: str) -> Location:
+    """The same location, which is not read any more until it is registered again."""
+    return with_notes(location, {**notes(location), _REFUSED: why[:_REASON]})
 
 
 def caller(ctx: Context, location: Location) -> Caller:
@@ -124,45 +139,55 @@ def digest_of(image: Image) -> tuple[str, str] | None:
 async def verified(
     service: Service, image: Image, location: Location, chunks: AsyncIterator[bytes], size: int
 ) -> AsyncIterator[bytes]:
-    """All of the data, compared with the image's digest before the last chunk is handed on.
+    """All of the data, looked at as an upload is, and compared with the image's digest, if it has one, before the last
+    chunk is handed on.
 
-    `BlobChanged` instead of the last chunk when it differs: whoever counts bytes notices. The location is marked.
+    `FormatRefused` for dangerous content, as soon as it is seen; `BlobChanged` instead of the last chunk when the
+    digest differs: whoever counts bytes notices. Either marks the location.
     """
     digest = digest_of(image)
-    assert digest is not None
-    algorithm, expected = digest
-    flow = Flow(chunks, declared=size, cap=size, digests=(algorithm,), inspection=None, pool=service.digest_pool)
+    names = (digest[0],) if digest is not None else ()
+    looked = formats.safety(service, image)
+    flow = Flow(chunks, declared=size, cap=size, digests=names, inspection=looked, pool=service.digest_pool)
     held: bytes | None = None
     try:
         async for chunk in flow:
             if held is not None:
                 yield held
             held = chunk
-        found = (await flow.result()).digests[algorithm]
+        found = (await flow.result()).digests
+    except FormatRefused as error:
+        why = error.message
+        log.error("a location has data that is refused", image=image.id, store=location.store, reason=why)
+        await _mark(service, image, location, lambda marked: refused(marked, why))
+        raise
     except BadRequest as error:  # more or fewer bytes: nothing is known about the right ones
         raise StoreUnavailable(f"the data broke off: {error.message}") from error
-    if found != expected:
-        await _mark(service, image, location, algorithm)
-        raise BlobChanged(f"the {algorithm} of the data differs from that of the image")
+    if digest is not None and found[digest[0]] != digest[1]:
+        log.error(
+            "a location has other data than its image and is not read any more until it is registered again",
+            image=image.id,
+            store=location.store,
+            location=location.id,
+            digest=digest[0],
+        )
+        await _mark(service, image, location, _wrong)
+        raise BlobChanged(f"the {digest[0]} of the data differs from that of the image")
     if held is not None:
         yield held
 
 
-async def _mark(service: Service, image: Image, location: Location, algorithm: str) -> None:
-    log.error(
-        "a location has other data than its image and is not read any more until it is registered again",
-        image=image.id,
-        store=location.store,
-        location=location.id,
-        digest=algorithm,
-    )
+def _wrong(location: Location) -> Location:
+    return with_notes(location, {**notes(location), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
 
+
+async def _mark(service: Service, image: Image, location: Location, mark: Callable[[Location], Location]) -> None:
     def marked(current: Image) -> Image:
         if digest_of(current) != digest_of(image):
             return current
         return current.replace(
             locations=tuple(
-                with_notes(other, {**notes(other), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
+                mark(other)
                 if other.id == location.id
                 and registered_as(other) == registered_as(location)  # not registered again meanwhile
                 else other

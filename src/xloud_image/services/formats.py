@@ -1,0 +1,28 @@
+"""How the data of an image is judged: the operator's settings and what the image claims, as an inspection."""
+
+from __future__ import annotations
+
+from xloud_image.inspection import Inspection
+from xloud_image.model import Image
+from xloud_image.services.service import Service
+
+
+def inspection(service: Service, image: Image) -> Inspection:
+    """For data that comes in: dangerous content and content that is not what is claimed is refused."""
+    return _inspection(service, image, match=service.settings.formats.require_image_format_match)
+
+
+def safety(service: Service, image: Image) -> Inspection:
+    """For data that lies elsewhere: only dangerous content is refused, whatever is claimed."""
+    return _inspection(service, image, match=False)
+
+
+def _inspection(service: Service, image: Image, *, match: bool) -> Inspection:
+    settings = service.settings.formats
+    return Inspection(
+        image.disk_format,
+        image.container_format,
+        vmdk_types=settings.vmdk_allowed_types,
+        match=match,
+        nonfatal=settings.gpt_safety_checks_nonfatal,
+    )
