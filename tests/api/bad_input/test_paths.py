@@ -32,7 +32,8 @@ def test_tricks_in_ids_and_names_find_nothing(service: Service, trick: str) -> N
     ]
     for method, path, statuses in calls:
         got = raw.say(service.port, raw.head(method, path, CLOSE))
-        assert got.status in statuses, (method, path, got)
+        # what is no UTF-8 is no name at all
+        assert got.status in ({400} if trick == "%ff" else statuses), (method, path, got)
         assert got.received.count(b"HTTP/1.1") == 1
         assert "\0" not in got.text
 
