@@ -165,8 +165,8 @@ class Inspection:
             reader.eat(chunk[missing:])
 
     def _begin_claimed(self) -> None:
-        """Readers of some formats, told that the data are of theirs, need no magic. They ask for nothing else either, so
-        whatever the data look like besides does not count."""
+        """Readers of some formats, when told that the data are of theirs, need no magic. They ask for nothing else
+        either, so whatever the data look like besides does not count."""
         if self._claimed == vmdk.NAME and not self._head.startswith(vmdk.MAGIC):
             if self._bare:
                 # It could only be a descriptor, behind a comment or in what another format leaves free.
