@@ -154,7 +154,7 @@ def main() -> int:
     given = parser.parse_args()
     print(f"{given.cases} cases from seed {given.seed}", flush=True)
     begun = time.monotonic()
-    counts = run(iter(range(given.seed, given.seed + given.cases)), library if given.library else walls, told=10_000)
+    counts = run(iter(range(given.seed, given.seed + given.cases)), library if given.library else walls, told=1_000)
     print(f"{counts}\nseconds: {time.monotonic() - begun:.0f}\nled elsewhere: {len(counts.findings)}")
     for seed, names in sorted(counts.findings.items())[:20]:
         print(f"  {seed}: {', '.join(names)[:200]}")
