@@ -2,10 +2,12 @@
 
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import signal
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -219,6 +221,54 @@ def test_what_cannot_be_registered(cloud: Cloud, www: Folder) -> None:
     right = {"os_hash_algo": "sha512", "os_hash_value": "0" * 128}
     assert register(cloud.nova, image_id, new_file(www, SMALL).url, validation_data=right).status == 202
     assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "queued"), "another digest"
+
+
+class Waiting(http.server.BaseHTTPRequestHandler):
+    """A file that comes when `go` is set."""
+
+    protocol_version = "HTTP/1.1"
+    go: threading.Event
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(SMALL)))
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        assert self.go.wait(60)
+        self.do_HEAD()
+        self.wfile.write(SMALL)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_formats_are_fixed_while_data_are_examined(cloud: Cloud) -> None:
+    """What is judged is what becomes active: neither another format nor none."""
+    handler = type("Handler", (Waiting,), {"go": threading.Event()})
+    with http.server.ThreadingHTTPServer((private_address(), 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            image_id = cloud.nova.new()
+            right = {"os_hash_algo": "sha512", "os_hash_value": hashlib.sha512(SMALL).hexdigest()}
+            url = f"http://{private_address()}:{server.server_port}/x"
+            assert register(cloud.nova, image_id, url, validation_data=right).status == 202
+            assert cloud.nova.show(image_id)["status"] == "importing"
+            for name, values in {"disk_format": ("vmdk", None), "container_format": ("ova", None)}.items():
+                for value in values:
+                    change = {"op": "replace", "path": f"/{name}", "value": value}
+                    assert cloud.nova.patch(image_id, change).status == 403, change
+            same = {"op": "replace", "path": "/disk_format", "value": "raw"}
+            assert cloud.nova.patch(image_id, same, {"op": "replace", "path": "/name", "value": "n"}).status == 200
+            handler.go.set()
+            assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "active")
+        finally:
+            handler.go.set()
+            server.shutdown()
+            thread.join()
+    image = cloud.nova.show(image_id)
+    assert (image["disk_format"], image["container_format"], image["name"]) == ("raw", "bare", "n")
 
 
 def test_over_tls(cloud: Cloud, www: Folder) -> None:

@@ -226,10 +226,37 @@ def _others() -> Iterator[tuple[str, bytes]]:
 
 
 SAMPLES: dict[str, bytes] = dict([*_vmdk_lines(), *_vmdk_fields(), *_vmdk_headers(), *_qcow2(), *_others()])
+
+
+def _over(data: bytes, text: bytes, at: int = 0) -> bytes:
+    return data[:at] + text + data[at + len(text) :]
+
+
+_SHORT = b'createType="vmfs"\nparentCID=f\nRW 2 VMFS "/etc/passwd"\n'
 # Only who believes the claim reads these as descriptors: refused where vmdk is claimed, in every container.
 CLAIMED: dict[str, bytes] = {
+    "descriptor in front of a VDI's magic": _over(build.vdi(), _SHORT.ljust(64, b"\n")),
+    "descriptor in front of a fixed VDI's magic": _over(build.vdi(kind=2), _SHORT.ljust(64, b"\0")),
+    "descriptor in the creator's name of a VHDX": _over(build.vhdx(), b"\n" + _SHORT, 8),
+    "descriptor behind a comment in a VHDX": _over(build.vhdx(), b"\n#" + b"#" * 2000 + b"\n" + _TEXT, 8),
+    "descriptor on a disc": _over(bytes(0x8001) + b"CD001".ljust(4096, b"\0"), _SHORT),
+    "descriptor in front of a partition table": _over(bytes(510) + b"\x55\xaa" + bytes(65536), _SHORT),
+    "descriptor on a fixed VHD": build.fixed_vhd(_SHORT.ljust(1 << 20, b"\0")),
+    "descriptor in a Parallels disk": (b"WithoutFreeSpace" + _SHORT).ljust(65536, b"\0"),
     "descriptor behind a long comment": b"#" * 600 + b"\n" + _TEXT,
     "descriptor behind a very long comment": b"#" * 900_000 + b"\n" + _TEXT,
     "descriptor across pieces": b"#" * (4096 - 50) + b"\n" + _TEXT,
     "descriptor in the name of a member of a tar": _TEXT[:90].ljust(257, b"\0") + b"ustar\00000".ljust(1000, b"\0"),
+}
+# Only who believes the claim looks for a footer at the end: refused where vhd is claimed, in every container.
+CLAIMED_VHD: dict[str, bytes] = {
+    "differencing, known by its end": build.fixed_vhd(kind=4),
+    "dynamic, known by its end": build.fixed_vhd(kind=3),
+    "differencing, behind a VDI": build.vdi() + build.vhd_footer(kind=4),
+    "differencing, behind a qcow2": build.qcow2() + build.vhd_footer(kind=4),
+    "differencing, of 511 bytes": build.fixed_vhd(kind=4)[:-1],
+    "differencing, in no whole sector": b"\0" * 77 + build.fixed_vhd(kind=4),
+    "differencing, for who takes the last 512 bytes": (
+        bytes(1 << 20) + build.vhd_footer(kind=4)[:100] + build.vhd_footer(kind=2)[:412]
+    ),
 }

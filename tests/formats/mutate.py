@@ -25,17 +25,26 @@ BOUNDS: Final = (
 )  # fmt: skip
 CLAIMS: Final = ("raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ami", "ploop")
 CONTAINERS: Final = ("bare", "bare", "bare", "ova", "compressed", "docker", None)
+# every way in which an image may be declared, but for formats and containers that nobody tells from these
+DECLARED: Final = tuple(
+    (claim, container, match)
+    for claim in CLAIMS
+    for container in ("ova", "docker", "compressed", "ovf", "aki", None, "bare")
+    for match in (False, True)
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Case:
-    """kind: the family it comes from. claim, container: what the image is declared to be."""
+    """kind: the family it comes from. claim, container: what the image is declared to be. also: what else it may be
+    declared to be and is taken."""
 
     seed: int
     kind: str
     claim: str
     container: str | None
     data: bytes
+    also: tuple[str, ...] = ()
 
 
 def case(seed: int, folder: str, kind: str | None = None) -> Case:
@@ -299,6 +308,74 @@ def _mbr(chance: random.Random, name: Name) -> bytes:
     return bytes(data)
 
 
+def _over(data: bytes, part: bytes, at: int = 0) -> bytes:
+    return data[:at].ljust(at, b"\0") + part + data[at + len(part) :]
+
+
+def _short(chance: random.Random, name: Name) -> bytes:
+    """A descriptor that fits into what other formats leave free, in front of their magic or behind it."""
+    kind, extent = chance.choice(((b"vmfs", b"VMFS"), (b"monolithicFlat", b"FLAT"), (b"vmfsSparse", b"VMFSSPARSE")))
+    size = chance.choice((b"2", b"1", b"2048"))
+    where = chance.choice((b"canary", b"canary", name()))
+    last = b" 0" if extent == b"FLAT" else b""
+    lines = [b'createType="' + kind + b'"', b"parentCID=f", b"RW " + size + b" " + extent + b' "' + where + b'"' + last]
+    if chance.random() < 0.2:
+        chance.shuffle(lines)
+    if chance.random() < 0.2:
+        lines.insert(0, chance.choice((b"version=1", b"CID=1", b"#", b"", b" ")))
+    return chance.choice((b"\n", b"\n", b"\n", b"\r\n")).join(lines) + b"\n"
+
+
+def _blank(chance: random.Random, name: Name) -> bytes:
+    """Nothing, or what only the name of a container is known by."""
+    del name
+    start = chance.choice((b"", b"", b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"PK\3\4", b"disk.vmdk"))
+    return start.ljust(chance.choice((512, 4096, 70000)), chance.choice((b"\0", b"\0", b"\n", b"#")))
+
+
+def _parallels(chance: random.Random, name: Name) -> bytes:
+    del name
+    magic = chance.choice((b"WithoutFreeSpace", b"WithouFreSpacExt"))
+    return (magic + struct.pack("<IIIIIQII", 2, 16, 64, 2048, 1, 2048, 0, 2048)).ljust(1 << 20, b"\0")
+
+
+def _polyglot(chance: random.Random, name: Name) -> bytes:
+    """One file that several readers know: a text in front of magics, behind them, and magics of others about it."""
+    makers = (
+        _blank, _blank, _vdi, lambda *_: build.vdi(kind=chance.choice((1, 2))), lambda *_: build.vhdx(), _qcow2, _vmdk,
+        _vhd, lambda *_: build.vhd(), _fixed, _mbr, _parallels, lambda *_: build.luks()[:65536],
+        lambda *_: build.bochs(b"Growing"), _old,
+    )  # fmt: skip
+    data = chance.choice(makers)(chance, name)
+    while chance.random() < 0.45:
+        part, at = chance.choice(
+            (
+                (build.vdi()[64:512], 64), (b"\x7f\x10\xda\xbe", 64), (b"vhdxfile", 0), (b"\x55\xaa", 510),
+                (b"EFI PART", 512), (b"\1CD001\1", 0x8000), (b"ustar\00000", 257), (b"QFI\xfb", 0),
+                (b"QFI\xfb\0\0\0\3", 0), (b"KDMV", 0), (b"conectix", 0), (b"LUKS\xba\xbe\0\1", 0),
+                (b"WithoutFreeSpace", 0), (b"\x1f\x8b", 0),
+            )
+        )  # fmt: skip
+        data = _over(data, part, at)
+    if chance.random() < 0.85:
+        before = chance.choice(
+            (b"",) * 6
+            + (b"\n", b" \n", b"\r\n", b"#\n", b"\n#\n", b"\xef\xbb\xbf", b"\0", b"# Disk DescriptorFile\n")
+            + (b"#" * 600 + b"\n", b"#" * 5000 + b"\n", b"\n" * 700, b"\xff\xfe")
+        )
+        text = before + chance.choice((_short, _short, _short, _text))(chance, name)
+        at = chance.choice((0, 0, 0, 0, 3, 4, 8, 8, 16, 64))
+        room = chance.choice((0, 1, 64 - at, 64 - at, 256, 511))
+        data = _over(data, text.ljust(max(room, 0), chance.choice((b"\n", b"\n", b"\0", b" ", b"#"))), at)
+        if chance.random() < 0.25:  # the magic of a VDI is where it was
+            data = _over(data, build.vdi()[64:512], 64)
+    if chance.random() < 0.2:
+        data += bytes(chance.choice((0, 0, 77))) + build.vhd_footer(
+            kind=chance.choice((2, 2, 3, 4)), place=(1 << 64) - 1
+        )
+    return data
+
+
 # weight, the claim that fits, how it is made
 _FAMILIES: Final[dict[str, tuple[int, str, Callable[[random.Random, Name], bytes]]]] = {
     "vmdk": (40, "vmdk", _vmdk),
@@ -310,5 +387,6 @@ _FAMILIES: Final[dict[str, tuple[int, str, Callable[[random.Random, Name], bytes
     "vdi": (5, "vdi", _vdi),
     "mbr and iso": (5, "iso", _mbr),
     "others": (5, "raw", _old),
+    "polyglot": (25, "vmdk", _polyglot),
 }
 KINDS: Final = tuple(_FAMILIES)

@@ -43,10 +43,11 @@ class Sandbox:
         (folder / "canary").write_bytes(CANARY)
         self._strace = program("strace", "strace")
         self._qemu = program("qemu-img", "qemu-utils")
+        self._io = program("qemu-io", "qemu-utils")
         self._own: set[str] = set()
         self._batches = 0
         for claim in ("raw", "qcow2"):
-            self._own |= {name for name, _ in self._run([Case(0, "", claim, None, bytes(65536))])[0]}
+            self._own |= {name for name, _ in self._run([Case(0, "", claim, None, bytes(65536), ("vdi", "vmdk"))])[0]}
 
     def findings(self, cases: Sequence[Case]) -> tuple[dict[int, list[str]], int]:
         """What was opened besides the images, by seed (-1: by none in particular), and how many qemu could open."""
@@ -81,6 +82,10 @@ class Sandbox:
             ]
             if forced:
                 lines.append(f"{self._qemu} convert{forced} -O raw {place}/image {place}/out2")
+            others = {DRIVERS.get(claim, claim) for claim in case.also} - {driver, "raw"}
+            if others:
+                opens = (f"-c 'open -r -o driver={other} {place}/image' -c 'read 0 512' -c close" for other in others)
+                lines.append(f"{self._io} {' '.join(opens)}")
         script, log = batch / "script", batch / "log"
         script.write_text("\n".join(lines) + "\n")
         calls = "trace=open,openat,openat2,creat,connect"

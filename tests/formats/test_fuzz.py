@@ -7,6 +7,7 @@ import pytest
 from tests.formats import build, fuzz
 from tests.formats.mutate import KINDS, Case, case
 from tests.formats.sandbox import Sandbox
+from xloud_image.inspection import Inspection
 
 DATA_FILE = build.qcow2(incompatible=4, extensions=[(0x44415441, b"canary")])
 
@@ -23,6 +24,15 @@ def test_no_image_that_is_taken_leads_elsewhere() -> None:
 def test_without_the_walls_it_finds_something() -> None:
     """The library alone takes VMDK that lead qemu to the canary."""
     counts = fuzz.run(iter(range(600)), fuzz.library, kind="vmdk", enough=1)
+    assert any("canary" in name for names in counts.findings.values() for name in names)
+
+
+@pytest.mark.timeout(900)
+def test_with_walls_that_hide_the_claim_it_finds_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that look like one format, and are a descriptor for who believes that they are a VMDK."""
+    begin = Inspection._begin_claimed
+    monkeypatch.setattr(Inspection, "_begin_claimed", lambda judge: None if judge._walls else begin(judge))
+    counts = fuzz.run(iter(range(1000)), kind="polyglot", enough=1)
     assert any("canary" in name for names in counts.findings.values() for name in names)
 
 
@@ -54,7 +64,10 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
     ],
 )
 def test_the_sandbox_notices(sandbox: Sandbox, claim: str, data: bytes) -> None:
-    """Each known way out is seen, by the name and by the bytes."""
+    """Each known way out is seen, by the name and by the bytes; by the name also where it is not the first claim."""
+    beside, _ = sandbox.findings([Case(7, "", "raw", None, data, ("vdi", claim)), Case(8, "", "raw", None, bytes(9))])
+    assert set(beside) == {7}
+    assert any("canary" in name for name in beside[7])
     found, _ = sandbox.findings([Case(7, "", claim, None, data), Case(8, "", "raw", None, bytes(4096))])
     assert set(found) == {7}
     assert any("canary" in name for name in found[7])

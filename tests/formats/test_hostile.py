@@ -45,6 +45,30 @@ def test_hostile_where_the_claim_is_believed(name: str) -> None:
                 judge(hostile.CLAIMED[name], "vmdk", container=container, match=match)
 
 
+@pytest.mark.parametrize("name", hostile.CLAIMED_VHD)
+def test_hostile_where_a_vhd_is_claimed(name: str) -> None:
+    for container in CONTAINERS:
+        for match in (True, False):
+            with pytest.raises(FormatRefused):
+                judge(hostile.CLAIMED_VHD[name], "vhd", container=container, match=match)
+
+
+def test_what_is_claimed_and_is_none() -> None:
+    """Where claims are not compared, data that no reader takes for the format claimed are harmless; but for a VMDK in
+    no container, for which any text may be a descriptor."""
+    others = (build.vdi(), build.vhdx(), build.qcow2(), bytes(1 << 20), b"RW 2 VMFS", b"conectix"[:7] * 100)
+    for data in others:
+        for claim in ("vmdk", "vhd"):
+            for container in CONTAINERS[1:]:
+                for match in (True, False):
+                    assert judge(data, claim, container=container, match=match) is None
+        assert judge(data, "vhd", match=False) is None
+        with pytest.raises(FormatRefused):
+            judge(data, "vmdk", match=False)
+    assert judge(build.fixed_vhd(), "vhd", container="ova") is None
+    assert judge(build.fixed_vhd(), "vhd", match=False) is None
+
+
 HARMLESS = {
     "qcow2": ("qcow2", build.qcow2()),
     "qcow2 of version 2": ("qcow2", build.qcow2(version=2)),

@@ -44,18 +44,14 @@ def test_hostile(service: Service, name: str) -> None:
     ]
     for disk, container in claims:
         image = new(service, disk, container)
-        try:
-            answer = put(service, image, hostile.SAMPLES[name])
-        except (ConnectionResetError, BrokenPipeError):
-            assert len(hostile.SAMPLES[name]) > 1 << 20, "whoever sends on after a refusal may lose the answer"
-        else:
-            assert (answer.status, len(answer.body) > 60) == (415, True), (disk, container)
+        answer = put(service, image, hostile.SAMPLES[name])
+        assert (answer.status, len(answer.body) > 60) == (415, True), (disk, container)
         shown = service.request("GET", f"/v2/images/{image}").json()
         assert (shown["status"], shown["size"], shown["virtual_size"]) == ("queued", None, None)
 
 
 @pytest.mark.parametrize("name", hostile.CLAIMED)
-@pytest.mark.parametrize("container", ["bare", "ova"])
+@pytest.mark.parametrize("container", ["bare", "ova", "docker", "compressed"])
 def test_hostile_where_the_claim_is_believed(service: Service, name: str, container: str) -> None:
     assert put(service, new(service, "vmdk", container), hostile.CLAIMED[name]).status == 415
 

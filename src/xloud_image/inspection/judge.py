@@ -75,13 +75,16 @@ class Inspection:
         self._found: list[formats.FileInspector] = []
         self._table: formats.FileInspector | None = None  # a partition table that may belong to an ISO
         self._walls: list[Reader] = []
+        self._guards: list[
+            Reader
+        ] = []  # what whoever believes the claim would read; the data need not be of that format
         self._head = b""
         self._small = bytearray()  # came, and is not looked at yet
 
     @property
     def decided(self) -> bool:
         """No more bytes are needed to judge."""
-        return not self._undecided and len(self._head) == SECTOR and all(wall.done for wall in self._walls)
+        return not self._undecided and len(self._head) == SECTOR and all(reader.done for reader in self._readers())
 
     def eat(self, chunk: bytes) -> None:
         """The next bytes of the stream."""
@@ -97,8 +100,8 @@ class Inspection:
         if len(self._head) < SECTOR:
             self._begin(chunk)
         else:
-            for wall in self._walls:
-                wall.eat(chunk)
+            for reader in self._readers():
+                reader.eat(chunk)
         self._ask(chunk)
 
     def end(self) -> None:
@@ -111,8 +114,8 @@ class Inspection:
             return
         if missing := SECTOR - len(self._head):
             self._look(bytes(missing))
-        for wall in self._walls:
-            wall.end()
+        for reader in self._readers():
+            reader.end()
         for inspector in self._undecided:
             inspector.finish()
             if inspector.complete:
@@ -156,27 +159,35 @@ class Inspection:
             if head.startswith(magics, at):
                 self._walls.append(Reader(name, parse(head)))
         self._compare(self._names(), early=True)
-        if not self._walls:
-            self._begin_unknown()
-        for wall in self._walls:
-            wall.eat(head)
-            wall.eat(chunk[missing:])
+        self._begin_claimed()
+        for reader in self._readers():
+            reader.eat(head)
+            reader.eat(chunk[missing:])
 
-    def _begin_unknown(self) -> None:
-        """Claims that can be true, or believed, although the first sector tells nothing."""
-        if self._claimed == vhd.NAME and self._match:
-            self._walls.append(Reader(vhd.NAME, vhd.parse_fixed()))
-        elif self._claimed == vmdk.NAME and self._bare:
-            # It could only be a descriptor, behind a long comment.
-            raise FormatRefused(f"the data is not {vmdk.NAME}: its first bytes are not those of that format; {HINT}")
-        elif self._claimed == vmdk.NAME:
-            self._walls.append(Reader("text", vmdk.parse_hidden()))
+    def _begin_claimed(self) -> None:
+        """Readers of some formats, when told that the data are of theirs, need no magic. They ask for nothing else
+        either, so whatever the data look like besides does not count."""
+        if self._claimed == vmdk.NAME and not self._head.startswith(vmdk.MAGIC):
+            if self._bare:
+                # It could only be a descriptor, behind a comment or in what another format leaves free.
+                raise FormatRefused(
+                    f"the data is not {vmdk.NAME}: its first bytes are not those of that format; {HINT}"
+                )
+            self._guards.append(Reader(vmdk.NAME, vmdk.parse_hidden()))
+        elif self._claimed == vhd.NAME and not self._head.startswith(vhd.MAGIC):
+            if self._match:
+                self._walls.append(Reader(vhd.NAME, vhd.parse_fixed()))
+            else:
+                self._guards.append(Reader(vhd.NAME, vhd.parse_end()))
+
+    def _readers(self) -> list[Reader]:
+        return [*self._walls, *self._guards]
 
     def _names(self) -> set[str]:
         names = {inspector.NAME for inspector in self._found} | {wall.name for wall in self._walls}
         if self._claimed == vhd.NAME and vhd.NAME in names and not self._head.startswith(vhd.MAGIC):
             names.discard("gpt")  # the guest's own, at the beginning of a fixed disk
-        return names - {"text"}
+        return names
 
     def _ask(self, chunk: bytes) -> None:
         """What the library says."""

@@ -39,10 +39,11 @@ def parse(head: bytes) -> Parser:
         raise unknown(NAME, "it has no dynamic header")
     if any(dynamic[_PARENT_ID]) or any(dynamic[_PARENT]):
         raise dangerous(NAME, "it names a parent")
-    tail = yield Tail(SECTOR)
-    if _FOOTER.unpack_from(tail)[0] != MAGIC:
+    end = yield Tail(2 * SECTOR)
+    tail = end[SECTOR:]
+    if not tail.startswith(MAGIC):
         raise unknown(NAME, "it does not end in a footer; is it whole?")
-    _require(_FOOTER.unpack_from(tail)[3], _DYNAMIC)
+    _require_all(end, _DYNAMIC)
     if _FOOTER.unpack_from(tail) != _FOOTER.unpack_from(head):
         raise unknown(NAME, "its footer differs from its header")
     return int(size)
@@ -50,11 +51,28 @@ def parse(head: bytes) -> Parser:
 
 def parse_fixed() -> Parser:
     """Judge what claims to be a VHD and does not begin as one: a fixed disk, if its end says so."""
-    cookie, _, size, kind = _FOOTER.unpack_from((yield Tail(SECTOR)))
+    end = yield Tail(2 * SECTOR)
+    cookie, _, size, _ = _FOOTER.unpack_from(end, SECTOR)
     if cookie != MAGIC:
         raise FormatRefused(f"the data is not {NAME}: neither its first bytes nor its last are those of one; {HINT}")
-    _require(kind, _FIXED)
+    _require_all(end, _FIXED)
     return int(size)
+
+
+def parse_end() -> Parser:
+    """Judge what claims to be a VHD, where claims are not compared, and does not begin as one: if it ends as one, it is
+    a fixed disk."""
+    _require_all((yield Tail(2 * SECTOR)), _FIXED)
+    return None
+
+
+def _require_all(end: bytes, wanted: int) -> None:
+    """Every footer in the last two sectors is of that kind: of data that do not fill their last sector, some readers
+    take the last 512 bytes, some the last 511 and some the last sector."""
+    at = end.find(MAGIC, 1)
+    while 0 <= at <= len(end) - _FOOTER.size:
+        _require(_FOOTER.unpack_from(end, at)[3], wanted)
+        at = end.find(MAGIC, at + 1)
 
 
 def _require(kind: int, wanted: int) -> None:

@@ -118,7 +118,8 @@ def _base_value(image: Image, name: str, change: Change, schema: ImageSchema) ->
         raise Conflict(f"Every image has '{name}'; replace it.")
     schema.check(name, change.value)
     value = _stored(name, change.value)
-    if name in _FORMATS and value != getattr(image, name) and image.status not in ("queued", "importing"):
+    # While a location is examined, too: what is judged must be what becomes active.
+    if name in _FORMATS and value != getattr(image, name) and image.status != "queued":
         raise Forbidden(f"'{name}' cannot be changed once the image has data.")
     return value
 
