@@ -80,7 +80,7 @@ class Places:
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    """Device and inode; None where there is nothing, or nothing that we may look at. `OSError` of a sick file system."""
+    """Device and inode; None where there is nothing, or nothing that we may see. `OSError` of a sick file system."""
     try:
         found = os.stat(name)
     except ValueError:
