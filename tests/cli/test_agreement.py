@@ -1,5 +1,6 @@
 """What `serve` refuses, `config check` and `config render` refuse with the same sentence, and the other way round."""
 
+import dataclasses
 import functools
 import importlib
 import logging
@@ -122,6 +123,16 @@ def test_serve_and_check_agree(tmp_path: Path, case: str) -> None:
     assert "hush" not in started + checked
     for line in checked.splitlines():
         assert line in started or case.startswith("a log"), (line, started)
+
+
+def test_the_address_in_force_may_have_moved_away(tmp_path: Path) -> None:
+    """A reload does not try it: the port is open. Any other address is tried."""
+    loaded = loader.load([], [written(tmp_path, "an address of another machine")], env={})
+    server = loaded.settings.server
+    assert "cannot listen" in "\n".join(map(str, ready.complete(loaded).refusals))
+    assert ready.complete(loaded, serving=server).refusals == ready.complete(loaded, here=False).refusals
+    other = dataclasses.replace(server, bind_host=HOST)
+    assert "cannot listen" in "\n".join(map(str, ready.complete(loaded, serving=other).refusals))
 
 
 @pytest.mark.parametrize("case", THERE)

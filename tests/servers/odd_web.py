@@ -147,6 +147,15 @@ class OddWeb:
         else:
             self._good(connection, method, headers)
 
+    def r200part(self, connection: socket.socket, method: str, headers: Message, path: str) -> None:
+        if "Range" not in headers or method != "GET":
+            self._good(connection, method, headers)
+            return
+        first, _, last = headers["Range"].removeprefix("bytes=").partition("-")
+        start, end = int(first), min(int(last or len(self.data)), len(self.data) - 1)
+        told = {"ETag": TAG, "Content-Range": f"bytes {start}-{end}/{len(self.data)}"}
+        self._answer(connection, method, "200 OK", told, self.data[start : end + 1])
+
     def r416(self, connection: socket.socket, method: str, headers: Message, path: str) -> None:
         if "Range" in headers:
             self._answer(connection, method, "416 Range Not Satisfiable")

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -123,11 +125,14 @@ async def test_a_link_to_a_single_file(make: Any, tmp_path: Path, caplog: pytest
     (tmp_path / "large disk").write_bytes(b"moved")
     (tmp_path / "images" / "key").symlink_to(tmp_path / "large disk")
     url = f"file://{tmp_path}/images/key"
-    for call in (store.stat(url), read(store, url), store.delete(url)):
+    for call in (store.stat(url), read(store, url)):
         with pytest.raises(StoreRefused, match="is a link to another place") as caught:
             await call
         assert str(tmp_path) not in caught.value.message
     assert f"{tmp_path}/images/key is a link to {tmp_path}/large disk" in caplog.text
+    await store.delete(url)
+    assert not (tmp_path / "images" / "key").is_symlink()
+    assert f"{tmp_path}/images/key is removed; what it led to stays: {tmp_path}/large disk" in caplog.text
     assert (tmp_path / "large disk").read_bytes() == b"moved"
 
 
@@ -138,9 +143,74 @@ async def test_a_name_that_hangs_holds_up_nobody(make: Any, tmp_path: Path, ente
     hung.stop()
     begun = time.monotonic()
     for number in range(50):
-        assert not store.owns(f"file://{hung.target}/key-{number}")
-    assert time.monotonic() - begun < 2, "one wait for all of them"
+        url = f"file://{hung.target}/below/key-{number}"
+        assert store.owns(url), "it may be"
+        assert store.key(url) == f"key-{number}"
+        with pytest.raises(StoreUnavailable, match="does not answer"):
+            store.forms(url)
+        for call in (store.stat(url), read(store, url), store.delete(url)):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await call
+    assert time.monotonic() - begun < 5, "one wait for all of them"
     assert await read(store, f"file://{tmp_path}/images/key") == b"x"
+    assert not store.owns(f"http://{tmp_path}/images/key"), "what the text alone says is known"
+
+
+async def test_many_names_that_hang_make_no_other_one_absent(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not known is not «no such data»: it is asked again later, and known then."""
+    from xloud_image.stores.disk import places
+
+    store = await make(tmp_path / "images")
+    await store.write("key", feed(b"x"), size=1)
+    (tmp_path / "alias").symlink_to("images")
+    gate, real = threading.Event(), places.os.stat
+
+    def slow(name: Any, *more: Any, **how: Any) -> Any:
+        if str(name).startswith(str(tmp_path / "hung")):
+            gate.wait(30)
+        return real(name, *more, **how)
+
+    monkeypatch.setattr(places.os, "stat", slow)
+    for number in range(10):
+        with pytest.raises(StoreUnavailable):
+            await store.stat(f"file://{tmp_path}/hung-{number}/key")
+    url = f"file://{tmp_path}/alias/key"
+    with pytest.raises(StoreUnavailable):
+        await store.stat(url)
+    gate.set()
+    while True:
+        try:
+            assert (await store.stat(url)).size == 1
+            break
+        except StoreUnavailable:
+            await asyncio.sleep(0.01)
+    with pytest.raises(BlobNotFound):
+        await store.stat(f"file://{tmp_path}/absent/key")
+
+
+async def test_a_directory_that_cannot_be_looked_at_is_not_absent(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xloud_image.stores.disk import places
+
+    store = await make(tmp_path / "images")
+    real, numbers = places.os.stat, [errno.EIO, errno.ESTALE, errno.ENOTCONN]
+
+    def sick(name: Any, *more: Any, **how: Any) -> Any:
+        if str(name) == str(tmp_path / "other"):
+            raise OSError(numbers[0], "sick") if numbers else FileNotFoundError(errno.ENOENT, "none")
+        return real(name, *more, **how)
+
+    monkeypatch.setattr(places.os, "stat", sick)
+    url = f"file://{tmp_path}/other/key"
+    while numbers:
+        with pytest.raises(StoreUnavailable):
+            await store.stat(url)
+        numbers.pop(0)
+    with pytest.raises(BlobNotFound):
+        await store.stat(url)
 
 
 async def test_the_directory_is_made_and_has_the_mode_of_the_umask(make: Any, tmp_path: Path) -> None:

@@ -428,6 +428,25 @@ async def test_another_range_than_asked_for(store: HttpStore, told: str) -> None
             await read(store, url, offset=2, length=3)
 
 
+@pytest.mark.parametrize("told", ["bytes 0-4/10", "bytes 2-9/10", "bytes 3-2/10", "bytes 2-4/4", "", "items 2-4/10"])
+async def test_another_range_in_an_answer_that_calls_itself_whole(store: HttpStore, told: str) -> None:
+    async with answering("200 OK", f"Content-Range: {told}", "Content-Length: 3", body=b"123") as url:
+        for how in ({"offset": 2, "length": 3}, {"offset": 2}, {}):
+            with pytest.raises((BlobError, StoreUnavailable)):
+                await read(store, url, **how)
+        with pytest.raises(BadRequest):
+            await store.stat(url)
+
+
+async def test_the_range_asked_for_in_an_answer_that_calls_itself_whole(store: HttpStore) -> None:
+    async with answering("200 OK", "Content-Range: bytes 2-4/10", "Content-Length: 3", body=b"123") as url:
+        assert await read(store, url, offset=2, length=3) == b"123"
+    async with answering("200 OK", "Content-Range: bytes 0-2/3", "Content-Length: 3", body=b"123") as url:
+        assert await read(store, url) == b"123"
+        assert await read(store, url, offset=1) == b"23"
+        assert (await store.stat(url)).size == 3
+
+
 @pytest.mark.parametrize("told", ["bytes 2-4/10", "bytes 2-4/*"])
 async def test_the_range_asked_for(store: HttpStore, told: str) -> None:
     async with answering("206 Partial Content", f"Content-Range: {told}", "Content-Length: 3", body=b"123") as url:

@@ -85,7 +85,7 @@ async def where(store: HttpStore, url: str, caller: Caller | None = STRANGER) ->
     """
     0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 169.254.169.254 172.16.0.1
     172.31.255.255 192.0.0.1 192.0.0.170 192.0.2.1 192.88.99.1 192.168.0.1 198.18.0.1 198.19.255.255 198.51.100.1
-    203.0.113.1 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255
+    203.0.113.1 168.63.129.16 224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255
     :: ::1 ::127.0.0.1
     ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
     64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b:1::1 64:ff9b:1::8.8.8.8
@@ -196,6 +196,42 @@ async def test_older_rows_are_read_wherever_they_lead(
         await where(store, f"http://inside.example:{server.port}/where")
 
 
+async def test_redirects_of_older_rows_lead_to_no_place_of_this_node(
+    store: HttpStore, server: Nginx, names: Names
+) -> None:
+    """The row names a server, and that one may send elsewhere on itself; nobody else chooses what this node asks."""
+    names.answers["inside.example"] = [[HOST]]
+    same = f"http://{HOST}:{server.port}"
+    assert await where(store, f"{same}/to?url={same}/where", OLDER) == HOST
+    assert await where(store, f"{same}/to?url=http://{OTHER}:{server.port}/where", OLDER) == OTHER
+    for host in (HOST, "localhost", "inside.example", "[::1]", "169.254.169.254", f"[64:ff9b::{HOST}]"):
+        with pytest.raises(BadRequest, match="own node"):
+            await where(store, f"http://{OTHER}:{server.port}/to?url=http://{host}:{server.port}/where", OLDER)
+    back = f"http://{OTHER}:{server.port}/to?url={same}/where"
+    with pytest.raises(BadRequest, match="own node"):  # there and back: what is asked was chosen elsewhere
+        await where(store, f"{same}/to?url={back}", OLDER)
+
+
+async def test_redirects_of_older_rows_are_looked_at_by_the_lists(server: Nginx, names: Names) -> None:
+    names.answers["inside.example"] = [[HOST]]
+    start = f"http://{OTHER}:{server.port}/to?url="
+    for lists, reached, refused in (
+        ({"networks": ("127.0.0.0/8",)}, (HOST, "inside.example"), ()),
+        ({"chosen": True, "allowed_hosts": (HOST,)}, (HOST,), ("inside.example",)),
+        ({"chosen": True, "disallowed_hosts": (HOST,), "networks": ("127.0.0.0/8",)}, (), (HOST, "inside.example")),
+        ({"chosen": True, "allowed_ports": (80, 443)}, (), ("mirror.example",)),
+    ):
+        store = filtered(names, **lists)  # type: ignore[arg-type]
+        try:
+            for host in reached:
+                assert await where(store, f"{start}http://{host}:{server.port}/where", OLDER) == HOST
+            for host in refused:
+                with pytest.raises(BadRequest):
+                    await where(store, f"{start}http://{host}:{server.port}/where", OLDER)
+        finally:
+            await store.aclose()
+
+
 async def test_administrators_reach_private_addresses_and_never_this_node(
     store: HttpStore, server: Nginx, names: Names
 ) -> None:
@@ -215,18 +251,62 @@ async def test_administrators_reach_private_addresses_and_never_this_node(
     """
     0.0.0.0 0.1.2.3 127.0.0.1 127.255.255.254 169.254.169.254 224.0.0.1 240.0.0.1 255.255.255.255 100.100.100.200
     :: ::1 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe 64:ff9b::127.0.0.1 2002:7f00:1::
-    2001:4860::5efe:7f00:1 fe80::1 fe80::1%1 ff02::1 fd00:ec2::254
+    2001:4860::5efe:7f00:1 fe80::1 fe80::1%1 ff02::1 fd00:ec2::254 fd00:ec2::23 fd20:ce::254 192.0.0.192 168.63.129.16
+    fd00:42::42 ::ffff:0:127.0.0.1 64:ff9b:1::7f00:1 64:ff9b:1:7f00:0:100:: 64:ff9b:1:0:7f:0:100:0 64:ff9b::a83f:8110
+    2001:0:53aa:64c:0:0:80ff:fffe 2001:0:7f00:1::1
     """.split(),
 )
 def test_addresses_of_this_node_and_its_link(address: str) -> None:
     assert addresses.inner(ipaddress.ip_address(address))
 
 
-@pytest.mark.parametrize("address", "10.0.0.1 172.16.0.1 192.168.0.1 100.64.0.1 fc00::1 ::ffff:10.0.0.1".split())
+@pytest.mark.parametrize(
+    "address",
+    """
+    10.0.0.1 172.16.0.1 192.168.0.1 100.64.0.1 fc00::1 ::ffff:10.0.0.1 64:ff9b::a00:5 2002:a00:5:: 64:ff9b:1::a00:5
+    """.split(),
+)
 def test_private_addresses(address: str) -> None:
     found = ipaddress.ip_address(address)
     assert not addresses.inner(found)
     assert not addresses.public(found)
+
+
+EMBEDDED = """
+    10.0.0.5 ::ffff:10.0.0.5 ::10.0.0.5 ::ffff:0:10.0.0.5 64:ff9b::a00:5 64:ff9b:1::a00:5 64:ff9b:1:a00:0:500::
+    64:ff9b:1:0:a:0:500:0 2002:a00:5:: 2002:a00:5::1 2001:0:a00:5:0:0:f5ff:ff00 2001:0:53aa:64c:0:0:f5ff:fffa
+    2001:4860::5efe:a00:5
+""".split()
+
+
+@pytest.mark.parametrize("written", ["10.0.0.5", "64:ff9b::a00:5", "[::ffff:10.0.0.5]"])
+@pytest.mark.parametrize("reached", EMBEDDED)
+def test_a_host_that_is_refused_is_refused_in_any_form(written: str, reached: str) -> None:
+    address = ipaddress.ip_address(reached)
+    refusing = addresses.Filters(UrlFilters(chosen=True, disallowed_hosts=(written,)))
+    for reach in (addresses.Reach.PUBLIC, addresses.Reach.PRIVATE):
+        assert not refusing.permits("any.example", address, reach)
+    assert addresses.Filters(UrlFilters(chosen=True)).permits("any.example", address, addresses.Reach.PRIVATE)
+
+
+def test_a_network_that_is_listed_is_reached_in_the_forms_that_mean_it() -> None:
+    filters = addresses.Filters(UrlFilters(networks=("10.0.0.0/24",)))
+    reached = [one for one in EMBEDDED if filters.permits("x", ipaddress.ip_address(one), addresses.Reach.PUBLIC)]
+    assert {"10.0.0.5", "::ffff:10.0.0.5", "64:ff9b::a00:5", "2002:a00:5::"} <= set(reached)
+    assert not {"2001:0:a00:5:0:0:f5ff:ff00", "2001:0:53aa:64c:0:0:f5ff:fffa", "2001:4860::5efe:a00:5"} & set(reached)
+
+
+def test_an_address_of_this_nodes_own_interfaces_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever address it is: what the node asks itself passes no firewall. Administrators reach it."""
+    ours, others = ipaddress.ip_address(OTHER), ipaddress.ip_address("8.8.8.8")
+    assert addresses.own(ours)
+    assert addresses.own(ipaddress.ip_address(HOST))
+    assert not addresses.own(others)
+    monkeypatch.setattr(addresses, "own", lambda address: address == others)
+    filters = addresses.Filters(UrlFilters())
+    for address in (others, ipaddress.ip_address("64:ff9b::808:808")):
+        assert not filters.permits("x", address, addresses.Reach.PUBLIC)
+        assert filters.permits("x", address, addresses.Reach.PRIVATE)
 
 
 def filtered(names: Names, **lists: Any) -> HttpStore:

@@ -66,8 +66,8 @@ async def told(call: Any) -> object:
 ALL = len(DATA)
 # mode: the size that is told; all of it; bytes 1000 to 1099: right, or words of the refusal
 RIGHT = [
-    *("good", "head403", "head404", "head405", "head500", "headcut", "r206none", "r416", "r501", "rangeignored"),
-    *("multipart", "tag", "changed", "longtag", "weak", "chain", "toblank", "r416told"),
+    *("good", "head403", "head404", "head405", "head500", "headcut", "r206none", "r200part", "r416", "r501"),
+    *("rangeignored", "multipart", "tag", "changed", "longtag", "weak", "chain", "toblank", "r416told"),
 ]
 REFUSED = {
     "wrongstart": (ALL, DATA, "another range"),

@@ -4,6 +4,7 @@ and serves from its other stores."""
 import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,44 @@ async def test_the_files_are_tried_once_and_not_with_each_connection(
     await store.aclose()
 
 
+async def test_one_death_alone_is_not_believed(
+    write: Write, ceph: Ceph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A trial that the machine ended is tried again; two deaths count for a minute, not until the file changes."""
+    monkeypatch.setattr(trial, "_REMEMBERED", 1.0)
+    deaths = tmp_path / "deaths"
+    dying = f"""\
+import os, pathlib
+left = pathlib.Path({str(deaths)!r})
+if number := int(left.read_text()):
+    left.write_text(str(number - 1))
+    os.abort()
+"""
+    monkeypatch.setattr(trial, "_CHILD", dying + trial._CHILD)
+    conf = write()
+    tried = RbdStore("fast", rbd_options(ceph, rbd_store_ceph_conf=str(conf)))._cluster.trial
+    deaths.write_text("1")
+    assert tried.wrong() is None
+    tried._known.clear()
+    deaths.write_text("2")
+    assert "SIGABRT" in str(tried.wrong())
+    assert "SIGABRT" in str(tried.wrong())  # as remembered
+    time.sleep(1.1)
+    assert tried.wrong() is None
+
+
+def test_what_waits_for_files_alone_waits_a_few_seconds(
+    write: Write, ceph: Ceph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the process that looks after all others, at a reload."""
+    monkeypatch.setattr(trial, "_AT_HAND", 1)
+    monkeypatch.setattr(trial, "_CHILD", "import time; time.sleep(60)")
+    store = RbdStore("fast", rbd_options(ceph, rbd_store_ceph_conf=str(write())))
+    begun = time.monotonic()
+    assert any("does not come to an end within 1 seconds" in note for note in store.notes())
+    assert time.monotonic() - begun < 15
+
+
 def test_the_service_serves_from_its_other_stores(write: Write, service: ServiceFactory) -> None:
     conf = write(after="crush_location = host=zürich\n".encode())
     one = service(
@@ -160,6 +199,22 @@ def test_the_service_serves_from_its_other_stores(write: Write, service: Service
     assert "SIGABRT after" not in one.log
 
 
+def test_nothing_stays_in_the_folder_for_temporary_files(write: Write, service: ServiceFactory, tmp_path: Path) -> None:
+    """A process that has Ceph's library ends at once, without what Python does at an end."""
+    one = service(
+        {
+            "DEFAULT": {"enabled_backends": "files:file, fast:rbd"},
+            "fast": rbd(write()),
+            "xloud": {"metrics": True},
+        },
+        environment={"TMPDIR": str(tmp_path)},
+    )
+    assert one.request("GET", "/metrics").status == 200
+    assert list(tmp_path.glob("xloud-image-metrics-*"))
+    assert one.stop() == 0
+    assert list(tmp_path.glob("xloud-image-metrics-*")) == []
+
+
 @pytest.mark.parametrize(
     ("more", "keyring", "fine"),
     [
@@ -167,6 +222,8 @@ def test_the_service_serves_from_its_other_stores(write: Write, service: Service
         ({}, "# Zürich\n[client.cinder]\n\tkey = x\n", False),
         ({"name": "volumes/völume"}, "", False),
         ({"hosts": ["ä"]}, "", False),
+        ({"keyring": "# Zürich\n[client.cinder]\n\tkey = x\n"}, "", False),
+        ({"keyring": "[client.cinder]\n\tkey = x\n"}, "# Zürich: not read then\n", True),
     ],
 )
 def test_what_os_brick_would_write_into_a_ceph_conf_is_looked_at(

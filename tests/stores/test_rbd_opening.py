@@ -188,6 +188,23 @@ def test_closing_waits_no_longer_than_a_frozen_cluster_may_take(ceph: Ceph, pool
     cluster.close()
 
 
+@pytest.mark.parametrize("features", FEATURES)
+def test_what_is_asked_before_closing_lies_with_the_image(ceph: Ceph, pool: Pool, features: int) -> None:
+    """Not in one object for all images, whose disks may be away while the image's are there."""
+    pool.put("image", b"12345", features=features)
+    with pool.image("image") as image:
+        image_id = image.id()
+    cluster = connected(ceph)
+    with cluster.connection() as one:
+        for which in ({"name": "image", "snapshot": "snap"}, {"image_id": image_id}):
+            found = opening.Opened(cluster, one, read_only=True, **which)
+            assert found._object in (*pool.objects, f"rbd_header.{image_id}")
+            assert one.ioctx.stat(found._object)
+            found.close()
+            assert found.image is None
+    cluster.close()
+
+
 # the size without opening
 
 

@@ -12,7 +12,7 @@ import typer
 
 from xloud_image import __version__, deaths
 from xloud_image.cli import config, db, keystone, stores
-from xloud_image.cli.serve import serve
+from xloud_image.cli.serve import clear, serve
 from xloud_image.errors import ImageServiceError
 
 app = typer.Typer(
@@ -69,6 +69,7 @@ def main() -> None:
         _run()
     except SystemExit as end:
         if "rados" in sys.modules:  # its threads may be at work for a store that does not answer
+            clear()  # that way ends without what is registered for the end
             deaths.leave(end.code)
         raise
 

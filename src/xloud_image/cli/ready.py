@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
-def complete(loaded: "Loaded", *, here: bool = True) -> "Loaded":
+def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = None) -> "Loaded":
     """The same with the notes of the other rooms: whatever would keep `serve` from starting, but for the state of its
     database and a port that another process has now. The one place that says so: `serve`, its reload, `config check`
     and `config render` ask it. No I/O but reading the files that the configuration names.
 
     `here` False: the service will run on another machine, whose files, libraries and addresses are not looked for.
+    `serving`: what this process listens on already; that address is not tried, it may have moved away by now.
     """
     from xloud_image import logs
     from xloud_image.config.notes import LEVELS, Kind, Note, label
@@ -78,9 +79,14 @@ def complete(loaded: "Loaded", *, here: bool = True) -> "Loaded":
         ask(stores)
     ask(lambda: ImageSchema.load(settings.formats, settings.schema_image_file))
     ask(lambda: logs.check(settings, files=here))
-    if here and not refused("DEFAULT"):
+    listens = serving is not None and _address(serving) == _address(settings.server)
+    if here and not listens and not refused("DEFAULT"):
         ask(lambda: can_listen(settings.server, taken=True))
     return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: LEVELS.index(note.level))))
+
+
+def _address(server: "Server") -> tuple[str, int]:
+    return server.bind_host, server.bind_port
 
 
 def _of_that_machine(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import functools
 import logging
 import os
 import shlex
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
     from xloud_image.config.settings import Settings
 
+_shared: list[tuple[int, str]] = []  # folders of metrics, by the process that made them
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "refuse": logging.ERROR}
 
 
@@ -42,7 +44,9 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
 
     if loaded.embedded:
         typer.echo(first_steps(loaded.settings))
-    raise typer.Exit(server.run(loaded, ready.complete))
+    # the port is open until the end: at a reload nothing is left to try of its address
+    complete = functools.partial(ready.complete, serving=loaded.settings.server)
+    raise typer.Exit(server.run(loaded, complete))
 
 
 def prepare(loaded: "Loaded") -> "Loaded":
@@ -73,13 +77,16 @@ def _share_metrics() -> None:
     """A folder in which all processes count together; the library looks for it when it is imported."""
     folder = tempfile.mkdtemp(prefix="xloud-image-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    owner = os.getpid()
+    _shared.append((os.getpid(), folder))
+    atexit.register(clear)
 
-    def remove() -> None:
+
+def clear() -> None:
+    """Remove what this process made for the time that it runs; of others', such as the workers' parent, nothing."""
+    while _shared:
+        owner, folder = _shared.pop()
         if os.getpid() == owner:
             shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(remove)
 
 
 def first_steps(settings: "Settings") -> str:

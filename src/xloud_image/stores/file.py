@@ -57,7 +57,7 @@ class FileStore(Store):
         self.can = Can.WRITE
         self.paths = file_options.directories(name, options)  # the highest priority first
         self.places = tuple(f"directory {path}" for path in self.paths)
-        self._places = Places(self.paths)
+        self._places = Places(name, self.paths)
         self._relative = file_options.relative(options)
         self._mode = file_options.mode(name, options["filesystem_store_file_perm"])
         self._thin: bool = options["filesystem_thin_provisioning"]
@@ -130,24 +130,38 @@ class FileStore(Store):
         return found
 
     def owns(self, url: str) -> bool:
-        return self._parse(url) is not None
+        """True also while that is not known: what is done with the URL then fails for now, not for good."""
+        try:
+            return self._parse(url) is not None
+        except StoreUnavailable:
+            return True
 
-    def _parse(self, url: str) -> tuple[str, str] | None:
-        """(directory, name) of a URL directly below one of our directories, under any name of it; None of any other."""
+    def _split(self, url: str) -> tuple[str, str] | None:
+        """(directory as it is written, name) of a URL that may be one of this store's."""
         scheme, _, path = url.partition("://")
         if scheme not in self.SCHEMES or "\0" in path:
             return None
         parent, _, name = path.rpartition("/")
         if not parent.startswith("/") or not name or name.startswith(".") or ".." in parent.split("/"):
             return None
-        place = self._places.find(file_options.normal(parent))
-        return None if place is None else (place, name)
+        return file_options.normal(parent), name
+
+    def _parse(self, url: str) -> tuple[str, str] | None:
+        """(directory, name) of a URL directly below one of our directories, under any name of it; None of any other.
+        `StoreUnavailable` while that is not known."""
+        found = self._split(url)
+        if found is None:
+            return None
+        place = self._places.find(found[0])
+        return None if place is None else (place, found[1])
 
     def key(self, url: str) -> str | None:
-        found = self._parse(url)
-        return found[1] if found is not None else None
+        found = self._split(url)
+        return found[1] if found is not None and self.owns(url) else None
 
     def forms(self, url: str) -> tuple[str, ...]:
+        """As `Store.forms`. `StoreUnavailable` while it is not known which directory is meant: what other rows mean the
+        same bytes cannot be told then."""
         found = self._parse(url)
         return (url,) if found is None else tuple(f"{scheme}://{'/'.join(found)}" for scheme in self.SCHEMES)
 
@@ -277,7 +291,9 @@ class FileStore(Store):
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         path, name = self._locate(url)
         with self._writing(path, name):
-            await self._threads.run(disk.remove, path, name)
+            target = await self._threads.run(disk.remove, path, name)
+        if target is not None:
+            _log.warning("store %s: the link %s/%s is removed; what it led to stays: %s", self.name, path, name, target)
 
     async def aclose(self) -> None:
         await self._threads.aclose()

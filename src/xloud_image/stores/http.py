@@ -124,7 +124,7 @@ class HttpStore(Store):
             if size is not None:
                 return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
         async with self._ask("GET", url, caller, (0, 1)) as (response, elsewhere):
-            if response.status == 206 and (found := answers.content_range(response.headers)):
+            if response.status in (200, 206) and (found := answers.content_range(response.headers)):
                 size = found[2]
             elif response.status == 416:
                 size = answers.total_of_416(response.headers)
@@ -160,9 +160,9 @@ class HttpStore(Store):
     ) -> Reader | None:
         """What an answer to a request with a range gives; None when it helps nobody and a plain GET may."""
         headers, status = response.headers, response.status
-        if status == 200:
+        if status == 200 and answers.is_whole(headers):
             return await self._whole(response, offset, length, elsewhere=elsewhere)
-        if status == 206:
+        if status in (200, 206):  # some give a part and call it 200: what it is stands in Content-Range
             if answers.content_range(headers) is None:
                 self._say_no_ranges(response.url)
                 return None  # several parts, or nothing about which one
@@ -214,7 +214,8 @@ class HttpStore(Store):
         self, method: str, url: str, caller: Caller | None, wanted: tuple[int, int | None] | None = None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, bool]]:
         """The answer behind at most REDIRECTS redirects, each looked at like the first URL, and whether it comes from
-        another host. `wanted`: offset and length of a range; of length 0 its first byte is asked for."""
+        another host. What redirects of an older row lead to is looked at like an administrator's URL; without a caller
+        it is the operator who asks. `wanted`: offset and length of a range; of length 0 its first byte is asked for."""
         at = answers.parsed(url)
         if at is None:
             raise BlobNotFound(f"store {self.name}: this is no http or https URL")
@@ -231,7 +232,9 @@ class HttpStore(Store):
                 if response.status not in _WAYS:
                     yield response, at.raw_host != first
                     return
-                at = answers.next_url(at, response.headers, downgrade=self._downgrade)
+                before, at = at, answers.next_url(at, response.headers, downgrade=self._downgrade)
+                if caller is not None and reach is Reach.ANY and at.origin() != before.origin():
+                    reach = Reach.PRIVATE  # the row names that server and no other; from here on a server chooses
                 if reach is not Reach.ANY:
                     self._filters.require(at)
         raise BadRequest(f"store {self.name}: the server of the URL redirects more than {REDIRECTS} times")
@@ -251,7 +254,8 @@ class HttpStore(Store):
             yield response
 
     def _reach(self, caller: Caller | None) -> Reach:
-        """How far a URL of this caller's may lead: where the operator has filters, these decide about private ones."""
+        """How far the first URL of this caller's may lead: where the operator has filters, these decide about private
+        ones."""
         if caller is None or caller.older:
             return Reach.ANY
         return Reach.PRIVATE if caller.trusted or self._filters.given.chosen else Reach.PUBLIC

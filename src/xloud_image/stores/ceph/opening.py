@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 MOST_ABANDONED: Final = 64  # of one store and process
 _GRACE: Final = 2.0  # seconds above Ceph's own limit of one operation
-_ASKED: Final = "rbd_directory"  # any object will do, also one that is not there
 
 
 class Opened:
@@ -44,6 +43,10 @@ class Opened:
             raise Told(cluster.sentences.silent(), TIMEOUT)
         rbd = cluster.rbd
         self._cluster, self._connection = cluster, one
+        # Any object will do for the read that is asked for, also one that is not there. This one was just read by
+        # opening, so the disks that have it answer; one for all images would hold up all when its disks do not.
+        name, image_id = which.get("name"), which.get("image_id")
+        self._object = f"rbd_header.{image_id}" if name is None else f"rbd_id.{name}"
         try:
             self.image: Any = rbd.Image(one.ioctx, **which)
         except (rbd.ImageNotFound, rbd.ObjectNotFound):
@@ -60,7 +63,7 @@ class Opened:
             heard.set()
 
         with contextlib.suppress(Exception):
-            self._connection.ioctx.aio_read(_ASKED, 1, 0, answered)
+            self._connection.ioctx.aio_read(self._object, 1, 0, answered)
             self._asked = True
 
     def close(self) -> None:

@@ -7,17 +7,21 @@ One process is started for each text of these files (some 0.2 s, a second when n
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 SECONDS: Final = 20  # for a process that should take one; then the library hangs on these files
+_AT_HAND: Final = 5  # the same where nothing is asked over the network, and whoever waits has other things to do
+_REMEMBERED: Final = 60.0  # seconds for which a death is believed: it may have been the machine's and not the files'
 _LARGEST: Final = 1 << 20  # bytes of a file that are looked at
 _BOM: Final = b"\xef\xbb\xbf"
 # of the library itself; any other (out of memory, an impatient administrator) may be different the next time
@@ -53,27 +57,35 @@ class Trial:
         self._place = str(Path(rados.__file__).parent)
         self._conf, self._user = conf, user or ""
         self._lock = threading.Lock()
-        self._known: dict[str, str | None] = {}  # the last text of the files → what is wrong with it
+        # the last text of the files → what is wrong with it, and until when that is believed
+        self._known: dict[str, tuple[str | None, float]] = {}
 
     def wrong(self, *, connect: bool = True) -> str | None:
         """None when the library survives them, else a clause that says where it dies. `connect`: go as far as asking
-        the cluster; without, nothing goes over the network."""
+        the cluster; without, nothing goes over the network, and it takes five seconds at most. A death is believed
+        when it came twice, and for a minute."""
         with self._lock:
             mark = self._mark()
-            if mark in self._known:
-                return self._known[mark]
-            found, lasting = self._ask(connect=connect)
+            found, until = self._known.get(mark, (None, 0.0))
+            if time.monotonic() < until:
+                return found
+            end = time.monotonic() + (SECONDS if connect else _AT_HAND)
+            found, lasting = self._ask(end, connect=connect)
+            if found is not None and lasting and time.monotonic() < end:
+                found, lasting = self._ask(end, connect=connect)
             if connect and lasting:
-                self._known = {self._mark(): found}
+                until = math.inf if found is None else time.monotonic() + _REMEMBERED
+                self._known = {self._mark(): (found, until)}
             return found
 
-    def _ask(self, *, connect: bool) -> tuple[str | None, bool]:
-        """What is wrong, and whether it stays so while the files do."""
+    def _ask(self, end: float, *, connect: bool) -> tuple[str | None, bool]:
+        """What is wrong, and whether it stays so while the files do. `end`: when it must have come to an end."""
+        seconds = max(0.1, end - time.monotonic())
         words = [sys.executable, "-P", "-c", _CHILD, self._conf, self._user, "yes" if connect else "", self._place]
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False)
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
-            return f"it does not come to an end within {SECONDS} seconds", False
+            return f"it does not come to an end within {seconds:.0f} seconds", False
         except OSError:
             return None, False  # no process can be started now; the library is asked as it is
         if done.returncode >= 0:

@@ -100,13 +100,18 @@ def regular(name: str, dir_fd: int) -> os.stat_result:
     return found
 
 
-def remove(path: str, name: str) -> None:
-    """Unlink a regular file, durably."""
+def remove(path: str, name: str) -> str | None:
+    """Unlink a regular file, durably; or a link alone: then where it led."""
+    target = None
     with directory(path) as handle:
-        regular(name, handle)
+        try:
+            regular(name, handle)
+        except IsLink as error:
+            target = str(error.filename2)
         os.unlink(name, dir_fd=handle)
         reach_in_thread("file.unlinked")
         os.fsync(handle)
+    return target
 
 
 def discard(path: str, key: str) -> None:

@@ -28,23 +28,29 @@ _THREADS: Final = 8  # look-ups at once; one that hangs holds up no other part o
 _NUMBER: Final = re.compile(r"(0[xX][0-9a-fA-F]*|[0-9]+)")  # as a last label it makes an IPv4 address of any spelling
 
 _GLOBAL6: Final = ipaddress.IPv6Network("2000::/3")
+_NAT64_WITHIN: Final = ipaddress.IPv6Network("64:ff9b:1::/48")  # of a network's own
 # the IPv4 address that a packet to such an address ends at, by its place in the 128 bits
 _EMBEDDED: Final = (
     (ipaddress.IPv6Network("::ffff:0:0/96"), 0),  # mapped
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),  # translated
     (ipaddress.IPv6Network("::/96"), 0),  # compatible
     (ipaddress.IPv6Network("64:ff9b::/96"), 0),  # NAT64
-    (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),  # NAT64 within a network
+    (_NAT64_WITHIN, 0),
     (ipaddress.IPv6Network("2002::/16"), 80),  # 6to4
 )
+_TEREDO: Final = ipaddress.IPv6Network("2001::/32")
+_ITSELF: Final = (ipaddress.IPv6Address("::"), ipaddress.IPv6Address("::1"))  # no compatible ones
 # in addition to what the library of this Python knows as not global
 _CLOSED: Final[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]] = (
     ipaddress.IPv4Network("0.0.0.0/8"),
     ipaddress.IPv4Network("100.64.0.0/10"),  # carrier-grade NAT
     ipaddress.IPv4Network("169.254.0.0/16"),  # link-local; metadata of instances
+    ipaddress.IPv4Network("168.63.129.16/32"),  # what a cloud's nodes ask about themselves
     ipaddress.IPv4Network("192.0.0.0/24"),
     ipaddress.IPv4Network("192.88.99.0/24"),  # relays of 6to4
     ipaddress.IPv4Network("198.18.0.0/15"),
     ipaddress.IPv4Network("224.0.0.0/3"),  # multicast, reserved, broadcast
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),
     ipaddress.IPv6Network("64:ff9b:1::/48"),
     ipaddress.IPv6Network("2001::/23"),  # Teredo and other protocols
     ipaddress.IPv6Network("2001:db8::/32"),
@@ -52,19 +58,73 @@ _CLOSED: Final[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]] = (
 )
 
 
+def plain(address: Address) -> Address:
+    """The address that a packet to this one ends at, as far as its form alone says so: an IPv4 one within an IPv6 one
+    (mapped, translated, compatible, NAT64, 6to4) is meant by it. Without the name of an interface."""
+    if isinstance(address, ipaddress.IPv6Address):
+        address = ipaddress.IPv6Address(int(address))
+        for network, shift in _EMBEDDED:
+            if address in network and address not in _ITSELF:
+                found = _inside(address, shift)
+                # zeros at this place of a network's own NAT64: the address stands at another one
+                return address if network is _NAT64_WITHIN and not int(found) >> 24 else found
+    return address
+
+
+def forms(address: Address) -> list[Address]:
+    """This address, and every other one that a packet to it may end at: besides `plain` also what may be no more than
+    numbers that look alike (Teredo, ISATAP, the longer forms of NAT64). For judgements that refuse."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    number = int(address)
+    bare = ipaddress.IPv6Address(number)
+    found: list[Address] = [bare]
+    if (meant := plain(bare)) != bare:
+        found.append(meant)
+    if number >> 32 & 0xFDFFFFFF == 0x00005EFE:  # ISATAP: in the last bits
+        found.append(_inside(bare, 0))
+    if bare in _TEREDO:  # the server, and the client with all bits turned over
+        found += [_inside(bare, 64), ipaddress.IPv4Address(~number & 0xFFFFFFFF)]
+    if bare in _NAT64_WITHIN:  # prefixes of 48, 56 and 64 bits, with eight bits in between that are left out
+        for before in (48, 56, 64):
+            bits = number & ((1 << 128 - before) - 1)
+            head, tail = bits >> 64, bits & (1 << 56) - 1
+            count = before - 32  # bits of the address behind the gap
+            inside = ipaddress.IPv4Address((head << count | tail >> 56 - count) & 0xFFFFFFFF)
+            if int(inside) >> 24:
+                found.append(inside)
+    return found
+
+
+def _inside(address: ipaddress.IPv6Address, shift: int) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF)
+
+
 def public(address: Address) -> bool:
-    """Whether anybody on the internet could reach it: global unicast, also of the IPv4 address within an IPv6 one."""
+    """Whether anybody on the internet could reach it in the same way: global unicast, also of the IPv4 address within
+    an IPv6 one, and none of this node's own: a firewall before the node sees nothing of what the node asks itself."""
     if any(address in network for network in _CLOSED if network.version == address.version):
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        for network, shift in _EMBEDDED:
-            if address in network:
-                return public(ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF))
+        if (meant := plain(address)) != ipaddress.IPv6Address(int(address)):
+            return public(meant)
         if address.scope_id is not None or address not in _GLOBAL6:
             return False
-        if int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE:  # ISATAP: an IPv4 address in the last bits
-            return public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)) and address.is_global
-    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+        if not all(public(other) for other in forms(address)[1:]):
+            return False
+    unicast = not (address.is_multicast or address.is_reserved or address.is_unspecified)
+    return address.is_global and unicast and not own(address)
+
+
+def own(address: Address) -> bool:
+    """Whether an interface of this node has the address: packets to it are sent from it. Nothing is sent here."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return ipaddress.ip_address(probe.getsockname()[0]) == address
+    except (OSError, ValueError):
+        return False  # no way leads there
 
 
 _INNER: Final = (
@@ -78,30 +138,27 @@ _INNER: Final = (
     ipaddress.IPv6Network("ff00::/8"),
     # where clouds put the metadata of instances beside the link-local address
     ipaddress.IPv4Network("100.100.100.200/32"),
-    ipaddress.IPv6Network("fd00:ec2::254/128"),
+    ipaddress.IPv4Network("192.0.0.192/32"),
+    ipaddress.IPv4Network("168.63.129.16/32"),
+    ipaddress.IPv6Network("fd00:ec2::/64"),
+    ipaddress.IPv6Network("fd00:42::42/128"),
+    ipaddress.IPv6Network("fd20:ce::/64"),
 )
 
 
 def inner(address: Address) -> bool:
     """Whether it leads to this node itself or stays on its link: loopback, link-local, multicast, metadata services."""
-    if any(address in network for network in _INNER if network.version == address.version):
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return True
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.scope_id is not None:
-            return True
-        if int(address) >> 32 & 0xFDFFFFFF == 0x00005EFE:
-            return inner(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        for network, shift in _EMBEDDED:
-            if address in network:
-                return inner(ipaddress.IPv4Address(int(address) >> shift & 0xFFFFFFFF))
-    return False
+    found = forms(address)
+    return any(other in network for other in found for network in _INNER if network.version == other.version)
 
 
 class Reach(enum.Enum):
     """How far a URL may lead. What the operator lists by name or network is within every reach."""
 
     PUBLIC = "public"  # addresses that anybody on the internet reaches
-    PRIVATE = "private"  # also those of private networks; not this node and its link
+    PRIVATE = "private"  # also those of private networks and of this node in them; not loopback and its link
     ANY = "any"  # rows that were there before this service, and proxies that the operator named
 
 
@@ -131,12 +188,12 @@ class Filters:
         """Whether a URL that names `host` may lead to `address`."""
         if reach is Reach.ANY:
             return True
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if self.given.chosen and not self._allowed and str(mapped) in self._disallowed:
-            return False  # under any name
+        if self.given.chosen and not self._allowed and any(str(one) in self._disallowed for one in forms(address)):
+            return False  # under any name, in any form
         if public(address) or (self.given.chosen and _host(host) in self._allowed):
             return True
-        if any(mapped in network for network in self._networks if network.version == mapped.version):
+        meant = (address, plain(address))
+        if any(one in network for one in meant for network in self._networks if network.version == one.version):
             return True
         return reach is Reach.PRIVATE and not inner(address)
 
@@ -148,7 +205,7 @@ def _host(text: str) -> str:
         address = ipaddress.ip_address(bare)
     except ValueError:
         return bare
-    return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(address if getattr(address, "scope_id", None) else plain(address))
 
 
 def literal(host: str) -> Address | None:

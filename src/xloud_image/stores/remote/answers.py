@@ -76,6 +76,8 @@ def oddity(headers: Mapping[str, str], *, page: bool = True) -> str | None:
     coding = headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity"):
         return f"sends the file packed (Content-Encoding: {plain(coding)[:40]}), though it was asked not to"
+    if not is_whole(headers):
+        return "gives a part where the whole was asked for"
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if page and kind in ("text/html", "application/xhtml+xml"):
         return f"answers with a web page ({kind}), not with an image: give the URL of the file itself"
@@ -90,6 +92,14 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | N
     total = None if match[3] == "*" else int(match[3])
     wrong = int(match[2]) >= (_MOST if total is None else total) or (total or 0) > _MOST
     return None if wrong or _has_parts(headers) else (int(match[1]), int(match[2]), total)
+
+
+def is_whole(headers: Mapping[str, str]) -> bool:
+    """Whether the body of an answer with status 200 is all of the file: its Content-Range, if it has one, says so."""
+    if "Content-Range" not in headers:
+        return not headers.get("Content-Type", "").strip().lower().startswith("multipart/byteranges")
+    found = content_range(headers)
+    return found is not None and found[0] == 0 and found[2] == found[1] + 1
 
 
 def _has_parts(headers: Mapping[str, str]) -> bool:

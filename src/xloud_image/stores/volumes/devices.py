@@ -108,6 +108,14 @@ class Brick:
         words = " ".join(map(str, (user, cluster, information.get("hosts"), information.get("name"))))
         if not words.isascii():
             raise StoreUnavailable(f"store {self.name}: Cinder names a cluster with characters outside ASCII: {words}")
+        keyring = information.get("keyring")
+        if keyring is not None:  # handed over: no file is read then
+            if not str(keyring).isascii():
+                raise StoreUnavailable(
+                    f"store {self.name}: the keyring of client.{user} that Cinder hands over has characters outside"
+                    " ASCII, which Ceph's library does not survive: write it again there in ASCII"
+                )
+            return
         with contextlib.suppress(OSError):  # os-brick says better what is missing
             if not (_KEYRINGS / f"{cluster}.client.{user}.keyring").read_bytes().isascii():
                 raise StoreUnavailable(
