@@ -52,7 +52,7 @@ async def _read(client: Client) -> list[str]:
 
 
 async def _ranges(client: Client, name: str) -> None:
-    """Read a byte; twice when ranges seem to be lacking. `BlobNotFound`, `BadRange`, and what keeps it from being read."""
+    """Read a byte; twice when ranges seem to be lacking. `BlobNotFound`, `BadRange`, and why it cannot be."""
 
     async def byte() -> None:
         async with contextlib.aclosing(Open(client, name, 1, 2, "")) as window:
