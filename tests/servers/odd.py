@@ -252,10 +252,17 @@ def range400once(request: Request, ask: Ask) -> Reply:
     return error(400, "InvalidArgument") if refused else ask(request)
 
 
+_refused: set[str] = set()  # buckets
+
+
 @mode
 def cond501once(request: Request, ask: Ask) -> Reply:
-    """Each key's first request with a condition."""
-    return error(501, "NotImplemented") if request.conditional and not request.again else ask(request)
+    """A bucket's first request with a condition."""
+    bucket = request.path.split("/")[1]
+    if not request.conditional or bucket in _refused:
+        return ask(request)
+    _refused.add(bucket)
+    return error(501, "NotImplemented")
 
 
 _complete: set[str] = set()  # paths whose uploads in parts are complete and were not looked at since

@@ -37,13 +37,12 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
-from xloud_image.stores.remote.answers import content_range
 from xloud_image.stores.vsphere import options as given
 from xloud_image.stores.vsphere.files import Files
 from xloud_image.stores.vsphere.options import Locations, Place
 from xloud_image.stores.vsphere.session import Account, Session, context
 from xloud_image.stores.vsphere.upload import Upload
-from xloud_image.stores.web import Web
+from xloud_image.stores.web import Web, content_range
 
 _log = logging.getLogger(__name__)
 

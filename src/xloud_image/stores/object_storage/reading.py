@@ -14,7 +14,7 @@ from xloud_image.errors import StoreUnavailable
 from xloud_image.stores.base import span
 from xloud_image.stores.object_storage.accounts import Access
 from xloud_image.stores.object_storage.client import Client
-from xloud_image.stores.remote.answers import content_range, length
+from xloud_image.stores.web import content_length, content_range
 
 _TOTAL: Final = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|[*])/(\d{1,19})", re.ASCII)
 
@@ -76,7 +76,7 @@ class Download:
         if first is None:
             raise StoreUnavailable(f"store {self._client.name}: Swift gives a part of the object to a plain request")
         part = content_range(response.headers)
-        told = part[2] if part else length(response.headers)
+        told = part[2] if part else content_length(response.headers)
         if told is None:
             raise StoreUnavailable(f"store {self._client.name}: Swift does not say how long the object is")
         self.size = told
@@ -95,9 +95,9 @@ class Download:
             return part[0] if fits and part else None
         if response.status != 200:
             return None
-        if asked and length(response.headers) is not None:
+        if asked and content_length(response.headers) is not None:
             found = await self._client.ask("HEAD", self._access, self._container, self._name)
-            if found.ok and length(found.headers) != length(response.headers):
+            if found.ok and content_length(found.headers) != content_length(response.headers):
                 return None
         return 0
 
@@ -162,7 +162,7 @@ class Download:
         if response.status not in (200, 206):
             raise self._client.failure(response.status)
         first, part = await self._first(response, asked=True), content_range(response.headers)
-        if first is None or (part[2] if part else length(response.headers)) not in (self.size, None):
+        if first is None or (part[2] if part else content_length(response.headers)) not in (self.size, None):
             raise StoreUnavailable(
                 f"store {self._client.name}: Swift gives another part of the object than was asked for"
             )
