@@ -59,7 +59,8 @@ async def _ranges(client: Client, name: str) -> None:
             await window.begin()
             await window.next()
 
-    await client.again(byte)
+    with contextlib.suppress(BadRange):
+        await client.again(byte)
     if client.known.doubted(Lack.RANGES):
         await asyncio.sleep(APART)
         await client.again(byte)

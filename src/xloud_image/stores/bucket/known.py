@@ -70,11 +70,11 @@ class Known:
 
     def refused(self, what: Lack, answer: Answer | None = None) -> None:
         """It seems to lack this. The same answer twice, `APART` seconds or more between them, teaches it for some
-        minutes; a 400 or 405 with no code of S3, empty or a web page, is not the server's own and does not. None: it passed over it."""
+        minutes; a 400 or 405 that is a web page is not the server's own and does not. None: it passed over it."""
         now = time.monotonic()
         if answer is not None and answer.status in (400, 405) and not answer.code:
             said = answer.body[:512].lower()
-            if not said.strip() or b"<html" in said or b"<!doctype" in said:
+            if b"<html" in said or b"<!doctype" in said:
                 return
         first = self._doubts.setdefault(what, now)
         if now - first > _MINUTES:
