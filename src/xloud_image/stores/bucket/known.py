@@ -14,7 +14,7 @@ from typing import Final
 from xloud_image.stores.bucket.answers import Answer
 
 APART: Final = 1.0  # seconds between two refusals that are not one and the same mishap
-_MINUTES: Final = 300.0  # seconds after which what was refused is asked for again
+MINUTES: Final = 300.0  # seconds after which what was refused is asked for again
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +77,10 @@ class Known:
             if b"<html" in said or b"<!doctype" in said:
                 return
         first = self._doubts.setdefault(what, now)
-        if now - first > _MINUTES:
+        if now - first > MINUTES:
             first = self._doubts[what] = now
         if what in self._lacks or now - first >= APART:
-            self.learn(what, now + _MINUTES)
+            self.learn(what, now + MINUTES)
 
     def has(self, what: Lack) -> None:
         """It was seen to work; what was proved to be lacking stays so."""

@@ -24,7 +24,7 @@ import aiohttp
 from xloud_image.errors import BadRange, BlobError, StoreRefused, StoreUnavailable
 from xloud_image.stores.bucket.answers import Answer, Undoing, coding_of, part_of, size_of, tag_of
 from xloud_image.stores.bucket.client import Client, Hung
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.known import MINUTES, Lack
 
 WINDOW: Final = 16 << 20
 AHEAD: Final = 3
@@ -130,7 +130,7 @@ class Open:
         if size is None:
             raise StoreUnavailable(f"store {self._client.name}: its server does not say how large the data is")
         if asked and (self.at or self.last < size - 1):
-            self._client.known.refused(Lack.RANGES)
+            self._client.known.learn(Lack.RANGES, time.monotonic() + MINUTES)  # it answered, and passed over it
         if self.at >= size:
             raise BadRange(f"the range begins at byte {self.at}, the data has {size} bytes")
         if coding:
