@@ -219,6 +219,77 @@ def md5(request: Request, ask: Ask) -> Reply:
     return ask(request)
 
 
+@mode
+def nometaparts(request: Request, ask: Ask) -> Reply:
+    """Metadata are kept of a PUT, and dropped where an upload in parts begins."""
+    kept = {name: value for name, value in request.headers.items() if not name.startswith("x-amz-meta-")}
+    return ask(request._replace(headers=kept) if request.parts else request)
+
+
+@mode
+def nolist403(request: Request, ask: Ask) -> Reply:
+    """Keys without s3:ListBucketMultipartUploads."""
+    return error(403, "AccessDenied") if request.listing else ask(request)
+
+
+# what was refused once, and is there
+
+
+@mode
+def parts405once(request: Request, ask: Ask) -> Reply:
+    return error(405, "MethodNotAllowed") if request.parts and not request.again else ask(request)
+
+
+@mode
+def parts405page(request: Request, ask: Ask) -> Reply:
+    page = Reply(405, {"content-type": "text/html"}, b"<html><h1>405 Not Allowed</h1></html>")
+    return page if request.parts and not request.again else ask(request)
+
+
+@mode
+def range400once(request: Request, ask: Ask) -> Reply:
+    refused = "range" in request.headers and not request.again
+    return error(400, "InvalidArgument") if refused else ask(request)
+
+
+_refused: set[str] = set()  # buckets
+
+
+@mode
+def cond501once(request: Request, ask: Ask) -> Reply:
+    """A bucket's first request with a condition."""
+    bucket = request.path.split("/")[1]
+    if not request.conditional or bucket in _refused:
+        return ask(request)
+    _refused.add(bucket)
+    return error(501, "NotImplemented")
+
+
+_complete: set[str] = set()  # paths whose uploads in parts are complete and were not looked at since
+
+
+def _unseen(request: Request, ask: Ask, status: int) -> Reply:
+    if request.method == "HEAD" and request.path in _complete:
+        _complete.discard(request.path)
+        return Reply(status, {}, b"")
+    reply = ask(request)
+    if request.method == "POST" and "uploadId" in request.query and reply.status == 200:
+        _complete.add(request.path)
+    return reply
+
+
+@mode
+def seen403(request: Request, ask: Ask) -> Reply:
+    """The first look at what was completed is refused."""
+    return _unseen(request, ask, 403)
+
+
+@mode
+def seen404(request: Request, ask: Ask) -> Reply:
+    """What was completed is there a moment later."""
+    return _unseen(request, ask, 404)
+
+
 # servers that are busy
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from types import TracebackType
 
@@ -15,11 +16,13 @@ class Meddler:
     unsent; "lose": sent on, the answer is not handed back; "damage": one byte of the body is changed;
     "break:N": closed after N bytes of the answer; "stall": no answer until the end; "status:N": answered with that
     status, unsent; "whole": sent on without its range; "part": as "whole", and the answer called 206 without saying
-    of what. `lines` is what came.
+    of what; "called200": the answer to a range called 200. `lines` is what came.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> None:
+        """`tls`: contexts as a server and as a client of the one behind; None: both sides are plain."""
         self._behind = port
+        self._here, self._there = tls or (None, None)
         self.fate: Callable[[int, str], str] = lambda number, line: "pass"
         self.lines: list[str] = []
         self.port = 0
@@ -31,7 +34,7 @@ class Meddler:
         return f"http://{HOST}:{self.port}"
 
     async def __aenter__(self) -> "Meddler":
-        self._server = await asyncio.start_server(self._accept, HOST, 0, limit=1 << 20)
+        self._server = await asyncio.start_server(self._accept, HOST, 0, limit=1 << 20, ssl=self._here)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -75,7 +78,7 @@ class Meddler:
             headers = [header for header in headers if not header.lower().startswith("range:")]
         if fate == "damage" and body:
             body[len(body) // 2] ^= 1
-        behind, into = await asyncio.open_connection(HOST, self._behind)
+        behind, into = await asyncio.open_connection(HOST, self._behind, ssl=self._there)
         try:
             kept = [header for header in headers if not header.lower().startswith("connection:")]
             into.write("\r\n".join([line, *kept, "Connection: close", "", ""]).encode("latin-1") + body)
@@ -86,12 +89,17 @@ class Meddler:
                     continue
                 if fate == "stall":
                     await asyncio.sleep(3600)
+                if fate == "called200":
+                    data, fate = data.replace(b" 206 ", b" 200 ", 1), "pass"
                 if fate == "part":
                     data, fate = data.replace(b" 200 ", b" 206 ", 1), "whole"
                 writer.write(data[:left])
                 left -= min(left, len(data))
                 await writer.drain()
-            if left:
+            if left and writer.can_write_eof():
                 writer.write_eof()
+            elif left:
+                writer.close()
+                await writer.wait_closed()
         finally:
             into.transport.abort()

@@ -12,7 +12,7 @@ from tests.stores.buckets import Impatient, S3Hooks, boto, new_bucket, s3_option
 from xloud_image.errors import AlreadyExists, BlobNotFound, ImageServiceError
 from xloud_image.services.store_check import check_one
 from xloud_image.stores.base import Store
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.known import APART, Lack
 from xloud_image.stores.layers import wrap
 from xloud_image.stores.s3 import S3Store
 from xloud_image.stores.testing import MIB, collect, feed, noise
@@ -35,6 +35,8 @@ LACKS = {
     "nometa": {METADATA},
     "nolist501": {LISTING},
     "nolistbucket": {LISTING},
+    "nolist403": {LISTING},
+    "nometaparts": {METADATA},
 }
 # images up to one part work, larger ones are refused with this
 SMALL = {
@@ -186,6 +188,39 @@ def outcomes(request: pytest.FixtureRequest, rgw: Rgw) -> dict[str, BaseExceptio
 def check(outcome: BaseException | None) -> None:
     if outcome is not None:
         raise outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "lack"), [("range501", RANGES), ("mpunsupported", PARTS), ("cond501", CREATE), ("ifmatch501", REPLACE)]
+)
+async def test_what_was_refused_is_asked_for_again(rgw: Rgw, name: str, lack: Lack) -> None:
+    """Twice, a while apart, before it counts; and once more after some minutes."""
+    async with contextlib.aclosing(await asyncio.to_thread(Made, rgw, name)) as made:
+        known = made.bare._client.known
+        for number in range(3):
+            with contextlib.suppress(ImageServiceError):
+                url = (await made.store.write(f"key-{number}", feed(noise(6 * MIB)), size=None)).url
+            with contextlib.suppress(ImageServiceError):
+                small = (await made.store.write(f"small-{number}", feed(noise(1000)), size=None)).url
+            assert await read(made.store, small, offset=500) == noise(1000)[500:]
+            await asyncio.sleep(APART)
+        assert known.lacks(lack)
+        made.odd.be("plain")
+        for each in known._lacks:
+            known._lacks[each] = 0.0  # as if the minutes were over
+        assert not known.lacks(lack)
+        url = (await made.store.write("large", feed(noise(6 * MIB)), size=6 * MIB)).url
+        await made.store.write("small", feed(noise(1000)), size=None)
+        assert await read(made.store, url, offset=MIB, length=5) == noise(6 * MIB)[MIB : MIB + 5]
+        assert not made.lacks()
+
+
+async def test_one_refusal_teaches_nothing(rgw: Rgw) -> None:
+    async with contextlib.aclosing(await asyncio.to_thread(Made, rgw, "range501")) as made:
+        url = await made.behind.put_behind("key", noise(MIB))
+        assert await read(made.store, made.bare.forms(url)[0].replace(str(rgw.port), str(made.odd.port)), offset=5)
+        assert not made.lacks()
+        made.odd.be("plain")
 
 
 @pytest.mark.timeout(400)

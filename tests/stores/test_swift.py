@@ -639,7 +639,7 @@ async def test_no_token_goes_to_another_server(place: Place) -> None:
 # servers, and what stands before them, that do not do all that Swift does
 
 
-@pytest.mark.parametrize("fate", ["whole", "part"])
+@pytest.mark.parametrize("fate", ["whole", "part", "called200"])
 async def test_ranges_that_are_not_looked_at(place: Place, fate: str) -> None:
     async with Meddler(place.swift.port) as meddler:
         options = {"swift_store_endpoint": place.endpoint(meddler.url), "swift_store_create_container_on_put": True}
@@ -654,6 +654,77 @@ async def test_ranges_that_are_not_looked_at(place: Place, fate: str) -> None:
             meddler.fate = once
             assert await read(store, url, offset=1000, length=5000) == noise(SIZE)[1000:6000]
             assert await read(store, url) == noise(SIZE)
+
+
+async def test_a_part_of_nobody_knows_what_is_never_taken_for_the_whole(place: Place) -> None:
+    async with (
+        Meddler(place.swift.port) as meddler,
+        place.store(swift_store_endpoint=place.endpoint(meddler.url)) as store,
+    ):
+        url = (await store.write(IMAGE, feed(noise(SIZE)), size=SIZE)).url
+        meddler.fate = lambda number, line: "part"
+        for where in ({}, {"offset": 1000}):
+            with pytest.raises(StoreUnavailable, match="a part of the object"):
+                await read(store, url, **where)
+        meddler.fate = lambda number, line: "called200"
+        for offset in (1, 1000, SIZE - 1):
+            assert await read(store, url, offset=offset) == noise(SIZE)[offset:]
+
+
+@pytest.mark.parametrize("fate", ["status:503", "status:403", "refuse"])
+@pytest.mark.parametrize("large", [False, True], ids=["one object", "segments"])
+async def test_a_finished_upload_that_nobody_can_look_at_is_acknowledged(place: Place, large: bool, fate: str) -> None:
+    """Swift goes away right after the object was put: what is not known undoes nothing."""
+    size = 3 * UNIT if large else SIZE
+    async with (
+        Meddler(place.swift.port) as meddler,
+        place.store(
+            swift_store_endpoint=place.endpoint(meddler.url), swift_store_large_object_size=1 if large else 100
+        ) as store,
+    ):
+        there: list[str] = []
+
+        def away(number: int, line: str) -> str:
+            method, path, _ = line.split(" ")
+            if there:
+                return fate
+            if method == "PUT" and path.partition("?")[0].endswith(f"/{IMAGE}"):
+                there.append(line)
+            return "pass"
+
+        meddler.fate = away
+        url = (await store.write(IMAGE, feed(noise(size)), size=size)).url
+        assert there
+        meddler.fate = lambda number, line: "pass"
+        assert await read(store, url) == noise(size)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["one object", "segments"])
+async def test_an_object_whose_answer_was_lost_keeps_its_segments(place: Place, large: bool) -> None:
+    """Put, the answer lost, and nobody tells whether it is there: its segments are not removed from under it."""
+    size = 3 * UNIT if large else SIZE
+    async with (
+        Meddler(place.swift.port) as meddler,
+        place.store(
+            swift_store_endpoint=place.endpoint(meddler.url), swift_store_large_object_size=1 if large else 100
+        ) as store,
+    ):
+        there: list[str] = []
+
+        def away(number: int, line: str) -> str:
+            method, path, _ = line.split(" ")
+            if method == "PUT" and path.partition("?")[0].endswith(f"/{IMAGE}"):
+                there.append(line)
+                return "lose"
+            return "status:503" if there and method == "HEAD" else "pass"
+
+        meddler.fate = away
+        with pytest.raises(StoreUnavailable):
+            await store.write(IMAGE, feed(noise(size)), size=size)
+        meddler.fate = lambda number, line: "pass"
+        assert await read(store, f"swift+config://ref1/{place.container}/{IMAGE}") == noise(size)
+        await store.discard(IMAGE)
+        assert place.behind.names(place.container) == []
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["one object", "segments"])

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.servers.certificates import Authority
+from tests.servers.certificates import Authority, authority
 from tests.servers.place import HOST, ROOT, free_port
 from tests.servers.vsphere import Vsphere
+from tests.stores.meddler import Meddler
 from tests.stores.test_vmware import options
 from xloud_image.errors import (
     BlobNotFound,
@@ -471,6 +473,35 @@ async def test_a_server_that_knows_no_ranges(server: Vsphere, make: Make) -> Non
         for offset, length in ((0, 1), (MIB, None), (MIB + 1, MIB), (SIZE - 1, 5)):
             end = None if length is None else offset + length
             assert await read(store, url, offset=offset, length=length) == data[offset:end]
+
+
+@pytest.mark.parametrize("fate", ["called200", "part", "whole"])
+async def test_content_range_decides_which_bytes_came(server: Vsphere, make: Make, fate: str) -> None:
+    store = await make(server)
+    data = noise(SIZE)
+    url = (await store.write("key", feed(data), size=None)).url
+    certificate = authority().issue()
+    here = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    here.load_cert_chain(certificate.certificate, certificate.key)
+    there = ssl.create_default_context(cafile=str(server.ca_file))
+    async with Meddler(server.port, (here, there)) as meddler:
+        behind = await make(server, server_host=f"{HOST}:{meddler.port}", store_image_dir=store.facts["image_dir"])
+        url = url.replace(server.host, f"{HOST}:{meddler.port}")
+        ranged: list[str] = []
+
+        def once(number: int, line: str) -> str:
+            """Of the first GET of each read."""
+            if line.startswith("GET /folder") and not ranged:
+                ranged.append(line)
+                return fate
+            return "pass"
+
+        meddler.fate = once
+        for offset, length in ((0, 1), (MIB, None), (MIB + 1, MIB), (SIZE - 1, 5)):
+            ranged.clear()
+            end = None if length is None else offset + length
+            assert await read(behind, url, offset=offset, length=length) == data[offset:end]
+            assert ranged
 
 
 @pytest.mark.parametrize("status", [500, 503])

@@ -42,7 +42,7 @@ from xloud_image.stores.vsphere.files import Files
 from xloud_image.stores.vsphere.options import Locations, Place
 from xloud_image.stores.vsphere.session import Account, Session, context
 from xloud_image.stores.vsphere.upload import Upload
-from xloud_image.stores.web import Web
+from xloud_image.stores.web import Web, content_range
 
 _log = logging.getLogger(__name__)
 
@@ -205,19 +205,25 @@ class VmwareStore(Store):
             async with self._ask("GET", place, key, headers=sent) as response:
                 if response.status == 404:
                     raise BlobNotFound(f"store {self.name} has no such data")
-                if sent and _tells_nothing(response):
+                if sent and (_tells_nothing(response, offset) or await self._is_silent_part(place, key, response)):
                     continue  # a plain GET may do
                 size, first = self._opened(response, offset)
                 offset, length = span(size, offset, length)
                 yield Reader(size, self._chunks(response, offset - first, length) if length else _nothing())
                 return
 
+    async def _is_silent_part(self, place: Place, name: str, response: ClientResponse) -> bool:
+        """Whether what answers a range looks like the whole file and is not as long."""
+        if response.status != 200 or "Content-Range" in response.headers:
+            return False
+        return await self._head(place, name) != response.content_length
+
     def _opened(self, response: ClientResponse, offset: int) -> tuple[int, int]:
         """(size of the whole, offset of the first byte that comes), both in bytes."""
         told = response.headers.get("Content-Range", "")
-        if response.status == 206 and (match := re.fullmatch(r"bytes (\d+)-\d+/(\d+)", told)):
-            if int(match[1]) == offset:
-                return int(match[2]), offset
+        if response.status in (200, 206) and (told or response.status == 206):  # the header decides, not the status
+            if (part := _part(response, offset)) is not None:
+                return part
         elif response.status == 200 and response.content_length is not None:  # a server that knows no ranges
             return response.content_length, 0
         elif response.status == 416:
@@ -408,9 +414,18 @@ class VmwareStore(Store):
         return StoreUnavailable(f"store {self.name}: the server answers HTTP {status}")
 
 
-def _tells_nothing(response: ClientResponse) -> bool:
-    """Whether a range was answered in a way that says neither which bytes come nor how many there are."""
-    return response.status in (206, 416) and not response.headers.get("Content-Range", "").startswith("bytes ")
+def _tells_nothing(response: ClientResponse, offset: int) -> bool:
+    """Whether a range was answered in a way that does not say where in the file its bytes lie, or has others."""
+    told = response.headers.get("Content-Range", "")
+    if response.status == 416:
+        return not told.startswith("bytes ")
+    return response.status in (200, 206) and bool(told or response.status == 206) and _part(response, offset) is None
+
+
+def _part(response: ClientResponse, offset: int) -> tuple[int, int] | None:
+    """(size of the whole, offset of the first byte that comes) by Content-Range; None when `offset` is not in it."""
+    part = content_range(response.headers)
+    return (part[2], part[0]) if part and part[2] is not None and part[0] <= offset <= part[1] else None
 
 
 async def _nothing() -> AsyncIterator[bytes]:

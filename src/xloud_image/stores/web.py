@@ -19,6 +19,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from xloud_image.errors import BadRequest, ConfigError, StoreUnavailable
+from xloud_image.stores.remote import answers
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
 _INTERIM: Final = 100  # answers that may come before the one that counts, itself included
@@ -197,6 +198,16 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()  # the error's own text may name addresses
     return type(error).__name__
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
+    """First byte, last byte and total (None: not told) of a partial answer; None when it says no such thing."""
+    return answers.content_range(headers)
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """In bytes, None when there is none that makes sense."""
+    return answers.length(headers)
 
 
 def _context(name: str, ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:

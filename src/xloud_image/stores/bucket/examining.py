@@ -3,6 +3,7 @@ on the way, and what would make stored images unreadable."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Final
 from xloud_image.errors import BadRange, BlobError, BlobNotFound, StoreRefused, StoreUnavailable, WriteDenied
 from xloud_image.stores.bucket.answers import Answer
 from xloud_image.stores.bucket.client import Client
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.known import APART, Lack
 from xloud_image.stores.bucket.reading import Open
 from xloud_image.stores.bucket.uploads import CLAIM_SIZE, MARK, abort_all, begin, first_objects, unfinished
 
@@ -41,18 +42,28 @@ async def _read(client: Client) -> list[str]:
         return notes  # without that right, what is missing is refused like what is forbidden
     name = names[0] if names else _ABSENT + secrets.token_hex(8)
 
-    async def byte() -> None:
-        async with contextlib.aclosing(Open(client, name, 1, 2, "")) as window:
-            await window.begin()
-            await window.next()
-
     with contextlib.suppress(BlobNotFound, BadRange):
-        await client.again(byte)
+        await _ranges(client, name)
     try:
         await unfinished(client, name)
     except WriteDenied as error:
         notes.append(f"what killed uploads leave cannot be found: {error.message}")
     return notes
+
+
+async def _ranges(client: Client, name: str) -> None:
+    """Read a byte; twice when ranges seem to be lacking. `BlobNotFound`, `BadRange`, and why it cannot be."""
+
+    async def byte() -> None:
+        async with contextlib.aclosing(Open(client, name, 1, 2, "")) as window:
+            await window.begin()
+            await window.next()
+
+    with contextlib.suppress(BadRange):
+        await client.again(byte)
+    if client.known.doubted(Lack.RANGES):
+        await asyncio.sleep(APART)
+        await client.again(byte)
 
 
 async def _objects(client: Client, key: str) -> None:
@@ -72,7 +83,11 @@ async def _objects(client: Client, key: str) -> None:
         client.known.learn(Lack.METADATA)
     if not there.tag:
         client.known.learn(Lack.TAGS)
+    await _ranges(client, key)
     await conditions(client, put)
+    if client.known.doubted(Lack.CREATE) or client.known.doubted(Lack.REPLACE):
+        await asyncio.sleep(APART)
+        await conditions(client, put)
 
 
 async def conditions(client: Client, put: Callable[[Mapping[str, str]], Awaitable[Answer]]) -> Answer | None:
@@ -83,11 +98,15 @@ async def conditions(client: Client, put: Callable[[Mapping[str, str]], Awaitabl
         if client.known.lacks(lack):
             continue
         answer = await put(headers)
-        if answer.good or answer.misunderstood:
+        if answer.good:
             client.known.learn(lack)
-            done = answer if answer.good else done
+            done = answer
+        elif answer.misunderstood:
+            client.known.refused(lack, answer)
         elif answer.status not in (404, 409, 412):
             raise client.refusal(answer, writing=True)
+        else:
+            client.known.has(lack)
     return done
 
 
@@ -95,7 +114,11 @@ async def _aborts(client: Client, key: str) -> None:
     """Whether an upload in parts is found by its key, and cannot go on once it was aborted."""
     begun = await client.again(lambda: begin(client, key, {}))
     if begun.misunderstood:
-        client.known.learn(Lack.PARTS)
+        client.known.refused(Lack.PARTS, begun)
+        await asyncio.sleep(APART)
+        begun = await client.again(lambda: begin(client, key, {}))
+    if begun.misunderstood:
+        client.known.refused(Lack.PARTS, begun)
         return
     ids = begun.texts("UploadId")
     if not begun.good:

@@ -22,9 +22,9 @@ from typing import Final
 import aiohttp
 
 from xloud_image.errors import BadRange, BlobError, StoreRefused, StoreUnavailable
-from xloud_image.stores.bucket.answers import Undoing, coding_of, part_of, size_of, tag_of
+from xloud_image.stores.bucket.answers import Answer, Undoing, coding_of, part_of, size_of, tag_of
 from xloud_image.stores.bucket.client import Client, Hung
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.known import MINUTES, Lack
 
 WINDOW: Final = 16 << 20
 AHEAD: Final = 3
@@ -58,11 +58,12 @@ class Open:
     async def begin(self) -> None:
         """Ask. `BlobNotFound`, `BadRange` when the object ends before `at` (an empty one has nothing at 0 either),
         `BlobError` when it has another ETag than expected, `StoreUnavailable`, `StoreRefused`."""
-        known = self._client.known
+        known, asked, refused = self._client.known, False, None
         if not known.lacks(Lack.RANGES):
+            asked = True
             response = await self._ask({"range": f"bytes={self.at}-{self.last}"})
             if response.status in _NOT_OBEYED:
-                await self._require_reach(response)
+                refused = await self._require_reach(response)
             elif response.status not in (200, 206):
                 raise await self._refused(response)
             elif self._take_part(response) or await self._take_whole(response, asked=True):
@@ -73,7 +74,8 @@ class Open:
             raise await self._refused(response)
         if not await self._take_whole(response, asked=False):
             raise StoreRefused(f"store {self._client.name}: its server gives a part of the data to a plain GET")
-        known.learn(Lack.RANGES)
+        if asked:
+            known.refused(Lack.RANGES, refused)
 
     async def _ask(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
         guard = {"if-match": self._expected} if self._expected and self._client.known.guards else {}
@@ -100,6 +102,7 @@ class Open:
         first, last, size = part[0], part[1], part[2]
         if not first <= self.at <= last:
             return False
+        self._client.known.has(Lack.RANGES)
         self.size, self._skip = size, self.at - first
         self.last = min(self.last, size - 1)  # should fewer come, they end too early and the rest is asked for
         self._chunks = self._client.chunks(response)
@@ -127,7 +130,7 @@ class Open:
         if size is None:
             raise StoreUnavailable(f"store {self._client.name}: its server does not say how large the data is")
         if asked and (self.at or self.last < size - 1):
-            self._client.known.learn(Lack.RANGES)
+            self._client.known.learn(Lack.RANGES, time.monotonic() + MINUTES)  # it answered, and passed over it
         if self.at >= size:
             raise BadRange(f"the range begins at byte {self.at}, the data has {size} bytes")
         if coding:
@@ -143,7 +146,7 @@ class Open:
         self._chunks = self._client.chunks(response)
         return True
 
-    async def _require_reach(self, response: aiohttp.ClientResponse) -> None:
+    async def _require_reach(self, response: aiohttp.ClientResponse) -> Answer:
         """After a refusal that may have its reason in the range: raise unless there are bytes at `at`."""
         answer = await self._client.answer(response)
         found = await self._client.head(self._key)
@@ -153,6 +156,7 @@ class Open:
             raise BadRange(f"the range begins at byte {self.at}, the data has {found.size} bytes")
         if answer.status == 400 and not answer.misunderstood:
             raise self._client.refusal(answer)
+        return answer
 
     async def _refused(self, response: aiohttp.ClientResponse) -> Exception:
         answer = await self._client.answer(response)

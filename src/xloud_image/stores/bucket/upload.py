@@ -44,7 +44,7 @@ from xloud_image.stores.base import finish
 from xloud_image.stores.bucket.answers import Answer
 from xloud_image.stores.bucket.client import Client
 from xloud_image.stores.bucket.examining import conditions
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.bucket.known import APART, Lack
 from xloud_image.stores.bucket.plan import MIB, PARTS, Gathered, Piece, Plan
 from xloud_image.stores.bucket.reading import Open
 from xloud_image.stores.bucket.refusals import Busy
@@ -54,6 +54,7 @@ T = TypeVar("T")
 
 _GRACE: Final = 10.0  # seconds for cleaning up after a failure
 _COMPLETE: Final = (60.0, 0.05)  # seconds, and for each part: the server puts the parts together before it answers
+_MISSING: Final = (0.2, 0.5, 1.0, 2.0)  # seconds after which an object that should be there is looked for again
 _PROBE: Final = (3, 20)  # the bytes of the first claim that are read back: first, last
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,10 @@ class There:
     answer: Answer
     mine: bool
     claim: bool
+
+
+class NoParts(WriteDenied):
+    """The server takes no uploads in parts, or not now."""
 
 
 class Upload:
@@ -137,11 +142,15 @@ class Upload:
     async def _put_claim(self) -> Answer:
         """The answer to the claim. `AlreadyExists` when somebody else was there first."""
         known = self._client.known
+        refused: Answer | None = None
         for _ in range(0 if known.lacks(Lack.CREATE) else 2):
             answer = await self._put_claim_if({"if-none-match": "*"})
             if answer.misunderstood:
+                refused = answer
                 break
             if answer.status not in (409, 412):
+                if answer.good:
+                    known.has(Lack.CREATE)
                 return answer
             there = await self._look()  # it may be ours, put by an attempt whose answer was lost
             if there.mine:
@@ -150,8 +159,8 @@ class Upload:
                 self._touched = False
                 raise self._taken()
         plain = await self._put_claim_if({})
-        if plain.good:
-            known.learn(Lack.CREATE)
+        if plain.good and refused is not None:
+            known.refused(Lack.CREATE, refused)
         return plain
 
     async def _put_claim_if(self, condition: Mapping[str, str]) -> Answer:
@@ -236,6 +245,15 @@ class Upload:
                 return There(answer, mine=True, claim=True)
         return There(answer, mine=self._claimed and self._client.known.lacks(Lack.METADATA), claim=False)
 
+    async def _look_long(self) -> There:
+        """As `_look`, where something should be: nothing is believed only after some seconds."""
+        for wait in _MISSING:
+            there = await self._look()
+            if not there.answer.missing:
+                return there
+            await asyncio.sleep(wait)
+        return await self._look()
+
     async def _asked(
         self, method: str, query: dict[str, str] | None = None, *, key: str | None = None, **how: Any
     ) -> Answer:
@@ -306,18 +324,24 @@ class Upload:
         if self._client.known.lacks(Lack.PARTS):
             raise self._no_parts()
         answer = await self._client.again(once)
+        if answer.misunderstood:  # by something in between, perhaps, and once
+            self._client.known.refused(Lack.PARTS, answer)
+            self._begun -= 1
+            await asyncio.sleep(APART)
+            answer = await self._client.again(once)
         if answer.misunderstood:
             self._begun = 0
-            self._client.known.learn(Lack.PARTS)
+            self._client.known.refused(Lack.PARTS, answer)
             raise self._no_parts()
         if not answer.good:
             raise self._client.refusal(answer, writing=True)
+        self._client.known.has(Lack.PARTS)
         self._id = answer.texts("UploadId")[0]
         if not (await self._look()).mine:
             raise self._discarded()
 
-    def _no_parts(self) -> WriteDenied:
-        return WriteDenied(
+    def _no_parts(self) -> NoParts:
+        return NoParts(
             f"store {self._client.name}: its server takes no uploads in parts, so an image may have at most "
             f"{self._plan.part // MIB} MiB here (s3_store_large_object_chunk_size, all of it held in memory)"
         )
@@ -348,7 +372,8 @@ class Upload:
     async def _put(self, pieces: list[Piece]) -> bool:
         """All the data, at most a part, in place of the claim, if that is still there. False: it has to go in parts,
         and an upload was begun."""
-        known, refused = self._client.known, False
+        known = self._client.known
+        refused: Answer | None = None
         if self.total > self._plan.single and pieces and await self._begins():
             return False
         if self._claim and not known.lacks(Lack.REPLACE):
@@ -357,6 +382,7 @@ class Upload:
                 answer = await self._put_all(pieces, {"if-match": self._claim if quotes else self._claim.strip('"')})
                 if answer.good:
                     known.quotes, self._done = quotes, answer.tag
+                    known.has(Lack.REPLACE)
                     return True
                 if answer.status not in (404, 409, 412) and not answer.misunderstood:
                     raise self._client.refusal(answer, writing=True)
@@ -366,12 +392,12 @@ class Upload:
                 if not there.claim:  # an attempt whose answer was lost
                     self._done = there.answer.tag
                     return True
+                refused = answer
                 if answer.misunderstood:
                     break
-            refused = True
         if pieces and not known.lacks(Lack.TAGS) and await self._begins():
-            if refused:
-                known.learn(Lack.REPLACE)
+            if refused is not None:
+                known.refused(Lack.REPLACE, refused)
             return False
         # nothing guards it but this look
         if not (await self._look()).mine:
@@ -379,8 +405,8 @@ class Upload:
         answer = await self._put_all(pieces, {})
         if not answer.good:
             raise self._client.refusal(answer, writing=True)
-        if refused:
-            known.learn(Lack.REPLACE)
+        if refused is not None:
+            known.refused(Lack.REPLACE, refused)
         self._done = answer.tag
         return True
 
@@ -388,9 +414,7 @@ class Upload:
         """Begin an upload in parts; False where the server knows none."""
         try:
             await self._begin()
-        except WriteDenied:
-            if not self._client.known.lacks(Lack.PARTS):
-                raise
+        except NoParts:
             return False
         return True
 
@@ -430,27 +454,34 @@ class Upload:
         body: list[Piece] = [f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()]
         patience = max(self._client.patience, _COMPLETE[0] + _COMPLETE[1] * len(self._tags))
 
+        complete: str | None = None  # its ETag, as the server that said so named it
+
         async def once() -> str:
+            nonlocal complete
             error: ImageServiceError | None = None
-            tag = ""
             try:
                 answer = await self._client.ask("POST", self._key, {"uploadId": self._id}, body=body, patience=patience)
-                if not answer.good:
+                if answer.good:
+                    complete = next(iter(answer.texts("ETag")), "")
+                else:
                     error = self._client.refusal(answer, writing=True)
-                tag = next(iter(answer.texts("ETag")), "")
             except StoreUnavailable as lost:
                 error = lost
             # what is there decides, not the answer: it may be lost, or that of a second attempt
             try:
-                there = await self._look()
-            except StoreUnavailable as blind:
-                if error is None:
-                    _log.warning(
-                        "store %s: %s is complete and was not seen: %s", self._client.name, self._key, blind.message
-                    )
-                    return tag
-                raise
-            if there.mine and not there.claim and there.answer.size in (self.total, None):
+                there = await self._look_long()
+            except ImageServiceError as blind:
+                if complete is None:
+                    raise
+                _log.warning(
+                    "store %s: %s is complete and was not seen: %s", self._client.name, self._key, blind.message
+                )
+                return complete
+            whole = not there.claim and there.answer.size in (self.total, None)
+            if there.mine and whole:
+                return there.answer.tag
+            if complete is not None and there.answer.good and whole and MARK not in there.answer.headers:
+                self._client.known.learn(Lack.METADATA)  # of uploads in parts
                 return there.answer.tag
             raise await self._why_not(there, error)
 

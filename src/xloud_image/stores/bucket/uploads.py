@@ -31,9 +31,15 @@ async def _listed(client: Client, query: Mapping[str, str], kind: str) -> Answer
     return await client.again(once)
 
 
+async def _only_uploads(client: Client, query: Mapping[str, str]) -> bool:
+    """After a 403: whether the keys may list the bucket's objects, and still not its unfinished uploads."""
+    objects = await _listed(client, {"list-type": "2", "max-keys": "1"}, "ListBucketResult")
+    return objects.good and (await _listed(client, query, "ListMultipartUploadsResult")).status == 403
+
+
 async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]:
     """The ids of all uploads of exactly this key, whoever began them, asked for by `page`. None in a bucket that is
-    missing, and on a server that cannot list them (`Lack.LISTING`)."""
+    missing, and on a server that cannot list them, or does not let these keys (`Lack.LISTING`)."""
     found: list[str] = []
     query = {"uploads": "", "prefix": key, "max-uploads": str(page)}
     while True:
@@ -42,6 +48,9 @@ async def unfinished(client: Client, key: str, *, page: int = 1000) -> list[str]
             return found
         if answer.misunderstood or answer.missing or answer.is_a("ListBucketResult"):
             client.known.learn(Lack.LISTING)  # it says so, or does not know what "uploads" means
+            return found
+        if answer.status == 403 and await _only_uploads(client, query):
+            client.known.learn(Lack.LISTING)
             return found
         if not answer.good:
             raise client.refusal(answer, writing=True)

@@ -14,9 +14,9 @@ from xloud_image.errors import StoreUnavailable
 from xloud_image.stores.base import span
 from xloud_image.stores.object_storage.accounts import Access
 from xloud_image.stores.object_storage.client import Client
+from xloud_image.stores.web import content_length, content_range
 
 _TOTAL: Final = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|[*])/(\d{1,19})", re.ASCII)
-_FIRST: Final = re.compile(r"bytes (\d{1,19})-\d{1,19}/\d{1,19}", re.ASCII)
 
 
 class Download:
@@ -62,26 +62,44 @@ class Download:
             last = "" if self._length is None else str(self._at + self._length - 1)
             headers["Range"] = f"bytes={self._at}-{last}"
         response = await self._get(headers)
-        if response.status == 206 and _first(response) != self._at:  # a part, and not the one wanted, or nobody knows
-            await self._stack.aclose()
+        first = await self._first(response, asked=bool(headers))
+        if first is None and headers and response.status in (200, 206):
+            await self._stack.aclose()  # a part, and not the one wanted, or nobody knows
             response = await self._get({})
+            first = await self._first(response, asked=False)
         if response.status == 416:
             self.size = await self._whole_size(response)
             span(self.size, self._at, self._length)  # raises, but for the end of an empty object
             return
         if response.status not in (200, 206):
             raise self._client.failure(response.status)
-        partial = response.status == 206
-        total = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
-        if total is None and "Content-Length" not in response.headers:
+        if first is None:
+            raise StoreUnavailable(f"store {self._client.name}: Swift gives a part of the object to a plain request")
+        part = content_range(response.headers)
+        told = part[2] if part else content_length(response.headers)
+        if told is None:
             raise StoreUnavailable(f"store {self._client.name}: Swift does not say how long the object is")
-        self.size = int(total[1] if total else response.headers["Content-Length"])
+        self.size = told
         self.version = response.headers.get("ETag", "").strip('"') or None
         start, count = span(self.size, self._at, self._length)
         self._end = start + count
         self._chunks = self._client.chunks(response)
-        if not partial:
-            await self._skip(start)
+        await self._skip(start - first)
+
+    async def _first(self, response: aiohttp.ClientResponse, *, asked: bool) -> int | None:
+        """Where the bytes of a good answer begin, at `self._at` or before; None when that is not sure. Content-Range
+        decides, not the status. `asked`: for a range; what then looks like the whole has to be as long as it."""
+        if "Content-Range" in response.headers:
+            part = content_range(response.headers)
+            fits = part is not None and part[2] is not None and part[0] <= self._at <= part[1]
+            return part[0] if fits and part else None
+        if response.status != 200:
+            return None
+        if asked and content_length(response.headers) is not None:
+            found = await self._client.ask("HEAD", self._access, self._container, self._name)
+            if found.ok and content_length(found.headers) != content_length(response.headers):
+                return None
+        return 0
 
     async def _skip(self, count: int) -> None:
         """What comes before the bytes that are wanted, where a range was not looked at."""
@@ -141,14 +159,12 @@ class Download:
         response = await self._get(headers)
         if response.status in (404, 412):
             raise StoreUnavailable(f"store {self._client.name}: the object was changed while it was read")
-        if response.status != 200 and (response.status != 206 or _first(response) != self._at):
+        if response.status not in (200, 206):
             raise self._client.failure(response.status)
+        first, part = await self._first(response, asked=True), content_range(response.headers)
+        if first is None or (part[2] if part else content_length(response.headers)) not in (self.size, None):
+            raise StoreUnavailable(
+                f"store {self._client.name}: Swift gives another part of the object than was asked for"
+            )
         self._chunks = self._client.chunks(response)
-        if response.status == 200:
-            await self._skip(self._at)
-
-
-def _first(response: aiohttp.ClientResponse) -> int | None:
-    """Where a partial answer begins; None when it does not say."""
-    found = _FIRST.fullmatch(response.headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
+        await self._skip(self._at - first)

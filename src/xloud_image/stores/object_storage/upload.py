@@ -17,6 +17,7 @@ holds of four requests, 128 KiB each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -186,7 +187,7 @@ class Upload:
 
     async def _settle(self) -> None:
         """Take the notes away; one that is gone was taken by `discard`, and the write with it. The data is complete:
-        a note that cannot be taken away is tried again, then left."""
+        a note that cannot be taken away is tried again, then left, and only what Swift says undoes the write."""
         for end in await asyncio.gather(*map(self._take_away, sorted(self._notes)), return_exceptions=True):
             if isinstance(end, BaseException):
                 raise end
@@ -202,24 +203,36 @@ class Upload:
                 if end.ok:
                     return
                 if end.status == 404:  # after an answer that was lost it may have been us
-                    if why and await self._is_ours():
+                    if why and await self._is_ours() is not False:
                         return
                     raise self._gone()
                 why = self._client.failure(end.status).message
             await asyncio.sleep(wait or 0)
-        if not await self._is_ours():
+        if await self._is_ours() is False:
             raise self._gone()
         _log.warning("store %s: the note %s of a finished upload stays: %s", self._client.name, name, why)
 
-    async def _is_ours(self) -> bool:
-        """Whether the final name is there and of this upload."""
-        there = await self._client.ask("HEAD", self._access, self._container, self._key, headers={"X-Newest": "true"})
-        return there.ok and there.headers.get(MARK) == self._id
+    async def _is_ours(self) -> bool | None:
+        """Whether the final name is there and of this upload; None: Swift does not tell now, asked for some seconds."""
+        for wait in (*_AGAIN, None):
+            with contextlib.suppress(StoreUnavailable):
+                there = await self._client.ask(
+                    "HEAD", self._access, self._container, self._key, headers={"X-Newest": "true"}
+                )
+                mark = there.headers.get(MARK)
+                if there.status == 404 or (there.ok and mark is not None):
+                    return there.ok and mark == self._id
+            if wait is not None:
+                await asyncio.sleep(wait)
+        return None
 
     async def _undo(self) -> None:
         try:
             async with asyncio.timeout(_CLEANING):
-                if self._published and await self._is_ours():
+                ours = await self._is_ours() if self._published else False
+                if ours is None:  # its segments may be those of an object that is there
+                    raise StoreUnavailable("whether the object was made is not known")
+                if ours:
                     await self._client.remove(self._access, self._container, [self._key])
                 await self._client.remove(self._access, self._container, [*self._segments, *sorted(self._notes)])
         except (ImageServiceError, TimeoutError) as error:
