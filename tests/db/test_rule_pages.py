@@ -24,7 +24,7 @@ ANN = Context(user="ann", project="alpha", roles=frozenset({"member", "reader"})
 def service(db: Database, tmp_path: Path) -> Any:
     """What a list needs of a service; a property says who reads an image."""
     file = tmp_path / "policy.yaml"
-    file.write_text("\"get_image\": \"'open':%(shelf)s\"\n")
+    file.write_text('"get_image": "\'open\':%(shelf)s"\n')
     return types.SimpleNamespace(db=db, policy=Policy(PolicySettings(policy_file=str(file))))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,8 +44,8 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
     """One page of the images that the caller may list (API reference, section "List") and read (rule `get_image`).
 
     What the rule says in words that the database knows is asked there; where it says more it is asked for each image,
-    and the page is filled up from the next ones. It ends as it is, with `more`, after LOOKS times, where its images have
-    PAGE bytes, and after _EMPTY_LOOKS times without any image.
+    and the page is filled up from the next ones. It ends as it is, with `more`, after LOOKS times, where its images
+    have PAGE bytes, and after _EMPTY_LOOKS times without any image.
     """
     policy = service.policy
     policy.require(ctx, "get_images")
