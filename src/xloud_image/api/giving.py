@@ -1,7 +1,7 @@
 """Large answers out of memory: bounded for all clients of a process, and given as they are taken.
 
-An image with its properties may have eight megabytes of JSON, and so may a page of a list. A client that asks for many and
-takes none would make the process hold them all. Data of images is not meant: `sending` holds none of it.
+An image with its properties may have eight megabytes of JSON, and so may a page of a list. A client that asks for many
+and takes none would make the process hold them all. Data of images is not meant: `sending` holds none of it.
 """
 
 from __future__ import annotations
