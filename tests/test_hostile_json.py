@@ -63,7 +63,10 @@ LOCATIONS = {
 
 
 def taken(kind: str, body: bytes) -> None:
-    value = orjson.loads(body)
+    checked(kind, orjson.loads(body))
+
+
+def checked(kind: str, value: Any) -> None:
     if kind == "new":
         changes.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS)
     elif kind == "patch":
@@ -118,3 +121,46 @@ def test_what_cannot_be_written_down_again_is_refused(value: Any) -> None:
     assert not LOCATION.is_valid(value)
     with pytest.raises(BadRequest, match="nested too deeply"):
         SCHEMA.check("name", DEEP)
+
+
+# As large as a body may be, of letters that take ten times their room when they are quoted.
+HUGE = "\U000e0001" * (9 << 20)
+LARGE: dict[str, tuple[str, Any]] = {
+    "a digest": ("location", {"url": "x", "validation_data": {"os_hash_algo": "a", "os_hash_value": HUGE}}),
+    "a name of a digest": ("location", {"url": "x", "validation_data": {HUGE: 1}}),
+    "a URL": ("location", {"url": HUGE}),
+    "a property": ("new", {"a": HUGE}),
+    "a key": ("new", {HUGE: "x"}),
+    "a key inside": ("new", {"a": {HUGE: 1}}),
+    "a word": ("new", {"disk_format": HUGE}),
+    "a word in a list": ("new", {"disk_format": [[HUGE]]}),
+    "a tag": ("new", {"tags": [HUGE]}),
+    "a changed property": ("patch", [{"op": "add", "path": "/a", "value": HUGE}]),
+    "a path": ("patch", [{"op": "add", "path": f"/{HUGE}", "value": ""}]),
+    "many texts": ("location", {"url": {f"{n}{HUGE[:500]}": HUGE[:500] for n in range(8000)}}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_words_about_the_largest_bodies_cost_little(name: str) -> None:
+    """To say what is wrong with a text takes less than to read it as JSON, give or take."""
+    kind, value = LARGE[name]
+    begun = time.process_time()
+    with pytest.raises(ImageServiceError) as refusal:
+        checked(kind, value)
+    assert time.process_time() - begun < 0.4
+    assert refusal.value.status in {400, 413}
+    assert len(refusal.value.message) < 500
+
+
+def test_the_largest_legal_body_is_taken() -> None:
+    value = {f"k{n}": HUGE[:65535] for n in range(128)}
+    assert len(changes.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS).properties) == 128
+
+
+def test_words_quote_the_beginning_only() -> None:
+    with pytest.raises(BadRequest, match=r"'name': 'a{80}'… is too long") as refusal:
+        SCHEMA.check("name", "a" * 1000)
+    assert "a" * 81 not in refusal.value.message
+    with pytest.raises(BadRequest, match=r"\[1, 1, 1, 1, 1, 1, 1, 1, …\] is not of type"):
+        SCHEMA.check("name", [1] * 1000)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-import orjson
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import ValidationError, best_match
 
@@ -43,6 +42,48 @@ _Validator: Final[Any] = validators.extend(  # type: ignore[no-untyped-call]
 _ERRORS: Final = 8  # that are compared for the one to tell; a hostile body has as many as it has bytes
 
 
+# jsonschema writes the whole of a value into the words of each error, however long both are. What it is given are
+# copies that are equal in all but that: of them it writes so many characters or items.
+_SHOWN, _FEW = 80, 8
+_DEPTH: Final = 250  # lists and objects within each other; what is deeper could not be written down again
+
+
+class _Text(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{self[:_SHOWN]!r}…"
+
+
+class _List(list[Any]):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [repr(item) for item in self[:_FEW]]
+        return f"[{', '.join([*shown, '…'] if len(self) > _FEW else shown)}]"
+
+
+class _Object(dict[str, Any]):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = [f"{name!r}: {item!r}" for name, item in itertools.islice(self.items(), _FEW)]
+        return f"{{{', '.join([*shown, '…'] if len(self) > _FEW else shown)}}}"
+
+
+def _told(value: Any, room: int = _DEPTH) -> Any:
+    """The copy of a JSON value for jsonschema. `RecursionError` when it is too deep."""
+    if type(value) is str:
+        return _Text(value) if len(value) > _SHOWN else value
+    if type(value) not in (list, dict):
+        return value
+    if not room:
+        raise RecursionError
+    if type(value) is list:
+        return _List(_told(item, room - 1) for item in value)
+    return _Object((_told(name), _told(item, room - 1)) for name, item in value.items())
+
+
 class Check:
     """One schema as a check of values; the time is linear in the value's size, whatever its shape.
 
@@ -64,8 +105,8 @@ class Check:
         if self._items is not None and isinstance(value, list):
             return next((f"{self._items.problem(one)} (at {n})" for n, one in self._wrong(value)), None)
         try:
-            orjson.dumps(value)  # whatever is taken must be possible to write down again
-            error: ValidationError | None = best_match(itertools.islice(self._validator.iter_errors(value), _ERRORS))
+            told = _told(value)
+            error: ValidationError | None = best_match(itertools.islice(self._validator.iter_errors(told), _ERRORS))
         except (RecursionError, TypeError):
             return "it is nested too deeply"
         if error is None:

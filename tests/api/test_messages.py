@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 import time
 import urllib.error
 import urllib.request
@@ -155,6 +156,7 @@ def test_a_gzipped_description_is_refused_by_its_coding(service: Service) -> Non
         ("PATCH", "", 'If-Match: "x"', 412),
         ("DELETE", "", 'If-Match: "x"', 412),
         ("DELETE", "", "If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT", 412),
+        ("PATCH", "", "If-Unmodified-Since: Fri, 31 Dec 9999 23:59:59 -0100", 415),
         ("DELETE", "", "If-None-Match: *", 412),
         ("PUT", "/tags/a", 'If-Match: "x"', 412),
         ("PUT", "/tags/a", "If-Match: *", 204),
@@ -214,6 +216,8 @@ DOWNLOADS: list[tuple[str, list[str], int, int | None]] = [
     ("GET", ["If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"], 304, None),
     ("GET", ["If-Modified-Since: Mon, 01 Jan 2001 00:00:00 GMT"], 200, 1000),
     ("GET", ["If-Modified-Since: nonsense"], 200, 1000),
+    ("GET", ["If-Modified-Since: Fri, 31 Dec 9999 23:59:59 -0100"], 200, 1000),
+    ("GET", ["If-Unmodified-Since: Fri, 31 Dec 9999 23:59:59 -0100"], 200, 1000),
     ("GET", ['If-None-Match: "other"', "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT"], 200, 1000),
     ("GET", ["If-Unmodified-Since: Mon, 01 Jan 2001 00:00:00 GMT"], 412, None),
     ("GET", ["If-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT"], 200, 1000),
@@ -279,6 +283,56 @@ def test_request_lines(service: Service) -> None:
         if answer.status != wanted:
             wrong.append((line, wanted, answer.status))
     assert not wrong, "\n".join(map(str, wrong))
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("http://images.example/v2/images", 200),
+        ("http://xn--4ca.example:9292/v2/images", 200),
+        ("http://[::1]:9292/v2/images", 200),
+        ("http://xn--999999999a/v2/images", 200),
+        (f"http://{'xn--4ca.' * 900}/v2/images", 400),
+        ("http://a:99999/v2/images", 400),
+        ("http:///v2/images", 400),
+    ],
+)
+def test_targets_with_a_host(service: Service, target: str, wanted: int) -> None:
+    """Whatever name stands in it, there is an answer."""
+    head = f"GET {target} HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"
+    assert raw.say(service.port, head.encode(), seconds=20).status == wanted
+
+
+# headers that somebody parses, and forms whose parsers have raised what nobody expected
+HEADERS = (
+    "Accept", "Accept-Encoding", "Authorization", "Connection", "Content-Encoding", "Content-Range", "Content-Type",
+    "Cookie", "Expect", "Forwarded", "Host", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range",
+    "If-Unmodified-Since", "Max-Forwards", "Origin", "Range", "TE", "Upgrade", "X-Auth-Token", "X-Forwarded-For",
+    "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Image-Meta-Store",
+    "X-OpenStack-Image-Size", "X-OpenStack-Request-Id", "Access-Control-Request-Method",
+)  # fmt: skip
+SEEDS = (
+    b"Fri, 31 Dec 9999 23:59:59 -0100", b"Sat, 01 Jan 0001 00:00:00 +2359", b"Mon, 01 Jan 2001 00:00:00 +9999999999",
+    b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT", b"bytes=0-99999999999999999999", b"bytes=-0", b"bytes 0-0/0",
+    b"for=[::1;proto=http", b"[::1", b"192.0.2.1%1", b"fe80::1%eth0", b"\xb2", b"text/html;charset=\xff",
+    b"multipart/x; boundary=\"", b"Basic \xff", b"Basic ====", b"http://xn--999999999a", b"*", b"", b"W/", b"2.0",
+)  # fmt: skip
+
+
+def test_no_value_of_a_header_is_too_odd(service: Service, filled: str) -> None:
+    """Whatever bytes stand in a header, the answer is none of a failure; the service's log has no traceback."""
+    chance = random.Random(7)
+    for number in range(1200):
+        value = bytearray(chance.choice(SEEDS))
+        for _ in range(chance.choice((0, 0, 1, 3))):
+            value.insert(
+                chance.randrange(len(value) + 1), chance.choice((0x20, 0x22, 0x2C, 0x80, 0xFF, 0x39, 0x2B, 0x3D))
+            )
+        method, path = chance.choice((("GET", "/file"), ("PATCH", ""), ("HEAD", "/file"), ("OPTIONS", ""), ("GET", "")))
+        name = HEADERS[number % len(HEADERS)]
+        head = raw.head(method, f"/v2/images/{filled}{path}", "Connection: close").removesuffix(b"\r\n")
+        answer = raw.say(service.port, head + name.encode() + b": " + bytes(value) + b"\r\n\r\n", seconds=20)
+        assert 200 <= answer.status < 500, (method, path, name, bytes(value), answer.text)
 
 
 def test_one_message_does_not_carry_a_second_one(service: Service) -> None:

@@ -3,10 +3,12 @@
 import ipaddress
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.servers.nginx import Nginx
 from tests.servers.place import HOST, private_address
@@ -408,3 +410,32 @@ async def test_a_name_server_that_hangs_holds_up_its_asker_only(server: Nginx) -
     finally:
         gate.set()
         await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://" + "ü." * 32700,
+        "http://" + "ü" * 260,
+        "http://login@" + "ü." * 200 + "/path",
+        "HTTPS://" + "a" * 65000,
+        "http://" + "ü" * 65000 + "@example.com/",
+        "http://example.com/" + "a" * 8192,
+    ],
+    ids=["labels", "a label", "behind a login", "ASCII", "a login", "a path"],
+)
+def test_what_is_too_long_is_no_url_at_once(url: str) -> None:
+    """Names of other scripts become ASCII in a time that a stranger must not choose."""
+    begun = time.process_time()
+    for _ in range(100):
+        assert answers.parsed(url) is None
+        with pytest.raises(BadRequest):
+            answers.next_url(URL("http://example.com/"), {"Location": url}, downgrade=True)
+    assert time.process_time() - begun < 0.5
+
+
+def test_long_urls_are_taken() -> None:
+    """Signed ones have some hundreds of characters; slashes in a path begin no host."""
+    assert answers.parsed("https://example.com/a//" + "b" * 4000 + "?signature=" + "c" * 2000) is not None
+    target = answers.next_url(URL("http://example.com/"), {"Location": "/a//" + "b" * 4000}, downgrade=True)
+    assert target.host == "example.com"

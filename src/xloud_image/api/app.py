@@ -19,7 +19,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import cors, data, images, info, locations, messages, metrics, openapi, proxies, receiving
+from xloud_image.api import cors, data, giving, images, info, locations, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body, require_utf8
 from xloud_image.config.masking import clipped
@@ -134,6 +134,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         request, handler = await _without_prefix(request, handler)
         response = await _handle(request, handler)
+        if isinstance(response, web.Response) and giving.is_large(request, response):
+            ctx = request.get(CONTEXT)
+            whose = (ctx.project if ctx else None) or proxies.client(request) or ""
+            response = await giving.give(request, response, whose)
     except ClientGone as error:
         log.info("a client left", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, {})

@@ -10,11 +10,13 @@ import re
 import resource
 import socket
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from xloud_image.api import messages
 
@@ -277,4 +279,25 @@ class Runner(web.AppRunner):
         made = await super()._make_server()
         # aiohttp has no other way to give a server its kind of connection
         loop, options = made._loop, made._kwargs  # noqa: SLF001
-        return _Server(made.request_handler, request_factory=made.request_factory, loop=loop, **options)
+        return _Server(made.request_handler, request_factory=_plainly(made.request_factory), loop=loop, **options)
+
+
+def _plainly(factory: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """The same factory for messages that aiohttp looks at before every handler of ours, where it fails on some.
+
+    A target with a host (`GET http://host/path`) is its path under a header Host (RFC 9112, section 3.2.2): aiohttp
+    would decode the name. An expectation is ASCII: aiohttp's answer to most of them quotes it.
+    """
+
+    def made(message: Any, *args: Any) -> web.BaseRequest:
+        if message.url.absolute or hdrs.EXPECT in message.headers:
+            headers = CIMultiDict(message.headers)
+            if message.url.absolute:
+                headers[hdrs.HOST] = message.url.host_port_subcomponent or ""
+            for expected in headers.popall(hdrs.EXPECT, ()):
+                headers.add(hdrs.EXPECT, expected.encode("ascii", "replace").decode())
+            url = message.url.relative() if message.url.absolute else message.url
+            message = message._replace(url=url, headers=CIMultiDictProxy(headers))
+        return factory(message, *args)
+
+    return made

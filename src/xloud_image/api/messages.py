@@ -153,9 +153,10 @@ def _date(text: str | None) -> dt.datetime | None:
         return None
     try:
         found = email.utils.parsedate_to_datetime(text)
+        # a date at an end of the calendar has no time in UTC
+        return found.astimezone(dt.UTC).replace(tzinfo=None) if found.tzinfo else found
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return found.astimezone(dt.UTC).replace(tzinfo=None) if found.tzinfo else found
 
 
 def _now() -> dt.datetime:

@@ -91,10 +91,19 @@ class Query:
 
 
 class Page(list[Image]):
-    """Images in order, and whether others may come after the last one. `end`: the id after which they come."""
+    """Images in order, and whether others may come after the last one. `end`: the id after which they come. `sizes`:
+    of those that were just read, their bytes by id, about."""
 
-    def __init__(self, images: Iterable[Image] = (), *, more: bool = False, end: str | None = None) -> None:
+    def __init__(
+        self,
+        images: Iterable[Image] = (),
+        *,
+        more: bool = False,
+        end: str | None = None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(images)
+        self.sizes = sizes or {}
         self.more = more
         self.end = end if end is not None or not self else self[-1].id
 
@@ -120,7 +129,8 @@ async def find(conn: AsyncConnection, query: Query) -> Page:
     found = await details.load(conn, [row[0] for row in rows], query.project) if rows else {}
     fit = len(found)
     full = 0 < len(rows) == query.limit
-    return Page([image_of(row, found[row[0]]) for row in rows[:fit]], more=fit < len(rows) or full)
+    sizes = {} if is_sure(query) else {image_id: one.size for image_id, one in found.items()}
+    return Page([image_of(row, found[row[0]]) for row in rows[:fit]], more=fit < len(rows) or full, sizes=sizes)
 
 
 def is_sure(query: Query) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images as rows
+from xloud_image.db.details import PAGE
 from xloud_image.db.query import Page, Query, is_sure
 from xloud_image.db.query import find as find_rows
 from xloud_image.errors import BadRequest, Forbidden, Protected
@@ -23,7 +24,9 @@ from xloud_image.services import locations, owed, sharing
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 
-LOOKS: Final = 20  # how often more rows are read for one page, while the rule `get_image` refuses what they hold
+# How often rows are read for one page while the rule `get_image` refuses what they hold: once an image was found, and
+# before; clients (openstacksdk) take a page without images for the end of the list, whatever its `next` says.
+LOOKS, _EMPTY_LOOKS = 20, 200
 _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 
@@ -41,7 +44,8 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
     """One page of the images that the caller may list (API reference, section "List") and read (rule `get_image`).
 
     What the rule says in words that the database knows is asked there; where it says more it is asked for each image,
-    and the page is filled up from the next ones. After LOOKS times it ends as it is, with `more`.
+    and the page is filled up from the next ones. It ends as it is, with `more`, after LOOKS times, where its images
+    have PAGE bytes, and after _EMPTY_LOOKS times without any image.
     """
     policy = service.policy
     policy.require(ctx, "get_images")
@@ -50,16 +54,21 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
         return await service.db.read(lambda conn: find_rows(conn, query))
     found: list[Image] = []
     looked = dataclasses.replace(query, limit=min(max(query.limit, _LOOK), _MOST_LOOKED))
-    for _ in range(LOOKS):
+    room, looks = PAGE, 0
+    while looks < (LOOKS if found else _EMPTY_LOOKS):
+        looks += 1
         page = await service.db.read(functools.partial(find_rows, query=looked))
         for image in page:
             if len(found) == query.limit:
                 return Page(found, more=True)
             if rights.may_read(policy, ctx, image):
+                room -= page.sizes[image.id]
+                if room < 0 and found:
+                    return Page(found, more=True)
                 found.append(image)
         if not page.more or len(found) == query.limit:
             return Page(found, more=page.more)
-        looked = dataclasses.replace(looked, marker=page.end)
+        looked = dataclasses.replace(looked, marker=page.end, limit=looked.limit if found else _MOST_LOOKED)
     return Page(found, more=True, end=looked.marker)
 
 

@@ -12,6 +12,9 @@ from yarl import URL
 from xloud_image.errors import BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable
 
 _MOST: Final = (1 << 63) - 1  # bytes: the database holds no larger size
+_URL: Final = 8192  # characters of a URL; longer ones are refused by most servers too
+_HOST: Final = 253 + len(":65535")  # characters of a host, the longest name there is, with its port
+_AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//([^/?#]*)")
 _LONG: Final = 200  # characters of a version that are noted as they are
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]|^ | $|://[^/?# ]* ")  # blanks only behind the host
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]+")  # what a URL may consist of
@@ -24,8 +27,8 @@ _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 def parsed(url: str) -> URL | None:
     """An http or https URL as it will be asked; None when it is none. Percent-encodings stay as they are, signed URLs
     depend on them; what may not stand in a URL is encoded (old rows and redirects have blanks), and names of other
-    scripts become ASCII."""
-    if _UNSAFE.search(url):
+    scripts become ASCII. Longer ones than a server takes, and hosts longer than names can be, are none."""
+    if not _is_short(url) or _UNSAFE.search(url):
         return None
     try:
         found = _url(url)
@@ -33,6 +36,15 @@ def parsed(url: str) -> URL | None:
     except ValueError:
         return None
     return found if good else None
+
+
+def _is_short(text: str) -> bool:
+    """Whether a URL, or the rest of one, and its host are as long as they may be: names of other scripts cost a
+    thousand times what they have of characters."""
+    if len(text) > _URL:
+        return False
+    match = _AUTHORITY.match(text)
+    return match is None or len(match[1].rpartition("@")[2]) <= _HOST
 
 
 def _url(text: str) -> URL:
@@ -45,7 +57,7 @@ def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
     `downgrade`. Credentials in a URL go nowhere else than to the server that they are for."""
     place = headers.get("Location", "").strip()
     target = None
-    if place and not _UNSAFE.search(place):
+    if place and _is_short(place) and not _UNSAFE.search(place):
         try:
             joined = url.join(_url(place))
             target = parsed(str(joined))
