@@ -101,7 +101,7 @@ def test_it_is_served_as_written(read: Read) -> None:
 def test_what_is_told_of_it(read: Read) -> None:
     loaded = read(RENDERED, open_door=False)
     assert [(note.level, note.kind, note.option) for note in loaded.notes] == [
-        ("warning", "pending", "[DEFAULT] worker_self_reference_url"),
+        ("info", "ignored", "[DEFAULT] worker_self_reference_url"),
         ("info", "ignored", "[DEFAULT] transport_url"),
         ("info", "ignored", "[oslo_concurrency] lock_path"),
         ("info", "ignored", "[oslo_messaging_notifications] transport_url"),

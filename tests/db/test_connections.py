@@ -67,6 +67,8 @@ MYSQL = {
     "mysqlclient": ("ssl_mode=VERIFY_CA&ssl_ca={ca}&use_unicode=1&compress=0", True),
     "a certificate of the client": ("ssl_ca={ca}&ssl_cert={cert}&ssl_key={key}", True),
     "encrypted without a look": ("ssl=true", True),
+    "a bit of the protocol": ("client_flag=2050", True),
+    "other bits of the protocol": ("client_flag=2", False),
     "nothing verified": ("ssl_ca={other}&ssl_verify_cert=false", True),
     "limits and debugging aids": (
         "connect_timeout=60&read_timeout=5&plugin=dbcounter&local_infile=1&autocommit=1", False),
@@ -98,6 +100,56 @@ async def test_an_option_file_gives_what_the_url_lacks(tls_mariadb: MariaDB, tmp
                     "database = mysql\nskip-secure-auth\n")  # fmt: skip
     url = f"mysql+pymysql://?read_default_file={file}&read_default_group=glance"
     assert await ask(url, "SELECT concat(database(), ' ', substring_index(user(), '@', 1))") == f"mysql {USER}"
+
+
+# an option file (`{more}/x.cnf` asks for an authority that is not the server's) → encrypted, or why it is refused
+LIBRARYS = {
+    "[client]\nssl-mode=REQUIRED\n": True,
+    "[client]\nssl_mode = VERIFY_IDENTITY\nssl-ca={ca}\n": True,
+    "[client]\nssl-mode=VERIFY_IDENTITY\nssl-ca={other}\n": "is not accepted",
+    "[client]\nssl-verify-server-cert\n": "is not accepted",
+    "[client]\nloose-ssl-verify-server-cert=1\nssl-ca={ca}\n": True,
+    "[client-mariadb]\nssl\n[glance]\nconnect-timeout=3\n": True,
+    "[client]\nskip-ssl\n": False,
+    "[client]\nskip-ssl\nssl-ca={ca}\n": "switched off and asked for at once",
+    "[client]\nssl-ca={ca}\nskip-ssl-verify-server-cert\n": True,
+    "[client]\nssl-ca={ca}\ntls-version=TLSv1.2,TLSv1.3\n": True,
+    "[client]\nssl-ca={ca}\ntls-version=TLSv1.1\n": "tls-version=TLSv1.1 is not spoken",
+    "[client]\nssl-fp=AA:BB\n": "ssl-fp in {cnf} is not done by this driver",
+    "[client]\nssl-verify=1\n": "ssl-verify in {cnf} is not done by this driver",
+    "!includedir {more}\n[client]\nport=1\n": "is not accepted",
+    "!include {more}/x.cnf\n!include {cnf}\n!include /nowhere.cnf\n": "is not accepted",
+}
+
+
+@pytest.mark.parametrize("text", LIBRARYS)
+@pytest.mark.parametrize("driver", ["mysql", "mysql+mysqldb"])
+async def test_an_option_file_as_the_c_library_reads_it(
+    tls_mariadb: MariaDB, tmp_path: Path, text: str, driver: str
+) -> None:
+    cnf, more, want = tmp_path / "my.cnf", tmp_path / "more", LIBRARYS[text]
+    more.mkdir()
+    (more / "x.cnf").write_text(f"[client]\nssl-mode=VERIFY_CA\nssl-ca={Authority('another').ca}\n")
+    words = {"ca": authority().ca, "other": Authority("another").ca, "cnf": cnf, "more": more}
+    cnf.write_text(text.format(**words))
+    url = f"{driver}://{USER}:{PASSWORD}@{HOST}:{tls_mariadb.port}/mysql?read_default_file={cnf}"
+    if "[glance]" in text:
+        url += "&read_default_group=glance"
+    if isinstance(want, bool):
+        assert bool(await ask(url, CIPHER)) is want
+    else:
+        with pytest.raises(ConfigError) as caught:
+            await schema.version(settings(url))
+        assert want.format(**words) in caught.value.message
+
+
+async def test_an_option_file_as_pymysql_reads_it(tls_mariadb: MariaDB, tmp_path: Path) -> None:
+    """What it leaves out stays without effect, as before, and is told."""
+    cnf = tmp_path / "my.cnf"
+    cnf.write_text("[client]\nssl-mode=VERIFY_IDENTITY\n")
+    url = f"mysql+pymysql://{USER}:{PASSWORD}@{HOST}:{tls_mariadb.port}/mysql?read_default_file={cnf}"
+    assert not await ask(url, CIPHER)
+    assert f"ssl-mode in {cnf} is not used, as PyMySQL does not read it" in str(arguments.read(settings(url)).notes)
 
 
 async def test_a_socket_of_this_machine(mariadb: MariaDB, tmp_path: Path) -> None:
@@ -188,6 +240,77 @@ async def test_urls_of_postgresql(tls_postgresql: PostgreSQL, case: str, driver:
         assert await ask(url, "SHOW application_name") == "glance"
     if "options" in text:
         assert await ask(url, "SHOW statement_timeout") == "77s"
+
+
+# lines of a service file, the environment, more of the URL → what the connection is: encrypted, or refused
+SERVICES = {
+    "nothing": ("", {}, "", True),
+    "verified": ("sslmode=verify-full\nsslrootcert={ca}\n", {}, "", True),
+    "another authority": ("sslmode=verify-full\nsslrootcert={other}\n", {}, "", "is not accepted"),
+    "none": ("sslmode=disable\n", {}, "", False),
+    "the URL counts more": ("sslmode=disable\n", {}, "sslmode=require", True),
+    "the URL counts more in the words of others": ("sslmode=disable\n", {}, "ssl=true", True),
+    "the service counts more": ("sslmode=disable\n", {"PGSSLMODE": "require"}, "", False),
+    "the environment": ("", {"PGSSLMODE": "verify-ca", "PGSSLROOTCERT": "{other}"}, "", "is not accepted"),
+    "the environment, half": ("sslmode=verify-ca\n", {"PGSSLROOTCERT": "{ca}"}, "", True),
+    "the environment, its file": ("", {"PGSSLROOTCERT": "{other}"}, "", "is not accepted"),
+    "the environment, an old word": ("", {"PGREQUIRESSL": "1"}, "", True),
+    "the environment, not done": ("", {"PGCHANNELBINDING": "require"}, "", "channel_binding=require is not done"),
+    "not done": ("requirepeer=root\n", {}, "", "unknown argument requirepeer"),
+    "no mode": ("sslmode=strict\n", {}, "", "sslmode=strict is unknown"),
+}
+
+
+@pytest.mark.parametrize("case", SERVICES)
+@pytest.mark.parametrize("by", ["service", "PGSERVICE"])
+async def test_a_service_of_postgresql(
+    tls_postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, by: str
+) -> None:
+    lines, environment, query, want = SERVICES[case]
+    words = {"ca": authority().ca, "other": Authority("another").ca}
+    file = tmp_path / "services"
+    file.write_text(
+        f"[other]\nsslmode=disable\n# ours\n[glance]\nhost={HOST}\nport={tls_postgresql.port}\nuser={USER}\n"
+        f"password={PASSWORD}\ndbname=postgres\n" + lines.format(**words)
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(**words))
+    if by == "PGSERVICE":
+        monkeypatch.setenv(by, "glance")
+    url = f"postgresql://?{'service=glance&' if by == 'service' else ''}{query}".rstrip("?&")
+    if isinstance(want, bool):
+        assert await ask(url, PG_TLS) == str(want).lower()
+    else:
+        with pytest.raises(ConfigError) as caught:
+            await schema.version(settings(url))
+        assert want in caught.value.message
+        assert PASSWORD not in caught.value.message
+
+
+async def test_tls_of_a_service_that_is_not_spoken(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    file = tmp_path / "services"
+    file.write_text("[glance]\nsslmode=verify-full\n")
+    url = f"postgresql://{USER}:{PASSWORD}@{HOST}:{postgresql.port}/postgres?servicefile={file}&service="
+    with pytest.raises(ConfigError, match=r"TLS|SSL"):
+        await schema.version(settings(url + "glance"))
+    with pytest.raises(ConfigError, match=f"the service nova stands neither in {file} nor in "):
+        arguments.read(settings(url + "nova"))
+
+
+async def test_the_authority_in_the_home_of_the_user(
+    tls_postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / ".postgresql" / "root.crt"
+    file.parent.mkdir()
+    url = f"postgresql://{USER}:{PASSWORD}@{HOST}:{tls_postgresql.port}/postgres?sslmode="
+    file.write_bytes(Path(authority().ca).read_bytes())
+    assert await ask(url + "verify-full", PG_TLS) == "true"
+    file.write_bytes(Path(Authority("another").ca).read_bytes())
+    for mode in ("require", "verify-ca", "verify-full"):
+        with pytest.raises(ConfigError, match="is not accepted"):
+            await schema.version(settings(url + mode))
 
 
 PG_REFUSED = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import ADDRESS, Desk
-from xloud_image.deploy import passwords, rendering
+from tests.deploy.conftest import ADDRESS, Desk, told, values
+from xloud_image.deploy import expressions, passwords, rendering
 from xloud_image.errors import ConfigError
 
 CEPH = 'glance_backend_ceph: "yes"\n'
@@ -77,7 +77,7 @@ TABLE = {
     "not known here in this environment; Ansible's own are where ansible-core is installed (make deployer)",
     "database_address: \"{{ x + }}\"\n": "globals.yml:2: database_address: has an expression that cannot be read: "
     "unexpected 'end of print statement'",
-    "glance_api_port: '{{ [1, 2] }}'\n": "globals.yml:2: glance_api_port: '[1, 2]' is not a port number",
+    "glance_api_port: '{{ [1, 2] }}'\n": "globals.yml:2: glance_api_port: '['1', '2']' is not a port number",
     "glance_auth_method: none\n": "[xloud] auth: the service would not start: none lets every caller in as admin, so "
     "only a loopback address may be listened on; set bind_host to 127.0.0.1, or auth to keystone or http_basic",
     "glance_enable_property_protection: yes\n": "glance/property-protections-rules.conf: does not exist, and is "
@@ -134,14 +134,141 @@ def test_no_globals(desk: Desk) -> None:
         (b"\xff\xfe", "is not UTF-8 text"),
         (b"- a\n- b\n", "holds no `name: value` lines"),
         (b"$ANSIBLE_VAULT;1.1;AES256\n6162\n", "is encrypted by ansible-vault"),
-        (b"1: x\n", "'1' is no name of a key"),
-        (b"a: &a [*a]\n", "is nested too deeply"),
-        (b"a: " + b"[" * 30 + b"]" * 30, "is nested too deeply"),
+        (b"glance-tag: x\n", "'glance-tag' is no name of a key; is 'glance_tag' meant?"),
+        (b"glance_tag: &a [*a]\n", "is nested too deeply"),
+        (b"glance_tag: &a [*a, *a]\n", "has too many values"),
+        (b"glance_tag: " + b"[" * 30 + b"]" * 30, "is nested too deeply"),
+        (
+            b"a0: &a0 {x: y}\n"
+            + b"".join(b"a%d: &a%d {<<: *a%d}\n" % (n + 1, n + 1, n) for n in range(3000))
+            + b"<<: *a3000\n",
+            "is nested too deeply",
+        ),
     ],
 )
 def test_files_that_are_no_globals(desk: Desk, data: bytes, text: str) -> None:
     desk.globals.write_bytes(data)
     assert any(text in error for error in desk.refused())
+
+
+LOCKED = "!vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6162\n"
+# lines of other services → what is noted of them; nothing of it keeps the image service from being deployed
+OTHERS = {
+    'enable_nova: "yes"\nenable_nova: "no"\n': "stands twice; the last counts: enable_nova (line 3)",
+    "nova_x: {a: 1, a: 2}\n": "has a name twice; the last counts: nova_x (line 2)",
+    "nova_x: {1: x, 1: y}\n": "has a name twice; the last counts: nova_x (line 2)",
+    "nova_x: {[1, 2]: x}\n": "has a name that is no text: nova_x (line 2)",
+    "[1, 2]: x\n": "is no plain name, so nothing can refer to it: ? (line 2)",
+    "my-own-key: 1\n": "is no plain name, so nothing can refer to it: 'my-own-key' (line 2)",
+    '"10.0.0.1": host\n': "is no plain name, so nothing can refer to it: '10.0.0.1' (line 2)",
+    "1: x\n": "is no plain name, so nothing can refer to it: '1' (line 2)",
+    "nova_x: " + "[" * 30 + "]" * 30 + "\n": "is nested too deeply: nova_x (line 2)",
+    "nova_x: &a [*a]\n": "is nested too deeply: nova_x (line 2)",
+    "nova_x: &a [*a, *a, *a]\n": "has too many values, by its aliases or those before it: nova_x (line 2)",
+    "nova_a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+    + "".join(f"nova_{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)):
+        "has too many values, by its aliases or those before it: nova_e (line 6), nova_f (line 7)",
+    f"nova_x: {LOCKED}": "is encrypted by ansible-vault; name the file with its password",
+    f"nova_x:\n- a: {LOCKED}".replace("\n  ", "\n    "): "is encrypted by ansible-vault; name the file",
+    'nova_x: !vault ""\n': "is encrypted by ansible-vault; it is empty: nova_x (line 2)",
+    "nova_x: {<<: 5, a: 1}\n": "",
+    "nova_x: 0x_\nglance_log_file: a\n": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_what_is_wrong_with_other_services_keys_is_a_note(desk: Desk, text: str) -> None:
+    assert OTHERS[text] in told(desk.render(text), "note")
+
+
+@pytest.mark.parametrize("text", ["nova_password: 1\nnova_password: 2\n", f"nova_password: {LOCKED}"])
+def test_passwords_of_other_services(desk: Desk, text: str) -> None:
+    file = desk.path / "passwords.yml"
+    file.write_text(file.read_text() + text)
+    assert "nova_password (line " in told(desk.render(""), "note")
+    file.write_text(file.read_text() + text.replace("nova", "glance_database"))
+    assert any("glance_database_password: stands twice; first in line 1" in error for error in desk.refused(""))
+
+
+def test_other_services_keys_in_ours(desk: Desk) -> None:
+    """What cannot be read counts where it is needed, and only there; of two the last, as for Ansible."""
+    rendered = desk.render("nova_x: a\nnova_x: b\nglance_log_file: '/{{ nova_x }}'\n")
+    assert values(rendered)["[DEFAULT] log_file"] == ["/b"]
+    for text, reason in {f"nova_x: {LOCKED}": "is encrypted by ansible-vault; name",
+                         "nova_x: &a [*a]\n": "is nested too deeply"}.items():  # fmt: skip
+        desk.render(text + "glance_log_file: '{{ nova_x if false else \"/a\" }}'\n")
+        (error,) = desk.refused(text + "glance_log_file: '/{{ nova_x }}'\n")
+        assert f"glance_log_file: refers to a value that {reason}" in error
+
+
+def test_mappings_that_are_merged(desk: Desk) -> None:
+    text = "x: &x {glance_log_file: /x, glance_api_workers: 3}\ny: &y {glance_log_file: /y, glance_api_port: 1}\n"
+    found = values(desk.render(text + "<<: [*x, *y]\nglance_api_port: 2\nnova_z:\n  <<: *x\n  q: 2\n"))
+    assert [found[f"[DEFAULT] {name}"] for name in ("log_file", "workers", "bind_port")] == [["/x"], ["3"], ["2"]]
+    assert values(desk.render("x: &x {<<: *x, a: /1}\nglance_log_file: '{{ x.a }}'\n"))["[DEFAULT] log_file"] == ["/1"]
+
+
+# expressions
+
+ITERATED = {
+    "{{ ['a', 'b'] | map('upper') }}": ["A", "B"],
+    "{{ ['a', 'b'] | select('equalto', 'b') }}": ["b"],
+    "{{ {'a': 1}.keys() }}": ["a"],
+    "{{ {'a': 1}.values() }}": ["1"],
+    "{{ range(2) }}": ["0", "1"],
+    "{{ ('a', 'b') }}": ["a", "b"],
+    "{{ ['a', 2] }}": ["a", "2"],
+    "{{ [['a', 'b'] | map('upper')] | first }}": ["A", "B"],
+}
+
+
+@pytest.mark.parametrize("text", ITERATED)
+def test_what_is_walked_through_is_a_list(desk: Desk, text: str) -> None:
+    rendered = desk.render(f'glance_extra_volumes: "{text}"\n')
+    assert expressions.read(text, {}.__getitem__) == [int(one) if one.isdigit() else one for one in ITERATED[text]]
+    assert "log_file" not in rendered.lines
+    (error,) = desk.refused(f'glance_log_file: "{text}"\n')
+    assert "glance_log_file: " in error
+    assert "is not text" in error
+
+
+def test_a_list_inside_a_text(desk: Desk) -> None:
+    rendered = desk.render("glance_log_file: \"/{{ ['a'] | map('upper') }}-{{ {'k': 1}.keys() }}\"\n")
+    assert values(rendered)["[DEFAULT] log_file"] == ["/['A']-['k']"]
+
+
+# an expression → why it gives no value
+FAILING = {
+    "{{ 'a' | regex_replace('(', '') }}": "has an expression that fails: error: missing ), unterminated subpattern",
+    "{{ 'a' is match('(') }}": "has an expression that fails: error: missing )",
+    "{{ '[hunter2' | from_yaml }}": "has an expression that fails: ParserError: expected ',' or ']'",
+    "{{ '{' | from_json }}": "has an expression that fails: JSONDecodeError",
+    "{{ " + "(" * 4000 + "1" + ")" * 4000 + " }}": "has an expression that fails: RecursionError",
+    "{{ '%s' | format(1, 2) }}": "has an expression that fails: TypeError",
+    "{{ 'x' * 10 ** 15 }}": "has an expression that fails: MemoryError",
+    "{{ 'a'.upper }}": "has an expression that gives a builtin_function_or_method, which is no value",
+    "{{ cycler('a') }}": "has an expression that gives a Cycler, which is no value",
+    "{{ (['a'] | map('upper')) | string }}": "shows an object of the program inside a text: end it with `| list`",
+    "{{ {'a': 1}.keys() ~ '' }}": "shows an object of the program inside a text: end it with `| list`",
+}
+
+
+@pytest.mark.parametrize("text", FAILING, ids=lambda text: text[:40])
+def test_an_expression_that_gives_no_value(desk: Desk, text: str) -> None:
+    (error,) = desk.refused(f'glance_log_file: "{text}"\n')
+    assert f"globals.yml:2: glance_log_file: {FAILING[text]}" in error or FAILING[text] in error
+    assert "hunter2" not in error
+
+
+def test_a_date(desk: Desk) -> None:
+    rendered = desk.render("glance_log_file: \"{{ '2026-01-02' | from_yaml }}\"\n")
+    assert values(rendered)["[DEFAULT] log_file"] == ["2026-01-02"]
+
+
+def test_a_value_that_is_encrypted_and_empty(desk: Desk) -> None:
+    for text in ('""', "' '"):
+        (error,) = desk.refused(f"glance_log_file: !vault {text}\n")
+        assert error == "globals.yml:2: glance_log_file: is encrypted by ansible-vault; it is empty"
 
 
 def test_no_secret_stands_in_an_error(desk: Desk) -> None:

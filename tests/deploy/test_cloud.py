@@ -272,3 +272,16 @@ def test_the_platforms_inventory_is_used(desk: Desk) -> None:
     done = deployer(desk.path, "-i", "all-in-one")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (desk.path / ".rendered" / "localhost").is_dir()
+
+
+def test_what_is_encrypted_beside_the_inventory(desk: Desk) -> None:
+    """Where the hosts are counted, as in the run, with the same password."""
+    desk.globals.write_text("kolla_internal_vip_address: 127.0.0.9\n")
+    desk.write("nodes", "[glance-api]\nelsewhere ansible_connection=local\n")
+    desk.write("group_vars/all.yml", encrypted(desk, "nova_x: hush\n"))
+    done = deployer(desk.path)
+    assert done.returncode == 1
+    assert "cannot be read" in done.stderr
+    done = deployer(desk.path, "--vault-password-file", str(desk.path / "vault"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (desk.path / ".rendered" / "elsewhere" / "glance-api.conf").is_file()

@@ -118,10 +118,10 @@ def run(
             f"{configdir / 'globals.yml'} does not exist; two lines are enough: "
             'glance_backend_file: "yes", kolla_internal_vip_address: ADDRESS. Or name another --configdir'
         )
-    words = _playbook(folder, inventory, configdir, verb)
-    if vault_password_file:
-        file = str(vault_password_file.absolute())
-        words += ["--vault-password-file", file, "-e", _as_json({"xavs_vault_password_file": file})]
+    vault: list[str] = ["--vault-password-file", str(vault_password_file.absolute())] if vault_password_file else []
+    words = [*_playbook(folder, inventory, configdir, verb, vault), *vault]
+    if vault:
+        words += ["-e", _as_json({"xavs_vault_password_file": vault[1]})]
     for text in extra or ():
         words += ["-e", f"@{Path(text[1:]).absolute()}" if text.startswith("@") else text]
     words += ["-e", _as_json({"xavs_extra": [_absolute(text) for text in extra or ()]})]
@@ -137,7 +137,7 @@ def run(
         raise typer.Exit(_start(words, folder))
 
 
-def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb) -> list[str]:
+def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb, vault: list[str]) -> list[str]:
     program = Path(sys.executable).with_name("ansible-playbook")
     if not program.exists():
         raise ConfigError("ansible-playbook is not installed here; type: pip install 'xloud-image[deploy]'")
@@ -145,7 +145,7 @@ def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb) -> list
     if "," not in hosts and not Path(hosts).exists():
         raise ConfigError(f"the inventory {hosts} does not exist; all-in-one and multinode are shipped in {folder}")
     typer.echo(f"inventory: {hosts}", err=True)
-    _has_nodes(program.with_name("ansible-inventory"), hosts, folder)
+    _has_nodes([str(program.with_name("ansible-inventory")), *vault], hosts, folder)
     facts = {
         "xavs_action": str(verb),
         "xavs_configdir": str(configdir),
@@ -164,12 +164,14 @@ def _inventory(folder: Path, asked: str, configdir: Path) -> str:
     return asked
 
 
-def _has_nodes(program: Path, hosts: str, folder: Path) -> None:
-    """ConfigError when no host of an inventory is to run the service: Ansible would do nothing, and call it done."""
+def _has_nodes(program: list[str], hosts: str, folder: Path) -> None:
+    """`program`: ansible-inventory, with the password of what is encrypted beside the inventory.
+
+    ConfigError when no host of an inventory is to run the service: Ansible would do nothing, and call it done."""
     import json
 
     done = subprocess.run(
-        [program, "-i", hosts, "--list"],
+        [*program, "-i", hosts, "--list"],
         env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")},
         capture_output=True,
         text=True,

@@ -7,9 +7,7 @@ known is refused: it may be what keeps a stranger out (a certificate, a rule of 
 
 from __future__ import annotations
 
-import configparser
 import dataclasses
-import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -18,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import sqlalchemy as sa
 
+from xloud_image.db.clients import at_home, from_environment, of_service, option_file
 from xloud_image.db.tls import context, readable, refused
 from xloud_image.errors import ConfigError
 
@@ -32,8 +31,8 @@ _FALSE: Final = frozenset({"false", "0", "no", "off", "none"})
 _MYSQL_NOTES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("read_timeout", "write_timeout", "timeout"), "the service has its own time limits"),
     **dict.fromkeys(("use_unicode", "binary_prefix", "conv", "raise_on_warnings", "buffered", "consume_results",
-                     "use_pure", "cursorclass", "use_result", "named_pipe", "max_allowed_packet", "client_flag",
-                     "multi_statements", "get_warnings"), "it belongs to another driver"),
+                     "use_pure", "cursorclass", "use_result", "named_pipe", "max_allowed_packet", "multi_statements",
+                     "get_warnings"), "it belongs to another driver"),
     "compress": "traffic is not compressed",
     "plugin": "it belongs to a debugging aid of SQLAlchemy",
     "local_infile": "no file of this machine is ever sent",
@@ -48,13 +47,9 @@ _MYSQL_TLS: Final = (
     "ssl_verify_cert", "ssl_verify_identity", "ssl_mode", "ssl_disabled", "ssl",
 )  # fmt: skip
 _MYSQL: Final = ("charset", "unix_socket", "connect_timeout", "init_command", "program_name", "server_public_key",
-                 "read_default_file", "read_default_group", *_MYSQL_TLS)  # fmt: skip
-# names in a client's option file → ours
-_OPTION_FILE: Final[Mapping[str, str]] = {
-    "socket": "unix_socket", "default-character-set": "charset", "bind-address": "bind_address",
-    "ssl-ca": "ssl_ca", "ssl-capath": "ssl_capath", "ssl-cert": "ssl_cert", "ssl-key": "ssl_key",
-    "ssl-cipher": "ssl_cipher",
-}  # fmt: skip
+                 "read_default_file", "read_default_group", "client_flag", *_MYSQL_TLS)  # fmt: skip
+_CLIENT_SSL: Final = 1 << 11
+_CLIENT_SSL_VERIFY: Final = 1 << 30
 _WIDE: Final = frozenset({"utf8", "utf8mb3", "utf8mb4"})
 
 # PostgreSQL
@@ -78,10 +73,11 @@ _PG_HARMLESS: Final[Mapping[str, frozenset[str]]] = {
 }
 _PG_TLS: Final = ("sslmode", "ssl", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl",
                   "ssl_min_protocol_version", "ssl_max_protocol_version")  # fmt: skip
-_PG_DRIVER: Final = ("passfile", "service", "servicefile", "target_session_attrs", "krbsrvname", "gsslib")
-_PG: Final = ("application_name", "connect_timeout", "timeout", "options", *_PG_DRIVER, *_PG_TLS)
+_PG_DRIVER: Final = ("passfile", "target_session_attrs", "krbsrvname", "gsslib")
+_PG: Final = ("application_name", "connect_timeout", "timeout", "options", "service", "servicefile", *_PG_DRIVER,
+              *_PG_TLS)  # fmt: skip
 _PG_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_VERSIONS: Final = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+_VERSIONS: Final[Mapping[str, ssl.TLSVersion]] = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -190,8 +186,10 @@ def _sqlite(given: sa.URL) -> Target:
 
 def _mysql(given: sa.URL, *, files: bool) -> Target:
     query, notes = _texts(given, _MYSQL, _MYSQL_NOTES)
+    if "client_flag" in query:
+        _flags(query, notes)
     if ("read_default_file" in query or "read_default_group" in query) and files:
-        given, query = _option_file(given, query, notes)
+        given, query = option_file(given, query, notes)
     charset = query.get("charset") or "utf8mb4"
     if charset.lower() not in _WIDE:
         notes.append("charset is not used: text is exchanged as utf8mb4")
@@ -210,44 +208,17 @@ def _mysql(given: sa.URL, *, files: bool) -> Target:
     return Target(given.set(drivername="mysql+asyncmy", query={}), arguments, tuple(notes))
 
 
-def _option_file(given: sa.URL, query: dict[str, str], notes: list[str]) -> tuple[sa.URL, dict[str, str]]:
-    """A client's option file, as PyMySQL reads it: what the URL says counts more, what is missing says nothing."""
-    path = os.path.expanduser(query.get("read_default_file") or "/etc/my.cnf")
-    group = query.get("read_default_group") or "client"
-    parser = configparser.RawConfigParser(allow_no_value=True, strict=False)
-    parser.optionxform = lambda optionstr: optionstr.lower().replace("_", "-")  # type: ignore[method-assign]
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            # other files that it includes are not followed, as there
-            parser.read_file(line for line in file if not line.lstrip().startswith("!"))
-    except FileNotFoundError:
-        notes.append(f"read_default_file {path} does not exist, so nothing is read from it")
-        return given, query
-    except OSError as error:
-        raise refused(f"read_default_file {path} cannot be read: {error.strerror}") from None
-    except configparser.Error as error:
-        line = getattr(error, "lineno", None)
-        where = f", line {line}" if line else ""
-        raise refused(f"read_default_file {path}{where} is no option file ({type(error).__name__})") from None
-    if not parser.has_section(group):
-        return given, query
-    said = {name: (value or "").strip().strip("'\"") for name, value in parser.items(group)}
-    for name, ours in _OPTION_FILE.items():
-        if said.get(name) and ours in _MYSQL:
-            query.setdefault(ours, said[name])
-        elif said.get(name):
-            notes.append(f"{name} in {path} is not used: {_MYSQL_NOTES[ours]}")
-    port = said.get("port", "")
-    if port and not port.isdecimal():
-        raise refused(f"read_default_file {path}: port is no number")
-    given = given.set(
-        username=given.username or said.get("user") or None,
-        password=given.password or said.get("password") or None,
-        host=given.host or said.get("host") or None,
-        port=given.port or (int(port) if port else None),
-        database=given.database or said.get("database") or None,
-    )
-    return given, query
+def _flags(query: dict[str, str], notes: list[str]) -> None:
+    """Bits of client_flag: those of TLS as the arguments that say the same, the others are a driver's own."""
+    if not re.fullmatch(r"\d{1,10}", query["client_flag"]):
+        raise refused("client_flag is no whole number")
+    bits = int(query["client_flag"])
+    if bits & _CLIENT_SSL:
+        query.setdefault("ssl", "true")
+    if bits & _CLIENT_SSL_VERIFY:
+        query.setdefault("ssl_verify_identity", "true")
+    if bits & ~(_CLIENT_SSL | _CLIENT_SSL_VERIFY):
+        notes.append("client_flag is not used but for TLS: it belongs to another driver")
 
 
 def _mysql_tls(query: Mapping[str, str], notes: list[str], *, files: bool) -> ssl.SSLContext | None:
@@ -299,17 +270,25 @@ def _mysql_tls(query: Mapping[str, str], notes: list[str], *, files: bool) -> ss
         raise refused("ssl_key needs ssl_cert beside it")
     if not files:
         return None
-    return context(
+    made = context(
         chain=chain, name=chain and name, ca=paths["ssl_ca"], capath=paths["ssl_capath"], cert=paths["ssl_cert"],
         key=paths["ssl_key"], password=query.get("ssl_key_password"), crl=paths["ssl_crl"],
         cipher=query.get("ssl_cipher"),
     )  # fmt: skip
+    if query.get("tls_version"):
+        listed = [_VERSIONS[one.strip()] for one in query["tls_version"].split(",") if one.strip() in _VERSIONS]
+        if not listed:
+            raise refused(f"tls-version={query['tls_version']} is not spoken; it is one of {', '.join(_VERSIONS)}")
+        made.minimum_version, made.maximum_version = min(listed), max(listed)
+    return made
 
 
 # PostgreSQL
 
 
 def _postgresql(given: sa.URL, *, files: bool) -> Target:
+    if files:
+        given = from_environment(of_service(given))
     query, notes = _texts(given, (*_PG, *_PG_HARMLESS), _PG_NOTES, "host", "port")
     for name, harmless in _PG_HARMLESS.items():
         if name in query and query[name].lower() not in harmless:
@@ -334,10 +313,15 @@ def _postgresql_tls(query: Mapping[str, str], *, files: bool) -> ssl.SSLContext 
     mode = {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(mode.lower(), mode)
     if mode not in _PG_MODES:
         raise refused(f"sslmode={mode} is unknown; it is one of {', '.join(_PG_MODES)}")
+    encrypted = mode in ("require", "verify-ca", "verify-full")
+    if files and encrypted and root is None:
+        root = at_home("root.crt")
     chain = mode in ("verify-ca", "verify-full") or (mode == "require" and root is not None)
     if root == "system":
         root, mode, chain = None, "verify-full", True
     wanted = {name: query.get(name) or None for name in ("sslcert", "sslkey", "sslcrl")}
+    if files and chain and not wanted["sslcrl"]:
+        wanted["sslcrl"] = at_home("root.crl")
     versions = {}
     for name in ("ssl_min_protocol_version", "ssl_max_protocol_version"):
         if query.get(name):

@@ -30,8 +30,6 @@ def where(target: Target) -> str:
     url = target.url
     if place := target.arguments.get("unix_socket"):
         return f"the database at the socket {place}"
-    if service := target.arguments.get("service"):
-        return f"the database of the service '{service}'"
     if hosts := url.query.get("host"):
         return f"the database at {', '.join(hosts if isinstance(hosts, tuple) else [hosts])}"
     port = url.port or (5432 if url.get_backend_name() == "postgresql" else 3306)

@@ -1,8 +1,11 @@
 """YAML files as names with text and the line of each. Which names there are, and what they mean, is for `keys`.
 
 Every scalar stays the text that was written (null: None), so that a port, a mode and a password look as typed; the
-types come from the table of keys. `!unsafe` and `!vault` are read as Ansible reads them. A name that stands twice in
-one file is an error: YAML readers take either silently.
+types come from the table of keys. `!unsafe`, `!vault` and `<<` are read as Ansible reads them. A name of ours that
+stands twice in one file is an error: YAML readers take either silently. What cannot be read in a key of another service
+is a note: of two the last counts, as for Ansible, and a value that is not read fails where an expression needs it.
+
+A few lines of aliases cannot make more values than `_MORE` besides one for each character of the file.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from xloud_image.deploy import vaults
-from xloud_image.deploy.expressions import Unsafe
+from xloud_image.deploy import elsewhere, keys, meaningless, vaults
+from xloud_image.deploy.expressions import Unread, Unsafe
 from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
@@ -27,7 +30,10 @@ _NULL: Final = "tag:yaml.org,2002:null"
 _UNSAFE: Final = "!unsafe"
 _VAULT: Final = frozenset({"!vault", "!vault-encrypted"})
 _NATIVE: Final = frozenset({f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")})
+_MERGE: Final = "tag:yaml.org,2002:merge"
 _DEEPEST: Final = 20
+_MORE: Final = 100_000
+_SHOWN: Final = 20  # names in one note
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,21 +80,86 @@ def parse(text: str, path: Path, problems: Problems, vault: Vault | None = None)
     if not isinstance(root, yaml.MappingNode):
         problems.error("holds no `name: value` lines", origin=Origin(path, root.start_mark.line + 1))
         return {}
-    return _entries(root, path, problems, vault)
+    try:
+        return _File(path, problems, vault, _MORE + len(text)).entries(root)
+    except RecursionError:
+        problems.error("is nested too deeply", origin=Origin(path))
+        return {}
 
 
-def _entries(root: yaml.MappingNode, path: Path, problems: Problems, vault: Vault | None) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-    for name_node, node in root.value:
-        origin = Origin(path, name_node.start_mark.line + 1)
-        name = name_node.value if isinstance(name_node, yaml.ScalarNode) else ""
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            problems.error(f"{name!r} is no name of a key" if name else "a key must be a plain name", origin=origin)
-        elif name in found:
-            problems.error(f"stands twice; first in line {found[name].origin.line}", name, origin)
+def _is_ours(name: str) -> bool:
+    return (
+        name in keys.shared()
+        or elsewhere.looks_like_ours(name)
+        or (name in keys.names() and name not in meaningless.WITHOUT_MEANING)
+    )
+
+
+@dataclasses.dataclass(slots=True)
+class _File:
+    """One file under way. `left`: how many values it may still have; `others`: reason → names that are not ours."""
+
+    path: Path
+    problems: Problems
+    vault: Vault | None
+    left: int
+    others: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    merged: dict[int, list[tuple[yaml.Node, yaml.Node]]] = dataclasses.field(default_factory=dict)
+
+    def entries(self, root: yaml.MappingNode) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for name_node, node in self.pairs(root):
+            origin = Origin(self.path, name_node.start_mark.line + 1)
+            name = name_node.value if isinstance(name_node, yaml.ScalarNode) else ""
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+                meant = re.sub(r"\W", "_", name)
+                if _is_ours(meant):
+                    self.problems.error(f"{name!r} is no name of a key; is '{meant}' meant?", origin=origin)
+                else:
+                    self.other("is no plain name, so nothing can refer to it", repr(name) if name else "?", origin)
+                continue
+            if name in found:
+                self.wrong(name, f"stands twice; first in line {found[name].origin.line}", "stands twice; the last "
+                           "counts", origin)  # fmt: skip
+                if _is_ours(name):
+                    continue
+            found[name] = Entry(_Reading(name, origin, self).value(node), origin)
+        for reason, names in self.others.items():
+            shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+            self.problems.note(f"{reason}: {shown} (not keys of the image service)", origin=Origin(self.path))
+        return found
+
+    def wrong(self, name: str, text: str, reason: str, origin: Origin) -> None:
+        """What keeps a name from being read: an error if it is ours, else a note of all that have this `reason`."""
+        if _is_ours(name):
+            self.problems.error(text, name, origin)
         else:
-            found[name] = Entry(_Reading(name, origin, problems, vault).value(node), origin)
-    return found
+            self.other(reason, name, origin)
+
+    def other(self, reason: str, name: str, origin: Origin) -> None:
+        said = f"{name} (line {origin.line})"
+        names = self.others.setdefault(reason, [])
+        if said not in names[: _SHOWN + 1] and len(names) <= _SHOWN:
+            names.append(said)
+
+    def pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+        """Name and value of a mapping, with what it merges (`<<`) first: what it says itself counts more."""
+        if id(node) in self.merged:
+            return self.merged[id(node)]
+        self.merged[id(node)] = []  # one that merges itself adds nothing
+        own, theirs = [], dict[str, tuple[yaml.Node, yaml.Node]]()
+        for name, item in node.value:
+            if name.tag != _MERGE:
+                own.append((name, item))
+                continue
+            for one in item.value if isinstance(item, yaml.SequenceNode) else [item]:
+                for pair in self.pairs(one) if isinstance(one, yaml.MappingNode) else ():
+                    self.left -= 1
+                    if isinstance(pair[0], yaml.ScalarNode) and self.left > 0:
+                        theirs.setdefault(pair[0].value, pair)
+        mine = {name.value for name, _ in own if isinstance(name, yaml.ScalarNode)}
+        self.merged[id(node)] = [pair for name, pair in theirs.items() if name not in mine] + own
+        return self.merged[id(node)]
 
 
 class Plain(str):
@@ -99,7 +170,10 @@ class Plain(str):
     @property
     def native(self) -> Any:
         """The flag or the number."""
-        return yaml.safe_load(self)
+        try:
+            return yaml.safe_load(self)
+        except ValueError:  # such as 0x_, or a number of thousands of digits
+            return str(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,37 +182,46 @@ class _Reading:
 
     key: str
     origin: Origin
-    problems: Problems
-    vault: Vault | None
+    file: _File
 
     def value(self, node: yaml.Node, depth: int = 0, *, unsafe: bool = False) -> Any:
-        """Texts, lists and mappings of them. What cannot be read becomes an error."""
+        """Texts, lists and mappings of them. What cannot be read is told, and stays unread."""
         unsafe = unsafe or node.tag == _UNSAFE
+        self.file.left -= 1
         if depth > _DEEPEST:
-            self.problems.error("is nested too deeply", self.key, self.origin)
-            return None
+            return self._unread("is nested too deeply")
+        if self.file.left < 0:
+            return self._unread("has too many values, by its aliases or those before it")
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, depth + 1, unsafe=unsafe) for item in node.value]
+            return [self.value(item, depth + 1, unsafe=unsafe) for item in self._within(node.value)]
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
-            for name, item in node.value:
+            for name, item in self._within(self.file.pairs(node)):
+                place = Origin(self.origin.file, name.start_mark.line + 1)
                 if not isinstance(name, yaml.ScalarNode):
-                    self.problems.error("has a name that is no text", self.key, self.origin)
-                elif name.value in found:
-                    place = Origin(self.origin.file, name.start_mark.line + 1)
-                    self.problems.error(f"has '{name.value}' twice", self.key, place)
-                else:
-                    found[name.value] = self.value(item, depth + 1, unsafe=unsafe)
+                    self.file.wrong(self.key, "has a name that is no text", "has a name that is no text", self.origin)
+                    continue
+                if name.value in found:
+                    reason = "has a name twice; the last counts"
+                    self.file.wrong(self.key, f"has '{name.value}' twice", reason, place)
+                found[name.value] = self.value(item, depth + 1, unsafe=unsafe)
             return found
         assert isinstance(node, yaml.ScalarNode)
         if node.tag in _VAULT:
             try:
-                return Unsafe(vaults.open_(node.value, self.vault))
+                return Unsafe(vaults.open_(node.value, self.file.vault))
             except vaults.Locked as error:
-                self.problems.error(f"is encrypted by ansible-vault; {error}", self.key, self.origin)
-                return None
+                return self._unread(f"is encrypted by ansible-vault; {error}")
         if unsafe:
             return Unsafe(node.value)
         if node.tag == _NULL:
             return None
         return Plain(node.value) if node.tag in _NATIVE and node.style is None else node.value
+
+    def _within(self, items: list[Any]) -> list[Any]:
+        """As many as may still be read, and one more, which says so."""
+        return items[: max(0, self.file.left) + 1]
+
+    def _unread(self, text: str) -> Unread | None:
+        self.file.wrong(self.key, text, text, self.origin)
+        return None if _is_ours(self.key) else Unread(text)

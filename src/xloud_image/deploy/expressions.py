@@ -8,14 +8,20 @@ with the filters of Ansible that globals use; a lookup, or another filter, is re
 from __future__ import annotations
 
 import base64
+import datetime
 import functools
 import json
 import os.path
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, ValuesView
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import yaml
+
+_DEEPEST: Final = 50
+# what Python writes for what has no text of its own
+_REPRESENTED: Final = re.compile(r"<[\w. <>]{1,100} at 0x[0-9a-f]{6,16}>|\bdict_(?:keys|values|items)\(\[")
 
 
 class Failed(Exception):
@@ -35,6 +41,12 @@ class Unsafe(str):
     __slots__ = ()
 
 
+class Unread(Unsafe):
+    """Stands for a value that cannot be read, of a key that is not ours: half a sentence, why not."""
+
+    __slots__ = ()
+
+
 def is_one(text: object) -> bool:
     """Whether a text holds an expression."""
     return isinstance(text, str) and not isinstance(text, Unsafe) and ("{{" in text or "{%" in text)
@@ -46,7 +58,7 @@ def names_in(text: str) -> frozenset[str]:
 
     try:
         tree = Environment(autoescape=False).parse(text)  # noqa: S701 - nothing is rendered
-    except TemplateSyntaxError:
+    except (TemplateSyntaxError, RecursionError):
         return frozenset()
     return frozenset(node.name for node in tree.find_all(nodes.Name))
 
@@ -75,20 +87,28 @@ def read(text: str, known: Callable[[str], Any]) -> Any:
 
 
 def _by_jinja(text: str, known: Mapping[str, Any]) -> Any:
-    from jinja2 import TemplateError, TemplateSyntaxError, Undefined, UndefinedError
+    from jinja2 import TemplateSyntaxError, Undefined, UndefinedError
 
     try:
         found = _environment().from_string(text).render(known)
         if isinstance(found, Undefined):
             str(found)  # raises
-        return found
+        return _plain(found)
+    except Failed:
+        raise
     except UndefinedError as error:
         raise _undefined(error.message or str(error)) from None
     except TemplateSyntaxError as error:
         unknown = "No filter named" in str(error) or "No test named" in str(error)
         raise Failed(_syntax(error.message or "", ansible=False), unknown=unknown) from None
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Failed(f"has an expression that fails: {type(error).__name__}: {error}") from None
+    except Exception as error:  # noqa: BLE001 - whatever a filter makes of its values
+        raise _fails(error) from None
+
+
+def _fails(error: Exception) -> Failed:
+    # other lines of a reader of YAML repeat the text, which may be secret
+    reason = str(getattr(error, "problem", None) or error).partition("\n")[0]
+    return Failed(f"has an expression that fails: {type(error).__name__}{': ' * bool(reason)}{reason}")
 
 
 def _undefined(message: str) -> Failed:
@@ -130,22 +150,36 @@ def _ansible() -> Callable[[str, Mapping[str, Any]], Any] | None:
             text = str(error).partition("\n")[0]
             raise Failed(_syntax(text.removeprefix("Syntax error in template: "), ansible=True),
                          unknown="No filter named" in text or "No test named" in text) from None  # fmt: skip
+        except Failed:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a filter makes of its values
+            raise _fails(error) from None
 
     return by_ansible
 
 
-def _plain(value: Any) -> Any:
-    """Without the tags that Ansible hangs on values."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Text, number, flag, list, mapping or None, without the tags that Ansible hangs on values.
+
+    What is walked through but once (`map`, `select`, `.keys()`) is a list. Failed: it is nothing of these.
+    """
+    if depth > _DEEPEST:
+        raise Failed("has an expression whose value is nested too deeply")
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return {str(name): _plain(item, depth + 1) for name, item in value.items()}
     if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str) and _REPRESENTED.search(value):
+        raise Failed("has an expression that shows an object of the program inside a text: end it with `| list`")
     for kind in (int, float, str):
         if isinstance(value, kind):
             return kind(value)
-    return str(value)
+    if isinstance(value, (datetime.date, datetime.time)):
+        return str(value)
+    if isinstance(value, (list, tuple, range, AbstractSet, ValuesView, Iterator)):
+        return [_plain(item, depth + 1) for item in value]
+    raise Failed(f"has an expression that gives a {type(value).__name__}, which is no value: a text, a number, a flag, "
+                 "a list or a mapping is needed")  # fmt: skip
 
 
 _by_ansible: Final[Callable[[str, Mapping[str, Any]], Any] | None] = _ansible()
@@ -155,13 +189,22 @@ _by_ansible: Final[Callable[[str, Mapping[str, Any]], Any] | None] = _ansible()
 
 @functools.cache
 def _environment() -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.nativetypes import NativeEnvironment, NativeTemplate
+    from jinja2 import StrictUndefined, nodes
+    from jinja2.nativetypes import NativeCodeGenerator, NativeEnvironment, NativeTemplate
     from jinja2.sandbox import SandboxedEnvironment
+
+    class _Generator(NativeCodeGenerator):
+        """A list that stands in an expression stays one: elsewhere constants become text."""
+
+        def _output_child_to_const(self, node: nodes.Expr, frame: Any, finalize: Any) -> Any:
+            if not isinstance(node, nodes.TemplateData):
+                raise nodes.Impossible
+            return super()._output_child_to_const(node, frame, finalize)
 
     class _Native(SandboxedEnvironment, NativeEnvironment):
         """Native types, no way out."""
 
+        code_generator_class = _Generator
         concat = staticmethod(_concat)
 
     class _Template(NativeTemplate):
@@ -188,7 +231,13 @@ def _concat(values: Any) -> Any:
     found = list(values)
     if not found:
         return None
-    return found[0] if len(found) == 1 else "".join(str(part) for part in found)
+    return found[0] if len(found) == 1 else "".join(_in_text(part) for part in found)
+
+
+def _in_text(part: Any) -> str:
+    from jinja2 import Undefined
+
+    return str(part if isinstance(part, (str, Undefined)) else _plain(part))
 
 
 def _bool(value: Any) -> bool:

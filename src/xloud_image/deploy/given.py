@@ -19,7 +19,7 @@ from oslo_config import cfg
 from xloud_image.config.store_options import OPTIONS
 from xloud_image.deploy import elsewhere, expressions, keys, meaningless
 from xloud_image.deploy.documents import Entry, Plain
-from xloud_image.deploy.expressions import Failed
+from xloud_image.deploy.expressions import Failed, Unread
 from xloud_image.deploy.keys import Key, Type
 from xloud_image.deploy.problems import Origin
 
@@ -239,6 +239,8 @@ class Globals:
             return [self._native(item) for item in value]
         if isinstance(value, dict):
             return {name: self._native(item) for name, item in value.items()}
+        if isinstance(value, Unread):
+            raise Failed(f"refers to a value that {value}")
         if expressions.is_one(value):
             return expressions.read(value, self._name)
         return value.native if isinstance(value, Plain) else value

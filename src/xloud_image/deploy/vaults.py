@@ -55,7 +55,9 @@ def of_file(path: Path) -> Vault:
 
 def open_(text: str, vault: Vault | None) -> str:
     """The text that was encrypted. Locked: without the password, with another one, or when it was cut."""
-    head, *lines = text.split()
+    head, *lines = text.split() or [""]
+    if not head:
+        raise Locked("it is empty")
     if vault is None:
         raise Locked(_CURE)
     if head.split(";")[2:3] != ["AES256"]:
@@ -73,8 +75,9 @@ def open_(text: str, vault: Vault | None) -> str:
         raise Locked(f"the password in {vault.path} is not its own") from None
     decryptor = Cipher(algorithms.AES(keys[:32]), modes.CTR(keys[64:80])).decryptor()
     unpadder = padding.PKCS7(128).unpadder()
-    plain = unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()
     try:
-        return plain.decode()
+        return (unpadder.update(decryptor.update(data) + decryptor.finalize()) + unpadder.finalize()).decode()
     except UnicodeDecodeError:
         raise Locked("what it holds is no UTF-8 text") from None
+    except ValueError:
+        raise Locked("it was cut or changed since") from None
