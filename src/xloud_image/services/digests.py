@@ -212,6 +212,8 @@ def _filled(service: Service, image: Image, summary: Summary) -> Image:
 async def _finish(
     service: Service, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
 ) -> None:
+    store = service.stores.of(location)
+
     def settled(current: Image) -> Image:
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
@@ -236,11 +238,16 @@ async def _finish(
             log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
             marked = tuple(foreign.refused(other, why) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        if summary is None or current.os_hash_value is not None:
-            if summary is None or not good:
-                log.warning("a location has not got the digest of its image", image=current.id, reason=why)
+        if summary is None:
+            log.warning("the data of a location could not be compared", image=current.id, reason=why)
             return current
-        return _filled(service, current, summary)
+        if not good:
+            log.error("a location has other data than its image", image=current.id, store=mine.store, reason=why)
+            if store is None or Can.CHANGE not in store.can:
+                return current
+            marked = tuple(foreign.wrong(other) if other is mine else other for other in current.locations)
+            return current.replace(locations=marked)
+        return current if current.os_hash_value is not None else _filled(service, current, summary)
 
     async def finish(conn: AsyncConnection) -> None:
         if await claims.end(conn, claim.id, holder=service.holder):

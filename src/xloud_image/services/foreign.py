@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 NOTES: Final = "xloud"  # the key in the metadata
 _REASON: Final = 500  # characters of a refusal that are kept
+_REGISTERED: Final = "registered"  # says no more than that the row is not an older one
 _VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED = "version", "untrusted", "wrong_since", "unproved", "refused"
 
 
@@ -52,10 +53,15 @@ def without_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noted(store: Store, blob: Blob, *, trusted: bool) -> dict[str, Any]:
-    """The notes of a new location that tell later whether the bytes changed; none where only we change them."""
+    """The notes of a new location that tell later whether the bytes changed; none where only we change them.
+
+    Never empty otherwise: a row without notes is an older one, which is followed wherever it leads.
+    """
     if Can.CHANGE not in store.can:
         return {}
-    found: dict[str, Any] = {_VERSION: blob.version} if blob.version else {}
+    found: dict[str, Any] = {_REGISTERED: True}
+    if blob.version:
+        found[_VERSION] = blob.version
     return found if trusted else {**found, _UNTRUSTED: True}
 
 
@@ -171,13 +177,14 @@ async def verified(
             location=location.id,
             digest=digest[0],
         )
-        await _mark(service, image, location, _wrong)
+        await _mark(service, image, location, wrong)
         raise BlobChanged(f"the {digest[0]} of the data differs from that of the image")
     if held is not None:
         yield held
 
 
-def _wrong(location: Location) -> Location:
+def wrong(location: Location) -> Location:
+    """The same location, of which a full read showed other bytes than the image has."""
     return with_notes(location, {**notes(location), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
 
 

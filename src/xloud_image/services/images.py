@@ -68,6 +68,7 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
     at_places = [item for item in changes if item.path[0] == "locations"]
     if at_places:
         image = await load(service, ctx, image_id)
+        locations.require_rights(service, ctx, image, at_places)  # before anything that only an image here is told
         if len(at_places) != len(changes):
             raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(service, ctx, image, at_places)

@@ -39,6 +39,12 @@ _VALIDATION: Final = checking.Check(schemas.validation_data())
 _PATIENCE: Final = 10.0  # seconds that a PATCH waits for the data of its location to be read
 
 
+def require_rights(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> None:
+    """`NotFound` for an image that the caller cannot see, `Forbidden` when he may not make all of these changes."""
+    for rule in sorted({"delete_image_location" if one.op == "remove" else "set_image_location" for one in changes}):
+        rights.require(service.policy, ctx, rule, image)
+
+
 async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
     """Apply changes of `/locations`, one after the other, each all or nothing."""
     if not service.settings.exposure.show_multiple_locations:
@@ -62,15 +68,17 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     seen = await candidates.looked_at(service, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
     claim = _claim(service, image, location)
-    examine = False
+    examine = waits = False
 
     def added(current: Image) -> Image:
-        nonlocal examine
-        examine = False
+        nonlocal examine, waits
+        examine = waits = False
         rights.require(service.policy, ctx, "set_image_location", current)
         _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
         if seen.trusted and (again := _again(service, current, location, size)) is not None:
             candidates.require_agreement(current, validation)
+            waits = _waits(current, location)
+            examine = waits or service.settings.exposure.do_secure_hash
             return again
         if current.status not in ("queued", "active"):
             raise Conflict(f"Locations are added to queued or active images; this one is {current.status}.")
@@ -81,22 +89,21 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
             candidates.require_agreement(current, validation)
             if current.size is not None and current.size != size:
                 raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
-            examine = True
+            examine = waits = True
             new = foreign.unproved(location)
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
         candidates.require_own_algorithm(service, validation)
         # where the bytes may change, only a digest tells later whether they did
-        examine = bool(validation) or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
+        waits = bool(validation)
+        examine = waits or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
         return candidates.first(service, current, location, size, validation, examine)
 
-    async def begin(conn: Any) -> Image:
+    async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image.id, location, added)
-        if examine:
-            await claims.begin(conn, claim, lease=0)
-        return changed
+        return changed, await _queued(conn, claim) if examine else claim
 
-    changed = await _stored(service, begin)
-    if examine and (validation or (changed.status == "active" and len(changed.locations) > 1)):
+    changed, claim = await _stored(service, begin)
+    if waits:
         return await _examined(service, changed, claim)
     if examine:
         service.spawn(digests.look(service), "look for registered locations")
@@ -109,15 +116,24 @@ def _claim(service: Service, image: Image, location: Location) -> Claim:
     return dataclasses.replace(claim, holder=None)
 
 
-async def _stored(service: Service, begin: Callable[[Any], Awaitable[Image]]) -> Image:
+async def _queued(conn: Any, claim: Claim) -> Claim:
+    """The claim, stored; or the one that waits for the same data already. The image is locked."""
+    for waiting in await claims.list_all(conn, image_id=claim.image_id, kind=claim.kind):
+        if (waiting.store, waiting.url) == (claim.store, claim.url):
+            return waiting
+    await claims.begin(conn, claim, lease=0)
+    return claim
+
+
+async def _stored(service: Service, begin: Callable[[Any], Awaitable[tuple[Image, Claim]]]) -> tuple[Image, Claim]:
     await reach("location.begin")
     try:
-        changed = await service.db.write(begin)
+        changed, claim = await service.db.write(begin)
     except Duplicate:
         raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
     advice.log_for(service, changed)
-    return changed
+    return changed, claim
 
 
 async def _examined(service: Service, image: Image, claim: Claim) -> Image:
@@ -260,7 +276,14 @@ def _again(service: Service, image: Image, location: Location, size: int) -> Ima
     if image.size not in (None, size):
         raise Conflict(f"The image has {image.size} bytes, the data at this location {size}; make a new image.")
     fresh = foreign.with_notes(old, foreign.notes(location))
+    if not foreign.counts(old):  # nobody has compared its data yet: saying it twice does not prove it
+        fresh = foreign.unproved(fresh)
     return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
+
+
+def _waits(image: Image, location: Location) -> bool:
+    """Whether the image has this location already, and it does not count yet."""
+    return any(other.url == location.url and not foreign.counts(other) for other in image.locations)
 
 
 async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
@@ -297,13 +320,12 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
         require_formats(current)
         return candidates.first(service, current, location, size, validation, examine)
 
-    async def begin(conn: Any) -> Image:
+    async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image_id, location, begun)
-        if examine:
-            await claims.begin(conn, _claim(service, image, location), lease=0)
-        return changed
+        claim = _claim(service, image, location)
+        return changed, await _queued(conn, claim) if examine else claim
 
-    changed = await _stored(service, begin)
+    changed, _ = await _stored(service, begin)
     if examine:
         service.spawn(digests.look(service), "look for registered locations")
     return changed
@@ -321,7 +343,15 @@ async def _look_again(
             raise Conflict("This location cannot change behind the service's back, or was removed meanwhile.")
         return found
 
-    return await service.db.write(lambda conn: _change(service, ctx, conn, image.id, location, looked))
+    async def look(conn: Any) -> Image:
+        changed = await _change(service, ctx, conn, image.id, location, looked)
+        if service.settings.exposure.do_secure_hash or _waits(changed, location):
+            await _queued(conn, _claim(service, image, location))
+        return changed
+
+    changed = await service.db.write(look)
+    service.spawn(digests.look(service), "look for registered locations")
+    return changed
 
 
 async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:
