@@ -20,6 +20,7 @@ from xloud_image.errors import (
     Forbidden,
     NoSuchImage,
     NotFound,
+    QuotaExceeded,
 )
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -100,13 +101,13 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image.id, location, added)
-        return changed, await _queued(conn, claim) if examine else claim
+        return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
     changed, claim = await _stored(service, begin)
     if waits:
         return await _examined(service, changed, claim)
     if examine:
-        service.spawn(digests.look(service), "look for registered locations")
+        digests.soon(service)
     return changed
 
 
@@ -116,11 +117,17 @@ def _claim(service: Service, image: Image, location: Location) -> Claim:
     return dataclasses.replace(claim, holder=None)
 
 
-async def _queued(conn: Any, claim: Claim) -> Claim:
-    """The claim, stored; or the one that waits for the same data already. The image is locked."""
+async def _queued(conn: Any, claim: Claim, image: Image, *, trusted: bool) -> Claim:
+    """The claim, stored; or the one that waits for the same data already. The image is locked. `QuotaExceeded` when too
+    many wait for members to register more; what services and administrators register is read in any case."""
     for waiting in await claims.list_all(conn, image_id=claim.image_id, kind=claim.kind):
         if (waiting.store, waiting.url) == (claim.store, claim.url):
             return waiting
+    if not trusted and await claims.count(conn, claim.kind, image.owner) >= digests.WAITING:
+        raise QuotaExceeded(
+            f"{digests.WAITING} registered locations of this project wait to be read already; register more when some"
+            " have been."
+        )
     await claims.begin(conn, claim, lease=0)
     return claim
 
@@ -139,7 +146,7 @@ async def _stored(service: Service, begin: Callable[[Any], Awaitable[tuple[Image
 async def _examined(service: Service, image: Image, claim: Claim) -> Image:
     """The image after its new location was compared. What takes long goes on beside: the image as it is by then, in
     which that location does not count yet. `Conflict` when the data are others than they should be."""
-    service.spawn(digests.look(service), "look for registered locations")
+    digests.soon(service)
     pause, left = 0.05, _PATIENCE
     while left > 0:
         await asyncio.sleep(pause)
@@ -323,11 +330,11 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image_id, location, begun)
         claim = _claim(service, image, location)
-        return changed, await _queued(conn, claim) if examine else claim
+        return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
     changed, _ = await _stored(service, begin)
     if examine:
-        service.spawn(digests.look(service), "look for registered locations")
+        digests.soon(service)
     return changed
 
 
@@ -346,11 +353,11 @@ async def _look_again(
     async def look(conn: Any) -> Image:
         changed = await _change(service, ctx, conn, image.id, location, looked)
         if service.settings.exposure.do_secure_hash or _waits(changed, location):
-            await _queued(conn, _claim(service, image, location))
+            await _queued(conn, _claim(service, image, location), changed, trusted=True)
         return changed
 
     changed = await service.db.write(look)
-    service.spawn(digests.look(service), "look for registered locations")
+    digests.soon(service)
     return changed
 
 
