@@ -245,6 +245,39 @@ def test_locations_are_closed_by_default(tmp_path: Path) -> None:
         assert cloud.service.stop() == 0
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "s3://KEY:SECRET@host/bucket/ID",
+        "s3+https://KEY:SE/CR@T@host:80/bucket/ID",
+        "swift://account%3Auser:secret@auth.host/container/ID",
+        "swift+https://user:secret@auth.host/v1/container/ID",
+        "https://user:secret@host/image",
+        "https://user@host/image",
+        "memory://user:secret@mem/ID",
+        "cinder://user:secret@store/ID",
+    ],
+)
+def test_no_logins_in_any_url(cloud: Cloud, bad: str) -> None:
+    image_id = cloud.admin.new()
+    by_patch = cloud.admin.patch(image_id, add(location(bad)))
+    by_post = cloud.admin.ask("POST", f"/v2/images/{image_id}/locations", json={"url": bad})
+    for answer in (by_patch, by_post):
+        assert answer.status == 400
+        assert b"user name or password" in answer.body
+        assert b"SECRET" not in answer.body
+
+
+def test_long_metadata(cloud: Cloud, url: str) -> None:
+    image_id = cloud.admin.new()
+    for size, status in ((60 * 1024, 400), (60_000, 200)):
+        change = {"url": url, "metadata": {"x": "y" * size}}
+        assert cloud.admin.patch(image_id, add(change)).status == status
+    for value, status in (("z" * 60 * 1024, 400), ("\u20ac" * 21_000, 400), ("z" * 60_000, 200)):
+        change = {"op": "replace", "path": "/locations", "value": [{"url": url, "metadata": {"x": value}}]}
+        assert cloud.admin.patch(image_id, change).status == status
+
+
 _JSON = {"Content-Type": "application/json"}
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 _OCTETS = {"Content-Type": "application/octet-stream"}

@@ -9,6 +9,7 @@ trusted.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from xloud_image.errors import (
     StoreUnavailable,
 )
 from xloud_image.identity.context import Context
-from xloud_image.model import Image, Location, utcnow
+from xloud_image.model import Image, Location, shown_url, utcnow
 from xloud_image.services import formats
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
@@ -129,10 +130,14 @@ def require_unchanged(store: Store, location: Location, reader: Reader, size: in
 
 
 def require_no_credentials(url: str) -> None:
-    """`BadRequest` for a URL with a password: who may see locations would see it, and the database would keep it."""
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() in ("http", "https") and "@" in rest.partition("/")[0].partition("?")[0].partition("#")[0]:
-        raise BadRequest("A URL with a user name or password is not taken: the database would keep it for everybody.")
+    """`BadRequest` for a URL with a password, of whatever store: who may see locations would see it, and the database
+    would keep it."""
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    if "@" in authority or shown_url(url) != url:
+        raise BadRequest(
+            "A URL with a user name or password ('@') is not taken: the database would keep it for everybody. "
+            "The store's own options say who logs in."
+        )
 
 
 def digest_of(image: Image) -> tuple[str, str] | None:

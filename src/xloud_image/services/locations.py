@@ -168,6 +168,8 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         raise BadRequest("'locations' is a list of objects with 'url' and 'metadata'.")
     if not value:
         raise Forbidden("The locations of an image cannot all be removed.")
+    for item in value:
+        candidates.require_short(item["metadata"])
     if not image.locations:
         for item in value:
             image = await _add(service, ctx, image, "-", item)

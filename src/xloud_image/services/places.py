@@ -22,7 +22,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import foreign
 from xloud_image.services.service import Service
-from xloud_image.stores.base import Can, Store
+from xloud_image.stores.base import Blob, Can, Store
 
 log = structlog.get_logger(__name__)
 
@@ -83,14 +83,16 @@ async def require_free(service: Service, ctx: Context, conn: AsyncConnection, im
             raise Forbidden("The data at this URL belong to an image of another project.")
 
 
-def notes_for(service: Service, ctx: Context, image_id: str, store: Store, url: str) -> dict[str, Any]:
-    """What to note of a location that `ctx` registers: the bytes stay when it goes, unless they were made for it."""
+def notes_for(service: Service, ctx: Context, image_id: str, store: Store, blob: Blob) -> dict[str, Any]:
+    """What to note of a location that `ctx` registers: the bytes stay when it goes, unless they were made for it, as
+    their name says, or what the backend notes of them (volumes)."""
     if Can.WRITE not in store.can:
         return {}
     keystone = service.settings.auth.keystone
     roles = frozenset(keystone.service_token_roles if keystone is not None else ("service",))
     handed = service.settings.exposure.users_register_store_urls or not roles.isdisjoint(ctx.roles | ctx.service_roles)
-    return {} if handed and (store.key(url) or "").lower() == image_id else {_KEPT: True}
+    made_for = store.key(blob.url) or blob.made_for or ""
+    return {} if handed and made_for.lower() == image_id else {_KEPT: True}
 
 
 def are_ours(service: Service, image_id: str, location: Location) -> bool:
