@@ -14,7 +14,7 @@ from tests.servers.place import private_address
 from tests.services.conftest import ADMIN, House
 from xloud_image.db import claims
 from xloud_image.db import images as rows
-from xloud_image.errors import QuotaExceeded
+from xloud_image.errors import BadRequest, QuotaExceeded
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
@@ -87,6 +87,26 @@ async def test_saying_it_twice_proves_nothing(
         assert [claim.kind for claim in await house.service.db.read(claims.list_all)] == ["hash"]
     await settled(house)
     assert [location.url for location in (await house.get(image)).locations] == [image.locations[0].url]
+
+
+async def test_the_list_that_was_shown_can_be_sent_back(
+    house: House, web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a location waits that nobody sees."""
+    image = await house.new(GOOD, "one")
+    monkeypatch.setattr(digests, "look", nothing)
+    monkeypatch.setattr(locations, "_PATIENCE", 0.1)
+    await patched(house, image, web(GOOD))
+    shown = [{"url": image.locations[0].url, "metadata": {"zone": "north"}}]
+    change = parse([{"op": "replace", "path": "/locations", "value": shown}], V21)
+    now = await images.change(house.service, ADMIN, image.id, change)
+    assert [foreign.counts(one) for one in now.locations] == [True, False]
+    assert now.locations[0].metadata["zone"] == "north"
+    more = [*shown, {"url": now.locations[1].url, "metadata": {}}]
+    with pytest.raises(BadRequest, match="only change their metadata"):
+        await images.change(
+            house.service, ADMIN, image.id, parse([{"op": "replace", "path": "/locations", "value": more}], V21)
+        )
 
 
 async def test_what_counts_and_is_found_wrong_is_not_read_any_more(house: House, web: Any) -> None:
@@ -187,7 +207,7 @@ async def test_who_is_long_at_it_makes_room_for_others(house: House, monkeypatch
     for one in house.service.hashing.values():
         one.share = 0.0
     assert await read(house, other)
-    assert list(house.service.hashing_shares.values()) == [2 * digests.SHARE]
+    assert 2 * digests.SHARE in house.service.hashing_shares.values()
     house.store("one").ill = ""
     left = await house.service.db.read(claims.list_all)
     assert {claim.image_id for claim in left} == {image.id for image in slow}

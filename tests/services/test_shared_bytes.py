@@ -7,7 +7,7 @@ import pytest
 
 from tests.services.conftest import ADMIN, House
 from xloud_image.db import claims, tables
-from xloud_image.errors import Conflict
+from xloud_image.errors import Conflict, StoreUnavailable
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import advice, images, locations, owed, reaper
 
@@ -108,6 +108,27 @@ async def test_bytes_that_were_owed_and_found_a_new_image(house: House) -> None:
     await reaper.once(house.service)
     assert await debts(house) == []
     assert DATA in house.store("one").blobs.values()
+
+
+async def test_nothing_is_removed_while_the_store_does_not_know_its_place(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another image may name the same bytes in a spelling that the store cannot compare yet."""
+    image = await house.new(DATA, "one")
+
+    async def unknown() -> None:
+        raise StoreUnavailable("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store("one"), "ready", unknown)
+        await images.delete(house.service, ADMIN, image.id)
+        (debt,) = await debts(house)
+        assert debt.error == "nobody answers"
+        assert DATA in house.store("one").blobs.values()
+    await at_once(house, debt)
+    await reaper.once(house.service)
+    assert await debts(house) == []
+    assert house.store("one").blobs == {}
 
 
 async def test_bytes_that_are_leaving_cannot_be_registered(house: House) -> None:

@@ -25,7 +25,7 @@ from xloud_image.errors import (
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
-from xloud_image.patch import Change
+from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
 from xloud_image.services import advice, candidates, digests, foreign, owed
 from xloud_image.services.changes import require_formats
@@ -47,7 +47,7 @@ def require_rights(service: Service, ctx: Context, image: Image, changes: Sequen
 
 
 async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
-    """Apply changes of `/locations`, one after the other, each all or nothing."""
+    """Apply changes of `/locations`, one after the other, each all or nothing: a failure leaves the earlier ones."""
     if not service.settings.exposure.show_multiple_locations:
         raise Forbidden("Locations cannot be changed here (show_multiple_locations is off).")
     for change in changes:
@@ -171,6 +171,8 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
     for item in value:
         candidates.require_short(item["metadata"])
     if not image.locations:
+        if len(value) > MAX_LOCATIONS:
+            raise BadRequest(f"At most {MAX_LOCATIONS} locations are added by one PATCH.")
         for item in value:
             image = await _add(service, ctx, image, "-", item)
         return image
@@ -178,17 +180,20 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
     def replaced(current: Image) -> Image:
         rights.require(service.policy, ctx, "set_image_location", current)
         # clients know the URLs as they are shown; several rows may look alike then, and keep their order
+        # what does not count yet is not shown to them, and stays
         known: dict[str, list[Location]] = {}
         for location in current.locations:
-            known.setdefault(shown_url(location.url), []).append(location)
+            if foreign.counts(location):
+                known.setdefault(shown_url(location.url), []).append(location)
         given = [shown_url(item["url"]) for item in value]
-        if sorted(given) != sorted(shown_url(location.url) for location in current.locations):
-            raise BadRequest("Replacing locations can only change their metadata and order, not their URLs.")
+        if sorted(given) != sorted(url for url, those in known.items() for _ in those):
+            raise BadRequest("Replacing locations can only change their metadata, not their URLs.")
         places = []
         for url, item in zip(given, value, strict=True):
             location = known[url].pop(0)
-            places.append(Location(location.url, _metadata(item["metadata"], location), id=location.id))
-        return current.replace(locations=tuple(places))
+            places.append(Location(location.url, _metadata(item["metadata"], location), location.status, location.id))
+        unseen = (location for location in current.locations if not foreign.counts(location))
+        return current.replace(locations=(*places, *unseen))
 
     return await service.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
 

@@ -111,14 +111,25 @@ def are_ours(service: Service, image_id: str, location: Location) -> bool:
 
 
 async def bequeath(service: Service, claim: Claim) -> bool:
-    """Whether an image that is there names the bytes of a "delete" as well: then they stay, and go with that one."""
+    """Whether an image that is there names the bytes of a "delete" as well: then they stay, and go with that one.
+
+    `StoreUnavailable` while a store does not know its place: then it cannot tell which spellings mean these bytes.
+    """
     assert claim.url is not None
     gone = Location(claim.url, {"store": claim.store})
+    for known in (service.stores.get(claim.store), service.stores.of(gone)):
+        if known is not None:
+            await known.ready()
     store = service.stores.of(gone)
     here = place(service, gone)
     forms, ids = _forms(store, claim.url), _named_after(store, claim.url)
     for one in await service.db.read(lambda conn: rows.holders(conn, forms, ids)):
-        if one.location is None or place(service, one.location) != here:
+        if one.location is None:
+            continue
+        other = service.stores.of(one.location)
+        if other is not None:
+            await other.ready()
+        if place(service, one.location) != here:
             continue
         try:
             await service.db.write(lambda conn, one=one: images.change(conn, one.image_id, _inherited(one.location)))  # type: ignore[misc]

@@ -194,6 +194,11 @@ class Store(abc.ABC):
         """
         return ()
 
+    async def ready(self) -> None:
+        """Know the backend well enough for what `owns` and `forms` say to be right. No I/O once it is known.
+        `StoreUnavailable`."""
+        return
+
     @abc.abstractmethod
     def owns(self, url: str) -> bool:
         """Whether this store, as configured, holds this URL. No I/O. The paths in it are not trusted."""
