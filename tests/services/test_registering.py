@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.identity.keystone_callers import headers, settings_for, started
+from tests.servers.keystone import Keystone
 from tests.servers.nginx import Nginx
 from tests.servers.place import private_address
 from tests.services.conftest import ADMIN, House
 from xloud_image.db import claims
 from xloud_image.db import images as rows
-from xloud_image.errors import BadRequest, QuotaExceeded
+from xloud_image.errors import BadRequest, Forbidden, QuotaExceeded
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
@@ -234,6 +236,29 @@ async def read_now(house: House, image: Image) -> bool:
     await digests.look(house.service)
     await asyncio.sleep(0.2)
     return bool((await house.get(image)).os_hash_value)
+
+
+# who names data of our own stores
+
+
+async def test_a_service_token_of_keystone_names_what_a_user_may_not(house: House, keystone: Keystone) -> None:
+    """As Nova and Cinder send it, with the token of their user beside."""
+    user, service, other = (keystone.token(name) for name in ("demo", "glance", "alt"))
+    async with started(settings_for(keystone, service_token_roles_required=False)) as identity:
+        for beside, may in ((None, False), (other, False), (service, True)):
+            ctx = await identity.authenticate(headers(user, beside))
+            made = await images.create(house.service, ctx, {"disk_format": "raw", "container_format": "bare"})
+            house.store("one").blobs[made.id] = GOOD
+            url = f"memory://one/{made.id}"
+            if may:
+                image = await locations.register(house.service, ctx, made.id, url, {})
+                assert foreign.notes(image.locations[0]) == {}, "made for the image, and goes with it"
+                await settled(house)
+                await images.delete(house.service, ctx, made.id)
+                assert made.id not in house.store("one").blobs
+            else:
+                with pytest.raises(Forbidden):
+                    await locations.register(house.service, ctx, made.id, url, {})
 
 
 # what is refused
