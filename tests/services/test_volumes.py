@@ -46,7 +46,7 @@ def test_a_volume_that_cinder_made_for_an_image_goes_with_it(cinder: Cinder, tmp
     cloud.service.start()
     try:
         for name, noted, stays in (("image-ID", "ID", False), ("image-ID", "other", True), ("data", "ID", True)):
-            image_id = cloud.cinder.new()
+            image_id = cloud.ann.new(visibility="community")
             metadata = {"image_size": "1000", "glance_image_id": noted.replace("ID", image_id)}
             fields = {"size": 1, "name": name.replace("ID", image_id), "volume_type": "image-store"}
             volume = cinder.call("POST", "/volumes", {"volume": {**fields, "metadata": metadata}})["volume"]["id"]
@@ -54,7 +54,7 @@ def test_a_volume_that_cinder_made_for_an_image_goes_with_it(cinder: Cinder, tmp
             path = f"/v2/images/{image_id}"
             answer = cloud.cinder.ask("POST", f"{path}/locations", json={"url": f"cinder://volumes/{volume}"})
             assert answer.status == 202, answer.body
-            assert cloud.cinder.ask("DELETE", path, seconds=120).status == 204
+            assert cloud.ann.ask("DELETE", path, seconds=120).status == 204
             if stays:
                 assert cinder.volume(volume)["status"] == "available"
                 cinder.call("DELETE", f"/volumes/{volume}")
