@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from xloud_image.errors import BadRequest
-from xloud_image.patch import MAX_OPERATIONS, V20, V21, Change, parse
+from xloud_image.patch import MAX_LOCATIONS, MAX_OPERATIONS, V20, V21, Change, parse
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,12 @@ def test_how_many() -> None:
     assert len(parse([one] * MAX_OPERATIONS, V21)) == MAX_OPERATIONS
     with pytest.raises(BadRequest):
         parse([one] * (MAX_OPERATIONS + 1), V21)
+
+
+def test_few_operations_on_locations() -> None:
+    def operations(count: int) -> list[dict[str, object]]:
+        return [{"op": "remove", "path": f"/locations/{n}"} for n in range(count)]
+
+    assert len(parse(operations(MAX_LOCATIONS), V21)) == MAX_LOCATIONS
+    with pytest.raises(BadRequest, match="at most 20 operations on locations"):
+        parse(operations(MAX_LOCATIONS + 1), V21)

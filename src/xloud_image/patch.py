@@ -16,6 +16,7 @@ V20: Final = "application/openstack-images-v2.0-json-patch"
 MEDIA_TYPES: Final = (V21, V20)
 _OPS: Final = ("add", "replace", "remove")
 MAX_OPERATIONS: Final = 10000
+MAX_LOCATIONS: Final = 20  # operations on locations: each is a look at a store and a transaction
 _DEPTH: Final = 8  # parts of a path that are looked at; no path has more than two
 
 # What `parse` takes, as schemas to publish; beyond them it says where a pointer may lead.
@@ -66,7 +67,10 @@ def parse(document: Any, media_type: str) -> list[Change]:
     if len(document) > MAX_OPERATIONS:
         raise BadRequest(f"at most {MAX_OPERATIONS} operations fit in one PATCH")
     read = _read_v21 if media_type == V21 else _read_v20
-    return [_check(read(item, number), number) for number, item in enumerate(document)]
+    changes = [_check(read(item, number), number) for number, item in enumerate(document)]
+    if sum(change.path[0] == "locations" for change in changes) > MAX_LOCATIONS:
+        raise BadRequest(f"at most {MAX_LOCATIONS} operations on locations fit in one PATCH")
+    return changes
 
 
 def _read_v21(item: Any, number: int) -> Change:

@@ -287,7 +287,7 @@ def test_the_notes_of_the_service(cloud: Cloud, www: Folder) -> None:
     assert cloud.admin.patch(image_id, add(file.url, **forged)).status == 200
     (before,) = metadata(cloud, image_id)
     assert before["zone"] == "north"
-    assert set(before["xloud"]) == {"version"}
+    assert set(before["xloud"]) == {"registered", "version"}
     assert before["xloud"]["version"] != "y"
     shown = [{"url": file.url, "metadata": {"store": "web", "zone": "north"}}]
     assert cloud.admin.show(image_id)["locations"] == shown

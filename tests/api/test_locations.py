@@ -2,8 +2,10 @@
 administrators and services may register lie in the memory store here; what members may is in `test_registered`."""
 
 import hashlib
+import json
+import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -239,5 +241,110 @@ def test_locations_are_closed_by_default(tmp_path: Path) -> None:
         image = cloud.admin.show(image_id)
         assert "locations" not in image
         assert "direct_url" not in image
+    finally:
+        assert cloud.service.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "s3://KEY:SECRET@host/bucket/ID",
+        "s3+https://KEY:SE/CR@T@host:80/bucket/ID",
+        "swift://account%3Auser:secret@auth.host/container/ID",
+        "swift+https://user:secret@auth.host/v1/container/ID",
+        "https://user:secret@host/image",
+        "https://user@host/image",
+        "memory://user:secret@mem/ID",
+        "cinder://user:secret@store/ID",
+    ],
+)
+def test_no_logins_in_any_url(cloud: Cloud, bad: str) -> None:
+    image_id = cloud.admin.new()
+    by_patch = cloud.admin.patch(image_id, add(location(bad)))
+    by_post = cloud.admin.ask("POST", f"/v2/images/{image_id}/locations", json={"url": bad})
+    for answer in (by_patch, by_post):
+        assert answer.status == 400
+        assert b"user name or password" in answer.body
+        assert b"SECRET" not in answer.body
+
+
+def test_long_metadata(cloud: Cloud, url: str) -> None:
+    image_id = cloud.admin.new()
+    for size, status in ((60 * 1024, 400), (60_000, 200)):
+        change = {"url": url, "metadata": {"x": "y" * size}}
+        assert cloud.admin.patch(image_id, add(change)).status == status
+    for value, status in (("z" * 60 * 1024, 400), ("\u20ac" * 21_000, 400), ("z" * 60_000, 200)):
+        change = {"op": "replace", "path": "/locations", "value": [{"url": url, "metadata": {"x": value}}]}
+        assert cloud.admin.patch(image_id, change).status == status
+
+
+_JSON = {"Content-Type": "application/json"}
+_PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+_OCTETS = {"Content-Type": "application/octet-stream"}
+_PLACE: Final = {"url": "memory://mem/x", "metadata": {}}
+_CALLS: Final[list[tuple[str, str, dict[str, str], str]]] = [
+    ("PATCH", "/v2/images/ID", _PATCH, json.dumps(operations))
+    for operations in (
+        [add(_PLACE)],
+        [add(_PLACE), add("x", "/name")],
+        [add("x", "/name"), {"op": "remove", "path": "/locations/0"}],
+        [{"op": "remove", "path": "/locations/7"}],
+        [{"op": "replace", "path": "/locations", "value": []}],
+        [{"op": "replace", "path": "/locations", "value": "x"}],
+        [add("no location")],
+        [add("x", "/status")],
+        [add("nobody", "/owner")],
+        [add("public", "/visibility")],
+        [{"op": "remove", "path": "/nothing"}],
+        [{"op": "remove", "path": "/id"}],
+    )
+]
+_CALLS += [
+    ("GET", "/v2/images/ID", {}, ""),
+    ("DELETE", "/v2/images/ID", {}, ""),
+    ("GET", "/v2/images/ID/file", {}, ""),
+    ("GET", "/v2/images/ID/file", {"Range": "bytes=9999-"}, ""),
+    ("GET", "/v2/images/ID/file?prefer=mem", {}, ""),
+    ("PUT", "/v2/images/ID/file", _OCTETS, "data"),
+    ("PUT", "/v2/images/ID/file", {**_OCTETS, "x-image-meta-store": "mem"}, "data"),
+    ("PUT", "/v2/images/ID/file", {**_OCTETS, "x-image-meta-store": "nowhere"}, "data"),
+    ("PUT", "/v2/images/ID/stage", _OCTETS, "data"),
+    ("POST", "/v2/images/ID/import", _JSON, '{"method": {"name": "glance-direct"}}'),
+    ("GET", "/v2/images/ID/locations", {}, ""),
+    ("POST", "/v2/images/ID/locations", _JSON, '{"url": "memory://mem/x"}'),
+    ("POST", "/v2/images/ID/locations", _JSON, '{"url": "x", "validation_data": {"os_hash_algo": "x"}}'),
+    ("POST", "/v2/images/ID/actions/deactivate", {}, ""),
+    ("POST", "/v2/images/ID/actions/reactivate", {}, ""),
+    ("DELETE", "/v2/stores/mem/ID", {}, ""),
+    ("DELETE", "/v2/stores/nowhere/ID", {}, ""),
+    ("PUT", "/v2/images/ID/tags/x", {}, ""),
+    ("DELETE", "/v2/images/ID/tags/x", {}, ""),
+    ("GET", "/v2/images/ID/members", {}, ""),
+    ("POST", "/v2/images/ID/members", _JSON, '{"member": "beta"}'),
+    ("GET", "/v2/images/ID/members/beta", {}, ""),
+    ("PUT", "/v2/images/ID/members/beta", _JSON, '{"status": "accepted"}'),
+    ("DELETE", "/v2/images/ID/members/beta", {}, ""),
+    ("GET", "/v2/images/ID/tasks", {}, ""),
+]
+
+
+@pytest.mark.parametrize("shown", [None, "true"])
+def test_an_image_of_others_answers_like_none(tmp_path: Path, shown: str | None) -> None:
+    """Whatever is asked, and whatever is wrong with what is asked."""
+    cloud = Cloud(tmp_path, options={"show_multiple_locations": shown})
+    cloud.service.start()
+    try:
+        images = [cloud.ann.new(visibility="private"), cloud.ann.new(DATA, visibility="private")]
+        for method, path, headers, body in _CALLS:
+            how = {"headers": dict(headers), "body": body.encode()} if body else {"headers": dict(headers)}
+
+            def answer(image_id: str, method: str = method, path: str = path, how: Any = how) -> tuple[int, bytes]:
+                found = cloud.bob.ask(method, path.replace("ID", image_id), **how)
+                return found.status, found.body.replace(image_id.encode(), b"ID")
+
+            expected = answer(str(uuid.uuid4()))
+            assert expected[0] >= 400
+            for image_id in images:
+                assert answer(image_id) == expected, (method, path, body)
     finally:
         assert cloud.service.stop() == 0

@@ -67,7 +67,7 @@ async def test_an_expired_lease_goes_to_the_next(db: Database) -> None:
     assert [one.id for one in await db.read(lambda conn: claims.expired(conn))] == [claim.id]
     taken = await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5))
     assert taken is not None
-    assert (taken.holder, taken.attempts) == ("other", 1)
+    assert (taken.holder, taken.attempts) == ("other", 0), "a holder that died did not fail"
     # the first holder has lost it
     assert not await db.write(lambda conn: claims.renew(conn, claim.id, "h", lease=5))
     assert not await db.write(lambda conn: claims.end(conn, claim.id, "h"))
@@ -91,9 +91,36 @@ async def test_what_did_not_work_waits_and_says_why(db: Database) -> None:
     found = await db.read(lambda conn: claims.of_write(conn, "i", "s"))
     assert found is not None
     assert found.error == "e" * 1000
+    assert found.attempts == 1
     assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is None
     await asyncio.sleep(0.4)
     assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is not None
+    assert await db.write(
+        lambda conn: claims.postpone(conn, claim.id, "h", seconds=-1, error="nobody's fault", failed=False)
+    )
+    taken = await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5))
+    assert taken is not None
+    assert taken.attempts == 1
+
+
+async def test_what_is_given_back_goes_to_anyone(db: Database) -> None:
+    """At once, or after all that wait already."""
+    image = await db.write(lambda conn: images.create(conn, Image(id=str(uuid.uuid4()), owner="a")))
+    first, second = [await begin(db, 60, kind="hash", url=url, holder="h", image_id=image.id) for url in "uv"]
+
+    async def waiting() -> list[str]:
+        return [claim.id for claim, _ in await db.read(lambda conn: claims.waiting(conn, "hash", each=5))]
+
+    assert not await db.write(lambda conn: claims.give_back(conn, first.id, "another"))
+    assert await db.write(lambda conn: claims.give_back(conn, second.id, "h"))
+    assert await db.write(lambda conn: claims.give_back(conn, first.id, "h"))
+    assert await waiting() == [first.id, second.id]
+    assert await db.write(lambda conn: claims.take(conn, first.id, "h", lease=60)) is not None
+    assert await db.write(lambda conn: claims.give_back(conn, first.id, "h", last=True))
+    assert await waiting() == [second.id, first.id]
+    assert await db.read(lambda conn: claims.count(conn, "hash", "a")) == 2
+    assert await db.read(lambda conn: claims.count(conn, "hash", "b")) == 0
+    assert await db.read(lambda conn: claims.count(conn, "delete", "a")) == 0
 
 
 async def test_dead_holders_and_waiting_ones_are_taken_when_asked(db: Database) -> None:

@@ -11,9 +11,9 @@ from tests.services.conftest import House
 from xloud_image.db import claims
 from xloud_image.errors import BadRequest, Conflict
 from xloud_image.identity.context import Context
-from xloud_image.model import Image
+from xloud_image.model import Image, Location
 from xloud_image.patch import V21, parse
-from xloud_image.services import images, locations
+from xloud_image.services import foreign, images, locations
 from xloud_image.stores.remote import addresses
 
 OUTSIDE = private_address()  # counts as public here
@@ -84,6 +84,18 @@ async def test_the_digests_of_a_strangers_url_are_read_no_further(
         await asyncio.sleep(0.05)
     assert await seen()
     assert (await house.get(image)).os_hash_value is None
+
+
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+async def test_what_is_registered_is_never_taken_for_an_older_row(house: House, url: str, way: str) -> None:
+    """This server tells neither ETag nor time of change, so there is no version to note."""
+    image = await registered(house, SERVICE, url, way)
+    location = image.locations[0]
+    assert "version" not in location.metadata["xloud"]
+    for one in (location, foreign.proved(foreign.unproved(location))):
+        assert not foreign.caller(Context(), one).older
+    assert foreign.caller(Context(), Location(url, {})).older
+    assert (await house.download(image))[1] == b"data of a stranger"
 
 
 @pytest.mark.parametrize("way", ["POST", "PATCH"])

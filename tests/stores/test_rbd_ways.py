@@ -207,6 +207,16 @@ async def test_images_are_what_clients_expect(make: Make, pool: Pool) -> None:
 # urls
 
 
+async def test_it_learns_its_cluster_before_it_compares_spellings(make: Make, ceph: Ceph) -> None:
+    store = await make()
+    full = f"rbd://{ceph.fsid}/images/x/snap"
+    store._cluster.fsid = None
+    assert not store.owns(full)
+    await store.ready()
+    assert store.owns(full)
+    assert store.forms(full)[0] == store.forms("rbd://x")[0]
+
+
 async def test_owns_its_own_urls_only(make: Make, ceph: Ceph) -> None:
     store = await make()
     other = "00000000-0000-0000-0000-000000000000"

@@ -47,12 +47,17 @@ def _claim(row: Sequence[Any]) -> Claim:
     )  # fmt: skip
 
 
+def slot_of(kind: str, url: str | None) -> str:
+    """What the rows of a kind for a URL have in their indexed column `slot`."""
+    return hashlib.sha256(f"{kind} {url}".encode()).hexdigest()
+
+
 async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
     """Store a claim, held by `claim.holder` for `lease` seconds; 0, or no holder: anyone may take it at once.
 
     Duplicate: a write of this image to this store has a claim already, or a delete of this URL.
     """
-    slot = "write" if claim.kind == "write" else hashlib.sha256(f"{claim.kind} {claim.url}".encode()).hexdigest()
+    slot = "write" if claim.kind == "write" else slot_of(claim.kind, claim.url)
     try:
         await conn.execute(
             claims.insert().values(
@@ -106,20 +111,30 @@ async def take(
         (claims.c.id == claim_id, free),
         holder=holder,
         lease_until=_after(conn, lease),
-        attempts=claims.c.attempts + 1,
     )
     return await get(conn, claim_id) if taken else None
 
 
-async def postpone(conn: AsyncConnection, claim_id: str, holder: str, *, seconds: float, error: str) -> bool:
-    """It did not work: nobody takes it for so long; the error stays visible. False: it is not ours."""
+async def postpone(
+    conn: AsyncConnection, claim_id: str, holder: str, *, seconds: float, error: str, failed: bool = True
+) -> bool:
+    """It did not work: nobody takes it for so long; the error stays visible, and unless it was nobody's fault the
+    attempt is counted. What was cut off by the end of a process is no attempt. False: it is not ours."""
     return await _update(
         conn,
         (claims.c.id == claim_id, claims.c.holder == holder),
         holder=None,
         lease_until=_after(conn, seconds),
         error=error[:1000],
+        attempts=claims.c.attempts + int(failed),
     )
+
+
+async def give_back(conn: AsyncConnection, claim_id: str, holder: str, *, last: bool = False) -> bool:
+    """Anyone may take it at once; `last`: after all that wait already. False: `holder` does not hold it."""
+    end = {"begun_at": _after(conn)} if last else {}
+    held = (claims.c.id == claim_id, claims.c.holder == holder)
+    return await _update(conn, held, holder=None, lease_until=None, **end)
 
 
 async def end(conn: AsyncConnection, claim_id: str, holder: str | None = None) -> bool:
@@ -183,6 +198,18 @@ async def waiting(conn: AsyncConnection, kind: str, *, each: int, limit: int = 1
         text.values,
     )
     return [(_claim(row), row[11]) for row in rows]
+
+
+async def count(conn: AsyncConnection, kind: str, owner: str | None) -> int:
+    """How many claims of this kind there are for the images of one project."""
+    text = sql.Text(sql.engine_of(conn))
+    rows = await sql.fetch(
+        conn,
+        f"SELECT count(*) FROM {claims.name} c JOIN images i ON i.id = c.image_id"  # noqa: S608 - constants
+        f" WHERE c.kind = {text.bind(kind)} AND i.owner = {text.bind(owner)}",
+        text.values,
+    )
+    return int(rows[0][0])
 
 
 async def list_all(

@@ -1,4 +1,5 @@
-"""Our own indexes on Glance's tables: for lists and filters. Glance works with or without them; removal is safe."""
+"""Our own indexes on Glance's tables, for lists and filters, and later ones on ours. Glance works with or without them;
+removal is safe."""
 
 from __future__ import annotations
 
@@ -55,7 +56,12 @@ SECOND: Final = (
         "USING hash (value)",
     ),
 )
-ALL: Final = (*FIRST, *SECOND)
+THIRD: Final = (
+    # what is about to be removed under a URL, and what waits to be read
+    Index("xloud_ix_claims_slot", "xloud_claims", "slot"),
+    Index("xloud_ix_claims_kind", "xloud_claims", "kind, begun_at"),
+)
+ALL: Final = (*FIRST, *SECOND, *THIRD)
 
 
 def create(bind: sa.Connection, wanted: Iterable[Index]) -> None:

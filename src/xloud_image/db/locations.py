@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
+from xloud_image.db.claims import slot_of
 from xloud_image.db.details import metadata
 from xloud_image.model import Location
 
@@ -55,15 +56,23 @@ async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
 async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str] = ()) -> list[Location]:
     """What is about to be removed under one of these URLs, or was of an image with one of these ids: claims say so."""
     text = sql.Text(sql.engine_of(conn))
-    # by the claims' own index there is nothing to find; there are few of them
-    named = text.any_of("url", urls)
-    by_id = f" OR {text.any_of('image_id', ids)}" if ids else ""
+    slots = [slot_of("delete", url) for url in urls]
     rows = await sql.fetch(
         conn,
-        f"SELECT url, image_id, store FROM xloud_claims WHERE kind = 'delete' AND ({named}{by_id})",  # noqa: S608
+        f"SELECT url, store FROM xloud_claims WHERE {text.any_of('slot', slots)} AND kind = 'delete'",  # noqa: S608
         text.values,
     )
-    return [Location(url, {"store": store}) for url, image_id, store in rows if url in urls or image_id in ids]
+    if ids:
+        text = sql.Text(sql.engine_of(conn))
+        rows = [
+            *rows,
+            *await sql.fetch(
+                conn,
+                f"SELECT url, store FROM xloud_claims WHERE {text.any_of('image_id', ids)} AND kind = 'delete'",  # noqa: S608
+                text.values,
+            ),
+        ]
+    return [Location(url, {"store": store}) for url, store in rows]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:

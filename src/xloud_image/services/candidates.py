@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from xloud_image.errors import BadRequest, Conflict, ImageServiceError, QuotaExceeded, TooLarge
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
@@ -19,6 +21,7 @@ from xloud_image.services.places import notes_for, require_may_name, same
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Store
 
+_METADATA: Final = 60 * 1024  # bytes, as they are stored; the column has 64 KiB, for the service's notes too
 # Never taken from a client: they name files of this node or credentials in its configuration.
 _REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
 _ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
@@ -43,6 +46,7 @@ class Seen:
 async def looked_at(service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]) -> Seen:
     """`BadRequest` when no store can have it, `Forbidden` when the caller may not name it, `TooLarge`."""
     metadata = foreign.without_notes(metadata)
+    require_short(metadata)
     foreign.require_no_credentials(url)
     fetching.require_allowed(service, url)
     scheme = url.partition("://")[0].lower()
@@ -67,10 +71,16 @@ async def looked_at(service: Service, ctx: Context, image: Image, url: str, meta
     cap = service.settings.limits.image_size_cap
     if blob.size > cap:
         raise TooLarge(f"The data at this URL has {blob.size} bytes; an image may have {cap} here.")
-    notes = {**foreign.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, url)}
+    notes = {**foreign.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, blob)}
     named = {"store": store.name} if service.settings.multi_store else {}
     found = foreign.with_notes(Location(url, {**metadata, **named}), notes)
     return Seen(found, blob.size, store, trusted)
+
+
+def require_short(metadata: Mapping[str, Any]) -> None:
+    """`BadRequest` for metadata of a location that are longer than a row should be, or than it can be in MySQL."""
+    if len(orjson.dumps(dict(metadata))) > _METADATA:
+        raise BadRequest(f"The metadata of a location may have {_METADATA} bytes as JSON, these are more.")
 
 
 def require_new(service: Service, image: Image, location: Location) -> None:

@@ -4,9 +4,13 @@ A claim of kind "hash" says that it is still to be done; the claims are the queu
 reads READERS at most at once, EACH of one project, and takes whoever waits longest of the projects in turn. What waits
 is a row and nothing else: no task, no connection, no lease.
 
+Nobody keeps the others waiting: the last place is for a project that has none, and a reader that was at it for longer
+than its share gives up its place when a project that has none waits. It begins anew after all others, with a longer
+share.
+
 While an image waits for its data to be verified it is importing, with the expected digests in its row. A further
 location of an image with data does not count (`foreign.counts`) before its data have been compared. A reader ends with
-its image, and when the data come slower than PACE.
+its image, and when the data come slower than `pace`.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import downloads, foreign, formats, owed
-from xloud_image.services.service import Service
+from xloud_image.services.service import Reading, Service
 from xloud_image.stores.base import Can
 from xloud_image.streams import Flow, Summary
 
@@ -35,37 +39,68 @@ T = TypeVar("T")
 
 READERS: Final = 4  # of one process, at once
 EACH: Final = 2  # of them for the images of one project
-PACE: Final = 1024 * 1024  # bytes a second that the data must bring while they are waited for, over WINDOW
+WAITING: Final = 1000  # claims of one project; its members register no more then
+SHARE: Final = 300.0  # seconds for which nobody takes a reader's place; twice as long each time that it lost it
+MOST: Final = 4 * 3600.0  # seconds within which the largest data come, and the longest share
+PACE: Final = 1024 * 1024  # bytes a second that any data must bring while they are waited for, over WINDOW
 WINDOW: Final = 60.0  # seconds
 LOOK: Final = 3.0  # seconds between two looks whether the image is still there
 
 
 class _TooSlow(StoreUnavailable):
-    """The data come slower than PACE."""
+    """The data come too slowly."""
 
 
 class _Again(Exception):
     """The location was registered again while its data were read."""
 
 
+class _Aside(Exception):
+    """Somebody else's turn."""
+
+
 class _Unwanted(Exception):
     """The image or its location is gone."""
 
 
+def soon(service: Service) -> None:
+    """Begin with what waits, beside. Call it when something was registered: it costs nothing while a look is due."""
+    if not service.hashing_soon:
+        service.hashing_soon = True
+        service.spawn(look(service), "look for registered locations")
+
+
 async def look(service: Service) -> None:
-    """Begin with what waits, as far as there is room. Call it when something was registered, and now and then."""
+    """Begin with what waits, as far as there is room. Call it now and then."""
     async with service.hashing_turn:
+        service.hashing_soon = False
         if len(service.hashing) >= READERS:
+            await _make_room(service)
             return
         for claim, owner in await service.db.read(lambda conn: claims.waiting(conn, "hash", each=EACH)):
-            if len(service.hashing) >= READERS:
+            running = [reading.owner for reading in service.hashing.values()]
+            if len(running) >= READERS:
                 return
-            if claim.id in service.held or list(service.hashing.values()).count(owner) >= EACH:
+            most = 1 if len(running) == READERS - 1 else EACH
+            if claim.id in service.held or running.count(owner) >= most:
                 continue
             mine = await _taken(service, claim)
             if mine is not None:
-                service.hashing[mine.id] = owner
+                share = service.hashing_shares.get(mine.id, SHARE)
+                service.hashing[mine.id] = Reading(owner, time.monotonic(), share)
                 service.spawn(_turn(service, mine), "digest a registered location")
+
+
+async def _make_room(service: Service) -> None:
+    """The reader that is over its share by most has to go when a project waits that has none."""
+    now = time.monotonic()
+    over = [one for one in service.hashing.values() if now - one.since > one.share]
+    if not over or any(one.aside for one in over):
+        return
+    owners = {one.owner for one in service.hashing.values()}
+    waiting = await service.db.read(lambda conn: claims.waiting(conn, "hash", each=1))
+    if any(owner not in owners for _, owner in waiting):
+        max(over, key=lambda one: now - one.since - one.share).aside = True
 
 
 async def _taken(service: Service, claim: Claim) -> Claim | None:
@@ -79,7 +114,15 @@ async def _turn(service: Service, claim: Claim) -> None:
             await settle(service, claim)
     finally:
         service.hashing.pop(claim.id, None)
-    service.spawn(look(service), "look for registered locations")
+    soon(service)
+
+
+async def _step_aside(service: Service, claim: Claim) -> None:
+    if len(service.hashing_shares) > WAITING:  # what another process ended meanwhile was not forgotten here
+        service.hashing_shares.clear()
+    service.hashing_shares[claim.id] = min(2 * service.hashing_shares.get(claim.id, SHARE), MOST)
+    log.info("a registered location is read later, others wait", image=claim.image_id, store=claim.store)
+    await service.db.write(lambda conn: claims.give_back(conn, claim.id, service.holder, last=True))
 
 
 async def settle(service: Service, claim: Claim) -> None:
@@ -92,13 +135,15 @@ async def settle(service: Service, claim: Claim) -> None:
         if not foreign.counts(location) and foreign.digest_of(image) is None:
             image = await _digested(service, image, claim)
         summary = await _while_wanted(service, claim, _read(service, image, location))
+    except _Aside:
+        await _step_aside(service, claim)
     except _Unwanted:
         await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
     except (BlobNotFound, TooLarge, FormatRefused) as error:
         await _finish(service, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         awaited = image.status == "importing" or not foreign.counts(location) or isinstance(error, _TooSlow)
-        if awaited and claim.attempts > service.settings.exposure.http_retries:
+        if awaited and claim.attempts >= service.settings.exposure.http_retries:
             reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
             await _finish(service, claim, location, None, f"the data could not be read: {reason}")
         else:
@@ -116,10 +161,13 @@ async def _wanted(service: Service, claim: Claim) -> tuple[Image | None, Locatio
 
 
 async def _while_wanted(service: Service, claim: Claim, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns. `_Unwanted`, and it is stopped, when the image or the location goes meanwhile."""
+    """What `work` returns. `_Unwanted`, and it is stopped, when the image or the location goes meanwhile; `_Aside` when
+    its place is needed."""
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait((task,), timeout=LOOK))[0]:
+            if claim.id in service.hashing and service.hashing[claim.id].aside:
+                raise _Aside
             try:
                 _, location = await _wanted(service, claim)
             except ImageServiceError:  # nobody knows now
@@ -164,7 +212,7 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
     async with store.open(location.url, caller=foreign.caller(Context(), location)) as reader:
         foreign.require_unchanged(store, location, reader, image.size)
         flow = Flow(
-            _paced(reader.chunks),
+            _paced(reader.chunks, pace(image.size)),
             declared=image.size,
             cap=service.settings.limits.image_size_cap,
             digests=tuple(dict.fromkeys(names)),
@@ -176,7 +224,12 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
         return await flow.result()
 
 
-async def _paced(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+def pace(size: int | None) -> float:
+    """Bytes a second that data of this size must bring."""
+    return max(PACE, (size or 0) / MOST)
+
+
+async def _paced(source: AsyncIterator[bytes], least: float) -> AsyncIterator[bytes]:
     """The source, whose waiting counts: what is done with its bytes does not make it slow."""
     waited, brought = 0.0, 0
     begun = time.monotonic()
@@ -184,7 +237,7 @@ async def _paced(source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         waited += time.monotonic() - begun
         brought += len(chunk)
         if waited >= WINDOW:
-            if brought < PACE * WINDOW:
+            if brought < least * waited:
                 raise _TooSlow(f"the data come too slowly, {int(brought / waited)} bytes a second")
             waited, brought = 0.0, 0
         yield chunk
@@ -212,7 +265,11 @@ def _filled(service: Service, image: Image, summary: Summary) -> Image:
 async def _finish(
     service: Service, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
 ) -> None:
+    store = service.stores.of(location)
+    dropped: list[Location] = []
+
     def settled(current: Image) -> Image:
+        dropped.clear()
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
             return current
@@ -223,12 +280,14 @@ async def _finish(
         if current.status == "importing":
             if summary is None or not good:
                 log.warning("a registered location was refused", image=current.id, reason=why)
+                dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
                 return current.replace(status="queued", locations=rest, **none)
             return _filled(service, current, summary).replace(status="active")
         if not foreign.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
+                dropped.append(mine)
                 return current.replace(locations=rest)
             proved = tuple(foreign.proved(other) if other is mine else other for other in current.locations)
             return current.replace(locations=proved)
@@ -236,20 +295,42 @@ async def _finish(
             log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
             marked = tuple(foreign.refused(other, why) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        if summary is None or current.os_hash_value is not None:
-            if summary is None or not good:
-                log.warning("a location has not got the digest of its image", image=current.id, reason=why)
+        if summary is None:
+            log.warning("the data of a location could not be compared", image=current.id, reason=why)
             return current
-        return _filled(service, current, summary)
+        if not good:
+            log.error("a location has other data than its image", image=current.id, store=mine.store, reason=why)
+            if store is None or Can.CHANGE not in store.can:
+                return current
+            marked = tuple(foreign.wrong(other) if other is mine else other for other in current.locations)
+            return current.replace(locations=marked)
+        return current if current.os_hash_value is not None else _filled(service, current, summary)
 
-    async def finish(conn: AsyncConnection) -> None:
-        if await claims.end(conn, claim.id, holder=service.holder):
-            try:
-                await images.change(conn, claim.image_id, settled)
-            except NotFound:
-                log.info("the image of a registered location is gone", image=claim.image_id)
+    async def finish(conn: AsyncConnection) -> list[Claim]:
+        if not await claims.end(conn, claim.id, holder=service.holder):
+            return []
+        try:
+            found = await images.change(conn, claim.image_id, settled)
+        except NotFound:
+            log.info("the image of a registered location is gone", image=claim.image_id)
+            return []
+        # what could not be read may be right: then the bytes stay where they are
+        if (summary is None and not refused) or not dropped:
+            return []
+        return await owed.begin_deletes(service, conn, found, dropped, scope="location")
 
     try:
-        await service.db.write(finish)
+        pending = await service.db.write(finish)
     except _Again:
-        await owed.postpone(service, claim, StoreUnavailable("the location was registered again meanwhile"))
+        again = StoreUnavailable("the location was registered again meanwhile")
+        await owed.postpone(service, claim, again, failed=False)
+        return
+    service.hashing_shares.pop(claim.id, None)
+    with service.holding(*pending):
+        for debt in pending:
+            try:
+                await owed.pay(service, debt)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+                await owed.postpone(service, debt, error)
+            else:
+                await service.db.write(lambda conn, debt=debt: claims.end(conn, debt.id))  # type: ignore[misc]

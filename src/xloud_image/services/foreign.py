@@ -9,6 +9,7 @@ trusted.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from xloud_image.errors import (
     StoreUnavailable,
 )
 from xloud_image.identity.context import Context
-from xloud_image.model import Image, Location, utcnow
+from xloud_image.model import Image, Location, shown_url, utcnow
 from xloud_image.services import formats
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
@@ -37,6 +38,7 @@ log = structlog.get_logger(__name__)
 
 NOTES: Final = "xloud"  # the key in the metadata
 _REASON: Final = 500  # characters of a refusal that are kept
+_REGISTERED: Final = "registered"  # says no more than that the row is not an older one
 _VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED = "version", "untrusted", "wrong_since", "unproved", "refused"
 
 
@@ -52,10 +54,15 @@ def without_notes(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def noted(store: Store, blob: Blob, *, trusted: bool) -> dict[str, Any]:
-    """The notes of a new location that tell later whether the bytes changed; none where only we change them."""
+    """The notes of a new location that tell later whether the bytes changed; none where only we change them.
+
+    Never empty otherwise: a row without notes is an older one, which is followed wherever it leads.
+    """
     if Can.CHANGE not in store.can:
         return {}
-    found: dict[str, Any] = {_VERSION: blob.version} if blob.version else {}
+    found: dict[str, Any] = {_REGISTERED: True}
+    if blob.version:
+        found[_VERSION] = blob.version
     return found if trusted else {**found, _UNTRUSTED: True}
 
 
@@ -123,10 +130,14 @@ def require_unchanged(store: Store, location: Location, reader: Reader, size: in
 
 
 def require_no_credentials(url: str) -> None:
-    """`BadRequest` for a URL with a password: who may see locations would see it, and the database would keep it."""
-    scheme, _, rest = url.partition("://")
-    if scheme.lower() in ("http", "https") and "@" in rest.partition("/")[0].partition("?")[0].partition("#")[0]:
-        raise BadRequest("A URL with a user name or password is not taken: the database would keep it for everybody.")
+    """`BadRequest` for a URL with a password, of whatever store: who may see locations would see it, and the database
+    would keep it."""
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    if "@" in authority or shown_url(url) != url:
+        raise BadRequest(
+            "A URL with a user name or password ('@') is not taken: the database would keep it for everybody. "
+            "The store's own options say who logs in."
+        )
 
 
 def digest_of(image: Image) -> tuple[str, str] | None:
@@ -171,13 +182,14 @@ async def verified(
             location=location.id,
             digest=digest[0],
         )
-        await _mark(service, image, location, _wrong)
+        await _mark(service, image, location, wrong)
         raise BlobChanged(f"the {digest[0]} of the data differs from that of the image")
     if held is not None:
         yield held
 
 
-def _wrong(location: Location) -> Location:
+def wrong(location: Location) -> Location:
+    """The same location, of which a full read showed other bytes than the image has."""
     return with_notes(location, {**notes(location), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
 
 

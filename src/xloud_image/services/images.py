@@ -73,10 +73,12 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
 
 
 async def change(service: Service, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
-    """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other."""
+    """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other. Of several operations on
+    locations each is all or nothing, because each looks at a store."""
     at_places = [item for item in changes if item.path[0] == "locations"]
     if at_places:
         image = await load(service, ctx, image_id)
+        locations.require_rights(service, ctx, image, at_places)  # before anything that only an image here is told
         if len(at_places) != len(changes):
             raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(service, ctx, image, at_places)

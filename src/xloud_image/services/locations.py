@@ -20,11 +20,12 @@ from xloud_image.errors import (
     Forbidden,
     NoSuchImage,
     NotFound,
+    QuotaExceeded,
 )
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
-from xloud_image.patch import Change
+from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
 from xloud_image.services import advice, candidates, digests, foreign, owed
 from xloud_image.services.changes import require_formats
@@ -39,8 +40,14 @@ _VALIDATION: Final = checking.Check(schemas.validation_data())
 _PATIENCE: Final = 10.0  # seconds that a PATCH waits for the data of its location to be read
 
 
+def require_rights(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> None:
+    """`NotFound` for an image that the caller cannot see, `Forbidden` when he may not make all of these changes."""
+    for rule in sorted({"delete_image_location" if one.op == "remove" else "set_image_location" for one in changes}):
+        rights.require(service.policy, ctx, rule, image)
+
+
 async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
-    """Apply changes of `/locations`, one after the other, each all or nothing."""
+    """Apply changes of `/locations`, one after the other, each all or nothing: a failure leaves the earlier ones."""
     if not service.settings.exposure.show_multiple_locations:
         raise Forbidden("Locations cannot be changed here (show_multiple_locations is off).")
     for change in changes:
@@ -62,15 +69,17 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     seen = await candidates.looked_at(service, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
     claim = _claim(service, image, location)
-    examine = False
+    examine = waits = False
 
     def added(current: Image) -> Image:
-        nonlocal examine
-        examine = False
+        nonlocal examine, waits
+        examine = waits = False
         rights.require(service.policy, ctx, "set_image_location", current)
         _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
         if seen.trusted and (again := _again(service, current, location, size)) is not None:
             candidates.require_agreement(current, validation)
+            waits = _waits(current, location)
+            examine = waits or service.settings.exposure.do_secure_hash
             return again
         if current.status not in ("queued", "active"):
             raise Conflict(f"Locations are added to queued or active images; this one is {current.status}.")
@@ -81,25 +90,24 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
             candidates.require_agreement(current, validation)
             if current.size is not None and current.size != size:
                 raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
-            examine = True
+            examine = waits = True
             new = foreign.unproved(location)
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
         candidates.require_own_algorithm(service, validation)
         # where the bytes may change, only a digest tells later whether they did
-        examine = bool(validation) or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
+        waits = bool(validation)
+        examine = waits or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
         return candidates.first(service, current, location, size, validation, examine)
 
-    async def begin(conn: Any) -> Image:
+    async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image.id, location, added)
-        if examine:
-            await claims.begin(conn, claim, lease=0)
-        return changed
+        return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
-    changed = await _stored(service, begin)
-    if examine and (validation or (changed.status == "active" and len(changed.locations) > 1)):
+    changed, claim = await _stored(service, begin)
+    if waits:
         return await _examined(service, changed, claim)
     if examine:
-        service.spawn(digests.look(service), "look for registered locations")
+        digests.soon(service)
     return changed
 
 
@@ -109,21 +117,36 @@ def _claim(service: Service, image: Image, location: Location) -> Claim:
     return dataclasses.replace(claim, holder=None)
 
 
-async def _stored(service: Service, begin: Callable[[Any], Awaitable[Image]]) -> Image:
+async def _queued(conn: Any, claim: Claim, image: Image, *, trusted: bool) -> Claim:
+    """The claim, stored; or the one that waits for the same data already. The image is locked. `QuotaExceeded` when too
+    many wait for members to register more; what services and administrators register is read in any case."""
+    for waiting in await claims.list_all(conn, image_id=claim.image_id, kind=claim.kind):
+        if (waiting.store, waiting.url) == (claim.store, claim.url):
+            return waiting
+    if not trusted and await claims.count(conn, claim.kind, image.owner) >= digests.WAITING:
+        raise QuotaExceeded(
+            f"{digests.WAITING} registered locations of this project wait to be read already; register more when some"
+            " have been."
+        )
+    await claims.begin(conn, claim, lease=0)
+    return claim
+
+
+async def _stored(service: Service, begin: Callable[[Any], Awaitable[tuple[Image, Claim]]]) -> tuple[Image, Claim]:
     await reach("location.begin")
     try:
-        changed = await service.db.write(begin)
+        changed, claim = await service.db.write(begin)
     except Duplicate:
         raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
     advice.log_for(service, changed)
-    return changed
+    return changed, claim
 
 
 async def _examined(service: Service, image: Image, claim: Claim) -> Image:
     """The image after its new location was compared. What takes long goes on beside: the image as it is by then, in
     which that location does not count yet. `Conflict` when the data are others than they should be."""
-    service.spawn(digests.look(service), "look for registered locations")
+    digests.soon(service)
     pause, left = 0.05, _PATIENCE
     while left > 0:
         await asyncio.sleep(pause)
@@ -145,7 +168,11 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         raise BadRequest("'locations' is a list of objects with 'url' and 'metadata'.")
     if not value:
         raise Forbidden("The locations of an image cannot all be removed.")
+    for item in value:
+        candidates.require_short(item["metadata"])
     if not image.locations:
+        if len(value) > MAX_LOCATIONS:
+            raise BadRequest(f"At most {MAX_LOCATIONS} locations are added by one PATCH.")
         for item in value:
             image = await _add(service, ctx, image, "-", item)
         return image
@@ -153,17 +180,20 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
     def replaced(current: Image) -> Image:
         rights.require(service.policy, ctx, "set_image_location", current)
         # clients know the URLs as they are shown; several rows may look alike then, and keep their order
+        # what does not count yet is not shown to them, and stays
         known: dict[str, list[Location]] = {}
         for location in current.locations:
-            known.setdefault(shown_url(location.url), []).append(location)
+            if foreign.counts(location):
+                known.setdefault(shown_url(location.url), []).append(location)
         given = [shown_url(item["url"]) for item in value]
-        if sorted(given) != sorted(shown_url(location.url) for location in current.locations):
-            raise BadRequest("Replacing locations can only change their metadata and order, not their URLs.")
+        if sorted(given) != sorted(url for url, those in known.items() for _ in those):
+            raise BadRequest("Replacing locations can only change their metadata, not their URLs.")
         places = []
         for url, item in zip(given, value, strict=True):
             location = known[url].pop(0)
-            places.append(Location(location.url, _metadata(item["metadata"], location), id=location.id))
-        return current.replace(locations=tuple(places))
+            places.append(Location(location.url, _metadata(item["metadata"], location), location.status, location.id))
+        unseen = (location for location in current.locations if not foreign.counts(location))
+        return current.replace(locations=(*places, *unseen))
 
     return await service.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
 
@@ -260,7 +290,14 @@ def _again(service: Service, image: Image, location: Location, size: int) -> Ima
     if image.size not in (None, size):
         raise Conflict(f"The image has {image.size} bytes, the data at this location {size}; make a new image.")
     fresh = foreign.with_notes(old, foreign.notes(location))
+    if not foreign.counts(old):  # nobody has compared its data yet: saying it twice does not prove it
+        fresh = foreign.unproved(fresh)
     return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
+
+
+def _waits(image: Image, location: Location) -> bool:
+    """Whether the image has this location already, and it does not count yet."""
+    return any(other.url == location.url and not foreign.counts(other) for other in image.locations)
 
 
 async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
@@ -297,15 +334,14 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
         require_formats(current)
         return candidates.first(service, current, location, size, validation, examine)
 
-    async def begin(conn: Any) -> Image:
+    async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(service, ctx, conn, image_id, location, begun)
-        if examine:
-            await claims.begin(conn, _claim(service, image, location), lease=0)
-        return changed
+        claim = _claim(service, image, location)
+        return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
-    changed = await _stored(service, begin)
+    changed, _ = await _stored(service, begin)
     if examine:
-        service.spawn(digests.look(service), "look for registered locations")
+        digests.soon(service)
     return changed
 
 
@@ -321,7 +357,15 @@ async def _look_again(
             raise Conflict("This location cannot change behind the service's back, or was removed meanwhile.")
         return found
 
-    return await service.db.write(lambda conn: _change(service, ctx, conn, image.id, location, looked))
+    async def look(conn: Any) -> Image:
+        changed = await _change(service, ctx, conn, image.id, location, looked)
+        if service.settings.exposure.do_secure_hash or _waits(changed, location):
+            await _queued(conn, _claim(service, image, location), changed, trusted=True)
+        return changed
+
+    changed = await service.db.write(look)
+    digests.soon(service)
+    return changed
 
 
 async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:

@@ -86,13 +86,15 @@ async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None
         log.info("the data was gone already", image=claim.image_id, store=claim.store)
 
 
-async def postpone(service: Service, claim: Claim, error: BaseException) -> None:
-    """Leave a claim to a later attempt."""
+async def postpone(service: Service, claim: Claim, error: BaseException, *, failed: bool = True) -> None:
+    """Leave a claim to a later attempt; `failed`: count this one."""
     wait = min(service.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     say = log.info if isinstance(error, StillNeeded) else log.warning  # a clone may need them for months
     say("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
-    await service.db.write(lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason))
+    await service.db.write(
+        lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason, failed=failed)
+    )
 
 
 async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:

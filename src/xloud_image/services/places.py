@@ -22,7 +22,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import foreign
 from xloud_image.services.service import Service
-from xloud_image.stores.base import Can, Store
+from xloud_image.stores.base import Blob, Can, Store
 
 log = structlog.get_logger(__name__)
 
@@ -83,14 +83,16 @@ async def require_free(service: Service, ctx: Context, conn: AsyncConnection, im
             raise Forbidden("The data at this URL belong to an image of another project.")
 
 
-def notes_for(service: Service, ctx: Context, image_id: str, store: Store, url: str) -> dict[str, Any]:
-    """What to note of a location that `ctx` registers: the bytes stay when it goes, unless they were made for it."""
+def notes_for(service: Service, ctx: Context, image_id: str, store: Store, blob: Blob) -> dict[str, Any]:
+    """What to note of a location that `ctx` registers: the bytes stay when it goes, unless they were made for it, as
+    their name says, or what the backend notes of them (volumes)."""
     if Can.WRITE not in store.can:
         return {}
     keystone = service.settings.auth.keystone
     roles = frozenset(keystone.service_token_roles if keystone is not None else ("service",))
     handed = service.settings.exposure.users_register_store_urls or not roles.isdisjoint(ctx.roles | ctx.service_roles)
-    return {} if handed and (store.key(url) or "").lower() == image_id else {_KEPT: True}
+    made_for = store.key(blob.url) or blob.made_for or ""
+    return {} if handed and made_for.lower() == image_id else {_KEPT: True}
 
 
 def are_ours(service: Service, image_id: str, location: Location) -> bool:
@@ -109,14 +111,25 @@ def are_ours(service: Service, image_id: str, location: Location) -> bool:
 
 
 async def bequeath(service: Service, claim: Claim) -> bool:
-    """Whether an image that is there names the bytes of a "delete" as well: then they stay, and go with that one."""
+    """Whether an image that is there names the bytes of a "delete" as well: then they stay, and go with that one.
+
+    `StoreUnavailable` while a store does not know its place: then it cannot tell which spellings mean these bytes.
+    """
     assert claim.url is not None
     gone = Location(claim.url, {"store": claim.store})
+    for known in (service.stores.get(claim.store), service.stores.of(gone)):
+        if known is not None:
+            await known.ready()
     store = service.stores.of(gone)
     here = place(service, gone)
     forms, ids = _forms(store, claim.url), _named_after(store, claim.url)
     for one in await service.db.read(lambda conn: rows.holders(conn, forms, ids)):
-        if one.location is None or place(service, one.location) != here:
+        if one.location is None:
+            continue
+        other = service.stores.of(one.location)
+        if other is not None:
+            await other.ready()
+        if place(service, one.location) != here:
             continue
         try:
             await service.db.write(lambda conn, one=one: images.change(conn, one.image_id, _inherited(one.location)))  # type: ignore[misc]

@@ -86,6 +86,9 @@ async def _left(service: Service, seen: _Seen) -> dict[str, list[Claim]]:
     found = seen.lasting(await service.db.read(lambda conn: claims.expired(conn, but="hash")))
     held = await service.db.read(claims.held)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
+    for claim in dead:
+        if claim.kind == "hash":  # back into its queue
+            await service.db.write(lambda conn, claim=claim: claims.give_back(conn, claim.id, claim.holder or ""))  # type: ignore[misc]
     mine = frozenset(service.held)
     by_store: dict[str, list[Claim]] = {}
     for claim in {claim.id: claim for claim in (*found, *dead)}.values():

@@ -8,6 +8,7 @@ alone; nothing is per node but the files of a file store.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import socket
 import threading
@@ -92,6 +93,17 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
+@dataclasses.dataclass(slots=True)
+class Reading:
+    """A "hash" claim that is being worked on: whose image it is, since when (monotonic), for how many seconds nobody
+    else may want its place, and whether it has to give it up now."""
+
+    owner: str | None
+    since: float
+    share: float
+    aside: bool = False
+
+
 class Service:
     """The open parts, and the tasks that run beside requests."""
 
@@ -108,10 +120,10 @@ class Service:
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
         # For data that were registered: one thread, behind all others when the processors are busy.
         self.background_pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=_step_back)
-        self.hashing: dict[
-            str, str | None
-        ] = {}  # "hash" claims that are being worked on, and the owners of their images
+        self.hashing: dict[str, Reading] = {}  # "hash" claims that are being worked on
+        self.hashing_shares: dict[str, float] = {}  # those that gave up their place: seconds that they get next
         self.hashing_turn = asyncio.Lock()
+        self.hashing_soon = False  # a look for the next ones waits for its turn
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 

@@ -61,12 +61,14 @@ class Caller:
 @dataclasses.dataclass(frozen=True, slots=True)
 class Blob:
     """Data in a store: its URL (without credentials), its size in bytes, metadata for the location row, and `version`,
-    a text that changes when the bytes do (an ETag), None where the backend has none."""
+    a text that changes when the bytes do (an ETag), None where the backend has none. `made_for`: the image whose data
+    they are, where the backend notes that beside them and not in their name."""
 
     url: str
     size: int
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     version: str | None = None
+    made_for: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,6 +193,11 @@ class Store(abc.ABC):
         Raises what keeps images from being stored or, once stored, from being read.
         """
         return ()
+
+    async def ready(self) -> None:
+        """Know the backend well enough for what `owns` and `forms` say to be right. No I/O once it is known.
+        `StoreUnavailable`."""
+        return
 
     @abc.abstractmethod
     def owns(self, url: str) -> bool:

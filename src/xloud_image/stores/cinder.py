@@ -205,7 +205,10 @@ class CinderStore(Store):
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
         volume, size = await self._finished(self._client.of(caller), url)
-        return Blob(url, size, version=volume.id)
+        image_id = volume.metadata.get("glance_image_id")
+        # Cinder's own uploads and Glance's have both, whoever else notes something there may mean anything by it
+        made_for = image_id if volume.name == f"image-{image_id}" else None
+        return Blob(url, size, version=volume.id, made_for=made_for)
 
     # reading
 

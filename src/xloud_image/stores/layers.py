@@ -79,6 +79,9 @@ class Layer(Store):
     async def examine(self, key: str | None = None) -> Sequence[str]:
         return await self.inner.examine(key)
 
+    async def ready(self) -> None:
+        await self.inner.ready()
+
     def owns(self, url: str) -> bool:
         return self.inner.owns(url)
 

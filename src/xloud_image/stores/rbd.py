@@ -186,6 +186,10 @@ class RbdStore(Store):
             f" raw, this one is {disk_format}; convert it with 'qemu-img convert -O raw' and upload the result"
         )
 
+    async def ready(self) -> None:
+        if self._cluster.fsid is None:
+            await self._run(self._reach, writing=False)
+
     def owns(self, url: str) -> bool:
         parts = _parts(url)
         if parts is None:
@@ -210,8 +214,8 @@ class RbdStore(Store):
     async def _locate(self, url: str) -> tuple[str, str | None]:
         """(image, snapshot) of a URL of ours; which cluster is ours must be known by then."""
         parts = _parts(url)
-        if parts is not None and self._cluster.fsid is None:
-            await self._run(self._reach, writing=False)
+        if parts is not None:
+            await self.ready()
         if parts is None or not self.owns(url):
             raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its pool")
         return (parts[0], None) if len(parts) == 1 else (parts[2], parts[3])
