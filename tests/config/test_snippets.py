@@ -259,7 +259,7 @@ def test_a_default_that_takes_no_data_leaves_the_place_to_another(read: Read, mo
 def test_the_check_prints_it(tmp_path: Path, title: str) -> None:
     meaning = MEANING[title]
     file = tmp_path / "glance-api.conf"
-    file.write_text("[xloud]\nauth = none\n" + SNIPPETS[title])
+    file.write_text(f"[xloud]\nauth = none\nstate_dir = {tmp_path}\n" + SNIPPETS[title])
     words = [*command(), "config", "check", "--config-file", str(file)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == (1 if meaning.refused else 0), done.stdout + done.stderr
@@ -284,7 +284,7 @@ def _text(value: Any) -> str:
 @pytest.mark.parametrize("title", [title for title in MEANING if MEANING[title].refused])
 def test_a_file_that_is_refused_says_so_at_the_start(tmp_path: Path, title: str) -> None:
     file = tmp_path / "glance-api.conf"
-    file.write_text("[xloud]\nauth = none\n" + SNIPPETS[title])
+    file.write_text(f"[xloud]\nauth = none\nstate_dir = {tmp_path}\n" + SNIPPETS[title])
     words = [*command(), "serve", "--config-file", str(file)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.formats.build import qcow2
 from tests.services.conftest import ADMIN, House
 from xloud_image.db import claims, tables
 from xloud_image.errors import Conflict, StoreUnavailable
@@ -146,7 +147,7 @@ async def test_bytes_that_are_leaving_cannot_be_registered(house: House) -> None
 
 async def test_advice_is_in_the_answer_and_in_the_log(house: House, capfd: pytest.CaptureFixture[str]) -> None:
     octets = {"Content-Type": "application/octet-stream"}
-    for disk_format, data, said in (("raw", DATA, False), ("qcow2", b"QFI\xfb\0\0\0\3" + bytes(600), True)):
+    for disk_format, data, said in (("raw", DATA, False), ("qcow2", qcow2(), True)):
         fields = {"disk_format": disk_format, "container_format": "bare"}
         image = await images.create(house.service, ADMIN, fields)
         status, headers = await house.ask("PUT", f"/v2/images/{image.id}/file", data=data, headers=octets)

@@ -12,6 +12,7 @@ import pytest
 from tests.config.guide import SNIPPETS, options
 from tests.servers.http import Answer
 from tests.servers.nginx import Nginx
+from tests.servers.place import private_address
 from tests.servers.service import Service
 from xloud_image.config.store_options import type_of
 
@@ -140,7 +141,7 @@ def test_http_alone_starts_warns_and_says_why_it_takes_nothing(
     # the way that the guide means: a URL is registered
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "ubuntu.img").write_bytes(DATA)
-    web = nginx(files=tmp_path / "pages")
+    web = nginx(files=tmp_path / "pages", host=private_address())
     answer = one.request("POST", f"/v2/images/{image_id}/locations", json={"url": f"{web.url}/ubuntu.img"})
     assert answer.status in (200, 202), answer.body
     whole = one.request("GET", f"/v2/images/{image_id}/file")
