@@ -46,10 +46,10 @@ def all_of(service: Service) -> dict[str, Json]:
             "The bytes to come; 0 when unknown. Other than what comes is an error.",
             pattern="^[0-9]{1,18}$",
         ),
-        "range": _header("Range", "One range of bytes.", pattern=r"^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"),
-        "old_range": _header(
-            "Content-Range", "The older way to ask for a range.", pattern=r"^bytes [0-9]{1,18}-[0-9]{1,18}/\*$"
+        "range": _header(
+            "Range", "One range of bytes, as bytes=0-99. Other units are passed over: the whole is given."
         ),
+        "old_range": _header("Content-Range", "The older way to ask for a range: bytes 0-99/*."),
         "if_none_match": _header("If-None-Match", "ETags that the client has; a hit is answered with 304."),
         "if_range": _header("If-Range", "The ETag for which the range is meant; another gives the whole."),
         "prefer": _query("prefer", "Stores to be tried first, separated by commas; only with several stores.", _PLAIN),
