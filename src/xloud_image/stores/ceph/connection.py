@@ -83,6 +83,7 @@ class Cluster:
         """The same for a use that outlasts a call; to be given back."""
         one = self._used(self._connection)
         if one is not None:
+            self.fsid = one.fsid
             return one
         begun = time.monotonic()
         if not self._connecting.acquire(timeout=self.connect_time + SECONDS):
