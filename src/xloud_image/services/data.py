@@ -156,8 +156,8 @@ async def _as_upload_error(service: Service, image_id: str, error: BaseException
     if isinstance(error, BlobNotFound):
         error = StoreUnavailable("What was written went away while more came (a process that stood still, or a store).")
     if left.status == "queued":
-        error.message += (
-            f" The image {image_id} is there without data: upload to it again, or delete it"
+        error.message = error.message.rstrip(".") + (
+            f". The image {image_id} is there without data: upload to it again, or delete it"
             f" (DELETE /v2/images/{image_id})."
         )
     return error
