@@ -19,7 +19,12 @@ from tests.servers.service import Service
 
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-_WEB = {"DEFAULT": {"enabled_backends": "files:file,web:http"}, "web": {"https_insecure": False}}
+_WEB = {
+    "DEFAULT": {"enabled_backends": "files:file,web:http"},
+    "web": {"https_insecure": False},
+    # the web servers of these rows are on this node
+    "xloud": {"auth": "none", "location_networks": "127.0.0.0/8"},
+}
 
 
 class _Web:
@@ -240,6 +245,7 @@ def single_store(site: Site) -> str:
     service = site.service(
         {
             "DEFAULT": {"enabled_backends": None, "show_multiple_locations": True},
+            "xloud": _WEB["xloud"],
             "glance_store": {"default_backend": None, "stores": "file,http", "default_store": "file"},
             "files": {"filesystem_store_datadir": None},
         },
