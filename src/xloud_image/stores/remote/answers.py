@@ -16,7 +16,7 @@ _URL: Final = 8192  # characters of a URL; longer ones are refused by most serve
 _HOST: Final = 253 + len(":65535")  # characters of a host, the longest name there is, with its port
 _AUTHORITY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//([^/?#]*)")
 _LONG: Final = 200  # characters of a version that are noted as they are
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]|^ | $|://[^/?# ]* ")  # blanks only behind the host
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]|^ | \Z|://[^/?# ]* ")  # blanks only behind the host
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]+")  # what a URL may consist of
 _RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _EMPTY: Final = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
