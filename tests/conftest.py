@@ -5,6 +5,7 @@ of the output says so. The files of a session are in `.test-state` and go with i
 """
 
 import contextlib
+import logging
 import os
 import signal
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
 import pytest
+import structlog
 
 from tests import turns
 from tests.servers import Missing, place
@@ -210,6 +212,22 @@ def nginx() -> Iterator[Callable[..., Nginx]]:
 def openstack() -> OpenStack:
     """The `openstack` command, with no cloud yet: see `OpenStack.clouds` and `Keystone.clouds()`."""
     return OpenStack()
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Logging without a handler, to be set up by the test; afterwards it is as it was, for the tests that read it."""
+    root, known = logging.getLogger(), logging.root.manager.loggerDict
+    handlers = [*root.handlers]
+    levels = {None: root.level} | {name: logging.getLogger(name).level for name in known}
+    root.handlers[:] = []
+    yield
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:] = handlers
+    for name in (None, *known):
+        logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+    structlog.reset_defaults()
 
 
 # the service

@@ -4,7 +4,6 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,9 @@ from xloud_image.errors import ConfigError
 
 
 @pytest.fixture
-def settings() -> Iterator[Settings]:
-    """Settings to log by; afterwards logging is as it was."""
-    root = logging.getLogger()
-    before, level = [*root.handlers], root.level
-    root.handlers[:] = []
-    yield loader.load(embedded=True, env={}).settings
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:], root.level = before, level
-    for name in (*logs._QUIETER, "xloud_image", "some.library"):
-        logging.getLogger(name).setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+def settings(own_logging: None) -> Settings:
+    """Settings to log by."""
+    return loader.load(embedded=True, env={}).settings
 
 
 def lines(settings: Settings, **changes: Any) -> tuple[io.StringIO, structlog.stdlib.BoundLogger]:

@@ -54,7 +54,7 @@ def test_keystone_knows_its_users(keystone: Keystone, name: str) -> None:
     _, said = keystone.login(name)
     assert {role["name"] for role in said["roles"]} >= set(USERS[name].roles)
     assert said["project"]["name"] == USERS[name].project
-    assert {service["type"] for service in said["catalog"]} == {"identity", "image"}
+    assert {service["type"] for service in said["catalog"]} >= {"identity", "image"}
 
 
 def test_keystone_refuses_a_revoked_token_at_once(keystone: Keystone) -> None:
@@ -68,7 +68,7 @@ def test_keystone_refuses_a_revoked_token_at_once(keystone: Keystone) -> None:
 def test_ceph_knows_its_users_and_comes_back(ceph: Ceph) -> None:
     for user, pool in (("glance", "images"), ("cinder", "volumes")):
         ceph.admin("rbd", "-n", f"client.{user}", "create", f"{pool}/of-{user}", "--size", "1M")
-        assert ceph.admin("rbd", "-n", f"client.{user}", "ls", pool).split() == [f"of-{user}"]
+        assert f"of-{user}" in ceph.admin("rbd", "-n", f"client.{user}", "ls", pool).split()
     ceph.freeze("osd")
     ceph.stop_daemon("osd")
     ceph.start_daemon("osd")

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import importlib
-import logging
 import subprocess
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,14 +69,7 @@ THERE = [name for name in HERE if name not in {
 }]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    before, level = [*root.handlers], root.level
-    root.handlers = []
-    yield
-    root.handlers = before
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def written(tmp_path: Path, case: str) -> Path:

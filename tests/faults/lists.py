@@ -1,7 +1,6 @@
 """Lists, filters, JSON bodies and the rows behind them."""
 
 import contextlib
-import http.client
 import json
 import sqlite3
 import threading
@@ -123,9 +122,7 @@ def fat(site: Site) -> str:
     sizes: list[int] = []
 
     def ask() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
-        connection.request("GET", "/v2/images?name=fat&limit=1000")
-        sizes.append(len(connection.getresponse().read()))
+        sizes.append(len(service.request("GET", "/v2/images?name=fat&limit=1000").body))
 
     threads = [threading.Thread(target=ask) for _ in range(6)]
     most = before = memory(service)

@@ -6,7 +6,7 @@ import faulthandler
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -18,6 +18,8 @@ from xloud_image.stores.ceph.reading import OpenImage
 from xloud_image.stores.layers import Layer, wrap
 from xloud_image.stores.rbd import RbdStore
 from xloud_image.stores.testing import StoreSuite
+
+pytestmark = pytest.mark.timeout(480)  # longer than `settled` waits
 
 TIMES = "[client]\nrados_osd_op_timeout = {0}\nrados_mon_op_timeout = {0}\n"
 
@@ -51,14 +53,22 @@ async def settled(store: RbdStore) -> None:
     Ceph forgets a watcher after 30 seconds, and what was held by one is tried again at most 30 seconds later.
     """
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             while store._later or store._threads.busy or store._guarded.busy:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         faulthandler.dump_traceback(sys.__stderr__)
+        why = {what: repr(await asyncio.to_thread(_outcome, call)) for what, call in store._later.items()}
         raise AssertionError(
-            f"to be removed: {[*store._later]}, in calls: {store._threads.busy} and {store._guarded.busy} threads"
+            f"to be removed: {why}, in calls: {store._threads.busy} and {store._guarded.busy} threads"
         ) from None
+
+
+def _outcome(call: Callable[[], bool]) -> bool | Exception:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001 - told
+        return error
 
 
 class RbdHooks(StoreSuite):

@@ -32,6 +32,7 @@ from xloud_image.stores.rbd import RbdStore
 from xloud_image.stores.testing import MIB, collect, feed, noise
 
 __all__ = ["administrator"]
+pytestmark = pytest.mark.timeout(480)  # longer than `settled` waits
 Make = Callable[..., Awaitable[RbdStore]]
 
 

@@ -78,6 +78,7 @@ class Everything:
             },
             "cinder": self.cinder.store_options(),
             "web": {},
+            "xloud": {"location_networks": "127.0.0.0/8"},  # where the web server is
         }
 
     def behind(self) -> dict[str, list[str]]:

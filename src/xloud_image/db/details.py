@@ -7,6 +7,7 @@ takes its old row again (its key is unique over deleted rows too).
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,7 +22,9 @@ from xloud_image.model import Image, Location
 
 PAGE: Final = 8 << 20  # bytes of details after which a page of a list ends
 LONG: Final = 256  # bytes of a text that is read only when the page has room for it
-# images whose details are looked at in one statement, at first and at the most: all short texts of so many are held
+# What is looked at in one statement, for all short texts of it are held: a whole page of at most so many rows, else so
+# many images at first and so many at the most.
+_ROWS: Final = 20_000
 _STEP, _MOST = 50, 200
 _ROW_BYTES: Final = 1024  # what an image takes in an answer besides its details
 PROPERTY, TAG, LOCATION, MEMBER = 1, 2, 3, 4
@@ -103,10 +106,11 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
     fit: nobody makes the service hold what it will not send.
     """
     found: dict[str, Details] = {}
-    room, at, step = PAGE, 0, _STEP
+    whole = await _look(conn, ids, project, most=_ROWS) if len(ids) > _STEP else None
+    room, at, step = PAGE, 0, len(ids) if whole else _STEP
     while at < len(ids) and (room > 0 or not found):
         some = ids[at : at + step]
-        looked = await _look(conn, some, project)
+        looked = whole or await _look(conn, some, project)
         fit: list[str] = []
         for image_id in some:
             room -= looked[image_id].size
@@ -123,8 +127,12 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
     return found
 
 
-async def _look(conn: AsyncConnection, ids: Sequence[str], project: str | None) -> dict[str, Details]:
-    """The details of all these images but for texts longer than LONG bytes: of these the row's number is noted."""
+async def _look(
+    conn: AsyncConnection, ids: Sequence[str], project: str | None, *, most: int = sys.maxsize
+) -> dict[str, Details]:
+    """The details of all these images but for texts longer than LONG bytes: of these the row's number is noted. Nothing
+    when there are more rows than `most`.
+    """
     text = sql.Text(sql.engine_of(conn))
     mysql = text.engine == "mysql"
     parts = [
@@ -144,7 +152,10 @@ async def _look(conn: AsyncConnection, ids: Sequence[str], project: str | None) 
             f" WHERE {ours} AND {mine} AND NOT deleted"
         )
     found: dict[str, Details] = {image_id: Details() for image_id in ids}
-    rows = await sql.fetch(conn, " UNION ALL ".join(parts), text.values)
+    end = f" LIMIT {most + 1}" if most < sys.maxsize else ""
+    rows = await sql.fetch(conn, " UNION ALL ".join(parts) + end, text.values)
+    if len(rows) > most:
+        return {}
     for kind, image_id, key, value, extra, size, number in rows:
         one = found[image_id]
         one.size += len(key) + (size or 0)

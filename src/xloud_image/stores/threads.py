@@ -37,6 +37,7 @@ class Job(Generic[T]):
         self._call: Callable[[], T] | None = call
         self.must = must
         self.dropped = False
+        self.late = False  # somebody waited for it as long as the limit allows
         self.loop = asyncio.get_running_loop()
         self._future: asyncio.Future[T] = self.loop.create_future()
 
@@ -61,6 +62,7 @@ class Job(Generic[T]):
         except asyncio.CancelledError:
             self._drop()
             raise
+        self.late = True
         self._drop()
         raise StoreUnavailable(
             f"store {self._threads.name} does not answer: no result within {self._threads.limit:g} seconds"
@@ -117,7 +119,7 @@ class Threads:
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
-        self._since: dict[threading.Thread, float] = {}  # busy threads and when their call began
+        self._calls: dict[threading.Thread, tuple[Job[Any], float]] = {}  # of busy threads, and when it began
         self._waiting = 0
         self._closed = False
         self._warned = 0.0
@@ -125,7 +127,7 @@ class Threads:
     @property
     def busy(self) -> int:
         """Threads that are in a call now."""
-        return len(self._since)
+        return len(self._calls)
 
     async def run(self, call: Callable[..., T], *args: Any, lost: Callable[[T], object] | None = None) -> T:
         """`call(*args)` in a thread. `lost` gets a result for which nobody waits any more (to close it)."""
@@ -142,11 +144,11 @@ class Threads:
             if not stuck:
                 self._waiting += 1
                 self._jobs.put(job)
-                if len(self._since) + self._waiting > len(self._threads) < self.size:
+                if len(self._calls) + self._waiting > len(self._threads) < self.size:
                     thread = threading.Thread(target=self._work, name=f"store {self.name}", daemon=True)
                     self._threads.add(thread)
                     thread.start()
-            busy = min(self.size, len(self._since) + self._waiting)
+            busy = min(self.size, len(self._calls) + self._waiting)
         if self._threshold is not None and busy > 1 and 100 * busy >= self._threshold * self.size:
             self._warn(busy)
         if stuck:
@@ -154,10 +156,10 @@ class Threads:
         return job
 
     def _stuck(self) -> bool:
-        if len(self._since) < self.size:
+        if len(self._calls) < self.size:
             return False
         before = time.monotonic() - self.limit
-        return all(began < before for began in self._since.values())
+        return all(job.late or began < before for job, began in self._calls.values())
 
     def _warn(self, busy: int) -> None:
         now = time.monotonic()
@@ -176,7 +178,7 @@ class Threads:
         while (job := self._jobs.get()) is not None:
             with self._lock:
                 self._waiting -= 1
-                self._since[me] = time.monotonic()
+                self._calls[me] = (job, time.monotonic())
             result, error = None, None  # type: Any, BaseException | None
             try:
                 if job.must or not job.dropped:
@@ -186,7 +188,7 @@ class Threads:
             except BaseException as failure:  # noqa: BLE001 - raised where the result is waited for
                 error = failure
             with self._lock:
-                del self._since[me]
+                del self._calls[me]
             with contextlib.suppress(Exception):  # `lost` of a closed loop; a thread never dies of a job
                 job.deliver(result, error)
             del job, result, error
