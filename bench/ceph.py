@@ -17,7 +17,7 @@ from bench.peers import Earlier, Glance, Ours, Server
 from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, Broken, Run, Seen, middle
 from tests.servers.ceph import Ceph
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd.store import RbdStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

@@ -43,7 +43,7 @@ class Source:
 
 
 async def ours(spec: dict[str, Any], measured: Callable[[], None]) -> int:
-    from xloud_image.stores.s3 import S3Store
+    from xloud_image.stores.s3.store import S3Store
 
     options = {option.name: option.default for option in S3Store.OPTIONS} | spec["options"]
     store = S3Store("bench", options)

@@ -59,7 +59,7 @@ class Timer:
 
 async def ours(work: str, spec: dict[str, Any], timer: Timer) -> None:
     """The store of this project, without layers and digests."""
-    from xloud_image.stores.swift import SwiftStore
+    from xloud_image.stores.swift.store import SwiftStore
 
     store = SwiftStore("bench", {option.name: option.default for option in SwiftStore.OPTIONS} | spec["options"])
     await store.start()

@@ -21,7 +21,7 @@ from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, Broken, Run
 from tests.servers.place import new_directory
 from tests.servers.vsphere import Vsphere
-from xloud_image.stores.vmware import VmwareStore
+from xloud_image.stores.vmware.store import VmwareStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import remarks
 from tests.servers.place import ROOT
+from xloud_image.stores import BACKENDS
 
 PACKAGE = "xloud_image"
 SOURCE = ROOT / "src" / PACKAGE
@@ -41,30 +42,10 @@ BESIDE = {
     ("cli", "server"),  # `serve` starts it
 }
 
-# of stores/, what is not a backend
-STORES_ITSELF = {"__init__", "base", "keystone", "layers", "testing", "threads", "web"}
-# what a backend may import, so that one from outside can be written with no more
-FOR_BACKENDS = {
-    "errors",
-    "failpoints",
-    "stores.base",
-    "stores.keystone",
-    "stores.threads",
-    "stores.web",
-    "config.store_options",
-}
-# the backends that are several files
-PARTS = {
-    "volumes": "cinder",
-    "ceph": "rbd",
-    "disk": "file",
-    "file_options": "file",
-    "remote": "http",
-    "vsphere": "vmware",
-    "object_storage": "swift",
-    "bucket": "s3",
-}
-
+# of stores/, what is no type of store
+STORES_ITSELF = {"__init__", "base", "kit", "layers", "suite"}
+# what a type of store may import besides its own package, so that one from outside can be written with no more
+FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.kit", "config.store_options"}
 LONG = 400
 
 
@@ -118,20 +99,24 @@ def test_imports_go_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_backend_needs_the_contract_only() -> None:
+def test_a_type_of_store_needs_the_contract_only() -> None:
     wrong = []
     for path in sorted((SOURCE / "stores").rglob("*.py")):
-        inside = path.relative_to(SOURCE / "stores").with_suffix("")
-        if inside.parts[0] in STORES_ITSELF:
+        kind = path.relative_to(SOURCE / "stores").with_suffix("").parts[0]
+        if kind in STORES_ITSELF - {"kit"}:
             continue
-        backend = PARTS.get(inside.parts[0], inside.parts[0])
-        own = {backend} | {part for part, whole in PARTS.items() if whole == backend}
+        allowed = FOR_BACKENDS | {f"stores.{kind}"}
         for line, imported in _imports(path):
-            room, _, rest = imported.partition(".")
-            of_its_own = room == "stores" and rest.partition(".")[0] in own
-            if imported not in FOR_BACKENDS and not of_its_own:
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: a backend may not import {imported}")
+            if not any(imported == one or imported.startswith(f"{one}.") for one in allowed):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {kind} may not import {imported}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_type_of_store_is_a_package_of_its_name() -> None:
+    types = {path.name for path in (SOURCE / "stores").iterdir() if path.is_dir()} - STORES_ITSELF - {"__pycache__"}
+    assert types == {kind for kind in BACKENDS if kind != "memory"}
+    for kind in types:
+        assert BACKENDS[kind].startswith(f"{PACKAGE}.stores.{kind}.store:")
 
 
 def test_every_module_says_what_it_is_for() -> None:

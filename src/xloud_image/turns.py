@@ -98,12 +98,12 @@ class Watch:
 
 
 def _is_ours(calls: list[str]) -> bool:
-    """Whether the innermost call that is of the service or of a test (`stores.testing` too) is of the service. Loading
+    """Whether the innermost call that is of the service or of a test (`stores.suite` too) is of the service. Loading
     a library is nobody's: a service does it before it is ready."""
     if any("<frozen importlib" in call for call in calls):
         return False
     for call in calls:
-        if "/xloud_image/stores/testing/" in call or "/tests/" in call:
+        if "/xloud_image/stores/suite/" in call or "/tests/" in call:
             return False
         if "/xloud_image/" in call and "/turns.py" not in call:
             return True

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from tests.servers.place import HOST
-from xloud_image.stores.bucket.signing import Keys, signed
+from xloud_image.stores.s3.signing import Keys, signed
 
 
 class Behind(Protocol):

@@ -21,7 +21,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
 from xloud_image.services import digests, foreign, images, locations, owed, reaper
-from xloud_image.stores.remote import addresses
+from xloud_image.stores.http import addresses
 
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))
 SERVICE = Context(user="nova", project="p", roles=frozenset({"service", "member", "reader"}))

@@ -11,7 +11,7 @@ from tests.servers.keystone import Keystone
 from tests.servers.service import Service
 from tests.servers.swift import Swift
 from tests.stores.swift_hooks import Behind
-from xloud_image.stores.testing import noise
+from xloud_image.stores.suite import noise
 
 DATA = noise(3_000_000)
 

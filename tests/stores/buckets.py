@@ -18,8 +18,8 @@ from tests.servers.rgw import Rgw
 from tests.stores.drivers import NOTHING_DEPENDS
 from xloud_image.stores.base import Store
 from xloud_image.stores.layers import Layer, wrap
-from xloud_image.stores.s3 import S3Store
-from xloud_image.stores.testing import StoreSuite
+from xloud_image.stores.s3.store import S3Store
+from xloud_image.stores.suite import StoreSuite
 
 CLAIM = 32  # bytes of the object that claims a key
 

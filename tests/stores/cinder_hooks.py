@@ -18,8 +18,8 @@ from tests.servers.cinder import Cinder
 from tests.servers.place import ROOT
 from xloud_image.errors import BlobNotFound
 from xloud_image.stores.base import Store
-from xloud_image.stores.cinder import CinderStore
-from xloud_image.stores.testing import StoreSuite
+from xloud_image.stores.cinder.store import CinderStore
+from xloud_image.stores.suite import StoreSuite
 
 GIB = 1 << 30
 
@@ -38,8 +38,8 @@ def all_options(given: dict[str, Any], base: Path) -> dict[str, Any]:
 # a process with a store of its own: `write KEY` never ends, `read URL` reads all, `hold URL` keeps it open
 PROGRAM = """\
 import asyncio, hashlib, json, sys
-from xloud_image.stores.cinder import CinderStore
-from xloud_image.stores.testing import noise
+from xloud_image.stores.cinder.store import CinderStore
+from xloud_image.stores.suite import noise
 
 async def endless():
     while True:

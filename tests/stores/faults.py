@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from tests.stores.drivers import CANNOT_HANG, NOTHING_DEPENDS, FileHooks, MemoryHooks
 from xloud_image.errors import BadRange, BlobNotFound, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Can, Reader, Store
-from xloud_image.stores.disk import draft as draft_module
-from xloud_image.stores.disk import system
-from xloud_image.stores.file import FileStore
-from xloud_image.stores.memory import MemoryStore
-from xloud_image.stores.testing import ReadOnlySuite, StoreSuite
+from xloud_image.stores.file import syscalls
+from xloud_image.stores.file import upload as draft_module
+from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.suite import ReadOnlySuite, StoreSuite
+from xloud_image.stores.suite.memory import MemoryStore
 
 
 class Planted(FileHooks):
@@ -247,7 +247,7 @@ class DiscardTakesNeighbours(FileStore):
     async def discard(self, key: str, *, caller: Any = None) -> None:
         await super().discard(key)
         for near in ("2", ".x", "-1"):
-            await self._threads.run(system.discard, self.paths[0], key + near)
+            await self._threads.run(syscalls.discard, self.paths[0], key + near)
 
 
 class TestDiscardTakesNeighbours(Planted):
@@ -279,7 +279,7 @@ class TestSecretInTheURL(Planted):
 class AnyKey(FileStore):
     async def discard(self, key: str, *, caller: Any = None) -> None:
         with contextlib.suppress(ValueError):
-            await self._threads.run(system.discard, self.paths[0], key)
+            await self._threads.run(syscalls.discard, self.paths[0], key)
 
 
 class TestAnyKey(Planted):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xloud_image import deaths
 from xloud_image.errors import BadRange, BlobNotFound
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd.store import RbdStore
 
 _TASKS = 16
 _STILL = 120.0  # seconds without any call that ends: it hangs

@@ -14,9 +14,9 @@ from tests.servers.place import ROOT
 from tests.servers.rgw import Rgw
 from tests.servers.s3 import LocalBucket, Moto, Pys3local, Rclone, SwiftS3
 from xloud_image.services.store_check import Result, check_one
-from xloud_image.stores.bucket.known import Lack
 from xloud_image.stores.layers import wrap
-from xloud_image.stores.s3 import S3Store
+from xloud_image.stores.s3.capabilities import Lack
+from xloud_image.stores.s3.store import S3Store
 
 COMMAND: Final = ".venv-test/bin/python -m tests.stores.s3_table"
 DOCUMENT: Final = ROOT / "docs" / "stores.md"

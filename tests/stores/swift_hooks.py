@@ -16,8 +16,8 @@ from tests.servers.swift import Swift
 from tests.stores.drivers import NOTHING_DEPENDS
 from xloud_image.stores.base import Blob, Caller, Reader, Store
 from xloud_image.stores.layers import Layer, wrap
-from xloud_image.stores.swift import SwiftStore
-from xloud_image.stores.testing import StoreSuite
+from xloud_image.stores.suite import StoreSuite
+from xloud_image.stores.swift.store import SwiftStore
 
 PATIENCE: Final = 3.0  # seconds for the server in tests
 

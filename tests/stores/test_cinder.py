@@ -18,12 +18,12 @@ from xloud_image.errors import (
     Unsupported,
     WriteDenied,
 )
-from xloud_image.stores import cinder as module
 from xloud_image.stores.base import Caller
-from xloud_image.stores.cinder import CinderStore
-from xloud_image.stores.testing import MIB, SIZE, collect, feed, noise
-from xloud_image.stores.volumes import draft as draft_module
-from xloud_image.stores.volumes.accounts import Refused
+from xloud_image.stores.cinder import store as module
+from xloud_image.stores.cinder import upload as draft_module
+from xloud_image.stores.cinder.accounts import Refused
+from xloud_image.stores.cinder.store import CinderStore
+from xloud_image.stores.suite import MIB, SIZE, collect, feed, noise
 
 
 class TestCinder(Hooks):
@@ -351,7 +351,7 @@ class TestFiles(Hooks):
         """The file system says so in the middle of the data."""
         import errno
 
-        from xloud_image.stores.volumes.devices import Device
+        from xloud_image.stores.cinder.devices import Device
 
         def full(*_: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -10,8 +10,8 @@ import pytest
 
 from tests.stores import mounts
 from tests.stores.drivers import CANNOT_HANG, IN_ONE_PROCESS, NOTHING_DEPENDS, FileHooks, MemoryHooks
-from xloud_image.stores.file import FileStore
-from xloud_image.stores.testing import ReadOnlySuite, StoreSuite
+from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.suite import ReadOnlySuite, StoreSuite
 
 
 class Local(FileHooks):

@@ -31,8 +31,8 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Store
-from xloud_image.stores.file import FileStore
-from xloud_image.stores.testing import MIB, collect, feed, noise, patches
+from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.suite import MIB, collect, feed, noise, patches
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ async def test_many_names_that_hang_make_no_other_one_absent(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not known is not «no such data»: it is asked again later, and known then."""
-    from xloud_image.stores.disk import places
+    from xloud_image.stores.file import directories as places
 
     store = await make(tmp_path / "images")
     await store.write("key", feed(b"x"), size=1)
@@ -193,7 +193,7 @@ async def test_many_names_that_hang_make_no_other_one_absent(
 async def test_a_directory_that_cannot_be_looked_at_is_not_absent(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xloud_image.stores.disk import places
+    from xloud_image.stores.file import directories as places
 
     store = await make(tmp_path / "images")
     real, numbers = places.os.stat, [errno.EIO, errno.ESTALE, errno.ENOTCONN]
@@ -465,8 +465,8 @@ AS_NOBODY = """
 import asyncio, os, sys
 from tests.stores.drivers import file_options
 from xloud_image.errors import ImageServiceError
-from xloud_image.stores.file import FileStore
-from xloud_image.stores.testing import feed
+from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.suite import feed
 
 async def main():
     os.setgid(65534)

@@ -15,7 +15,7 @@ TARGET = "tests/stores/test_conformance.py"
 WRITE_ONE = """
 import asyncio, sys
 from tests.stores.drivers import file_options
-from xloud_image.stores.file import FileStore
+from xloud_image.stores.file.store import FileStore
 
 async def source():
     for _ in range(3):

@@ -24,11 +24,11 @@ from xloud_image.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from xloud_image.stores import http
 from xloud_image.stores.base import Caller, Store
-from xloud_image.stores.http import HttpStore
+from xloud_image.stores.http import store as http
+from xloud_image.stores.http.store import HttpStore
 from xloud_image.stores.layers import wrap
-from xloud_image.stores.testing import ReadOnlySuite, collect, noise
+from xloud_image.stores.suite import ReadOnlySuite, collect, noise
 
 STRANGER = Caller(trusted=False)
 DATA = noise(200_000)

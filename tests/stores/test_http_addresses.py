@@ -15,9 +15,10 @@ from tests.servers.place import HOST, private_address
 from xloud_image.config.store_options import UrlFilters
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
-from xloud_image.stores.http import HttpStore
-from xloud_image.stores.remote import addresses, answers
-from xloud_image.stores.testing import collect
+from xloud_image.stores.http import addresses
+from xloud_image.stores.http.store import HttpStore
+from xloud_image.stores.kit import answers
+from xloud_image.stores.suite import collect
 
 STRANGER = Caller(trusted=False)
 ADMIN = Caller(trusted=True)

@@ -12,11 +12,11 @@ import pytest
 
 from tests.servers.odd_web import OddWeb
 from xloud_image.errors import ImageServiceError
-from xloud_image.stores import http
 from xloud_image.stores.base import Caller, Store
-from xloud_image.stores.http import HttpStore
+from xloud_image.stores.http import store as http
+from xloud_image.stores.http.store import HttpStore
 from xloud_image.stores.layers import LayerSettings, wrap
-from xloud_image.stores.testing import collect, noise
+from xloud_image.stores.suite import collect, noise
 
 DATA = noise(50_000)
 ADMIN = Caller(trusted=True)

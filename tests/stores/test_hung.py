@@ -17,8 +17,8 @@ from tests.stores.mounts import Hangable
 from xloud_image.config.settings import StoreSettings
 from xloud_image.errors import StoreUnavailable
 from xloud_image.stores import LayerSettings, Stores
-from xloud_image.stores.file import FileStore
-from xloud_image.stores.testing import MIB, collect, feed, noise
+from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.suite import MIB, collect, feed, noise
 
 LIMIT = 1  # filesystem_store_timeout
 
@@ -182,7 +182,7 @@ HANG_AND_EXIT = """
 import asyncio, sys
 from tests.stores.drivers import file_options
 from xloud_image.errors import StoreUnavailable
-from xloud_image.stores.file import FileStore
+from xloud_image.stores.file.store import FileStore
 
 async def main():
     store = FileStore("slow", file_options(sys.argv[1], store_timeout=1))

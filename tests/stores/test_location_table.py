@@ -11,7 +11,7 @@ from xloud_image.config.store_options import OPTIONS
 from xloud_image.model import Location
 from xloud_image.stores import Stores
 from xloud_image.stores.layers import Layer
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd.store import RbdStore
 
 ID: Final = "6f0e2c5a-53c0-4dc1-b7b9-0a5c0e4f8a11"
 VOLUME: Final = "b1d9ff3e-0a57-4a53-9c58-6c5a1b7d6f20"

@@ -14,10 +14,10 @@ import pytest
 from tests.servers.ceph import Ceph
 from tests.stores.pool import Pool
 from xloud_image.stores.base import Store
-from xloud_image.stores.ceph.reading import OpenImage
 from xloud_image.stores.layers import Layer, wrap
-from xloud_image.stores.rbd import RbdStore
-from xloud_image.stores.testing import StoreSuite
+from xloud_image.stores.rbd.download import OpenImage
+from xloud_image.stores.rbd.store import RbdStore
+from xloud_image.stores.suite import StoreSuite
 
 pytestmark = pytest.mark.timeout(480)  # longer than `settled` waits
 

@@ -17,8 +17,8 @@ from tests.servers.process import Stuck
 from tests.stores.pool import Pool
 from tests.stores.test_rbd import administrator, rbd_options
 from xloud_image.errors import StoreUnavailable
-from xloud_image.stores.ceph import trial
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd import trial
+from xloud_image.stores.rbd.store import RbdStore
 
 __all__ = ["administrator"]
 Write = Callable[..., Path]
@@ -230,7 +230,7 @@ def test_what_os_brick_would_write_into_a_ceph_conf_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], keyring: str, *, fine: bool
 ) -> None:
     """A volume of Cinder in Ceph is opened by os-brick, by a ceph.conf that it makes of these."""
-    from xloud_image.stores.volumes import devices
+    from xloud_image.stores.cinder import devices
 
     monkeypatch.setattr(devices, "_KEYRINGS", tmp_path)
     (tmp_path / "ceph.client.cinder.keyring").write_text(keyring)

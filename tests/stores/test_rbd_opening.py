@@ -15,11 +15,11 @@ from tests.servers.place import ROOT
 from tests.stores.pool import Pool
 from tests.stores.test_rbd import TIMES, administrator, rbd_options
 from xloud_image.errors import BlobNotFound, StoreUnavailable
-from xloud_image.stores.ceph import images, opening
-from xloud_image.stores.ceph.connection import Cluster
-from xloud_image.stores.ceph.errors import Missing, Sentences, Told
-from xloud_image.stores.rbd import RbdStore
-from xloud_image.stores.testing import feed
+from xloud_image.stores.rbd import opening, removal
+from xloud_image.stores.rbd.errors import Missing, Sentences, Told
+from xloud_image.stores.rbd.session import Cluster
+from xloud_image.stores.rbd.store import RbdStore
+from xloud_image.stores.suite import feed
 
 __all__ = ["administrator"]
 
@@ -73,7 +73,7 @@ async def test_one_thread_of_librados_in_ceph_conf_is_not_taken(
 LEAVING = """
 import asyncio, sys
 from xloud_image import deaths
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd.store import RbdStore
 
 async def read(store, url):
     async with store.open(url) as reader:
@@ -216,16 +216,16 @@ def test_the_size_is_that_of_the_snapshot(ceph: Ceph, pool: Pool, features: int)
         image.create_snap("other")
     cluster = connected(ceph)
     with cluster.connection() as one:
-        assert images.size(one, "image", "snap") == 5
-        assert images.size(one, "image", "other") == images.size(one, "image", None) == 1 << 20
+        assert removal.size(one, "image", "snap") == 5
+        assert removal.size(one, "image", "other") == removal.size(one, "image", None) == 1 << 20
         for name in ("none", "sna", "snap\0", ""):
             with pytest.raises(Missing):
-                images.size(one, "image", name)
-        assert images.size(one, "nobody", "snap") is None
+                removal.size(one, "image", name)
+        assert removal.size(one, "nobody", "snap") is None
         # a name that leads to no image
         pool.images.write_full("rbd_id.half", (4).to_bytes(4, "little") + b"abcd")
         with pytest.raises(Missing):
-            images.size(one, "half", "snap")
+            removal.size(one, "half", "snap")
     cluster.close()
 
 

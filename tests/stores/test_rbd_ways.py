@@ -27,9 +27,9 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores import base
-from xloud_image.stores.ceph import writing
-from xloud_image.stores.rbd import RbdStore
-from xloud_image.stores.testing import MIB, collect, feed, noise
+from xloud_image.stores.rbd import upload as writing
+from xloud_image.stores.rbd.store import RbdStore
+from xloud_image.stores.suite import MIB, collect, feed, noise
 
 __all__ = ["administrator"]
 pytestmark = pytest.mark.timeout(480)  # longer than `settled` waits
@@ -420,7 +420,7 @@ _HELD_UP = """
 import asyncio, json, os, sys, time
 from xloud_image.errors import StoreUnavailable
 from xloud_image.stores.ceph import writing
-from xloud_image.stores.rbd import RbdStore
+from xloud_image.stores.rbd.store import RbdStore
 async def source():
     print("created", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

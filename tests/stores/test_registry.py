@@ -12,7 +12,7 @@ from xloud_image.errors import ConfigError
 from xloud_image.model import Location
 from xloud_image.stores import BACKENDS, Stores, backend
 from xloud_image.stores.base import Store
-from xloud_image.stores.testing import feed
+from xloud_image.stores.suite import feed
 
 
 def a_file_store(store_id: str, directory: Path, **more: Any) -> StoreSettings:

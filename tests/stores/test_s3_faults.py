@@ -17,9 +17,9 @@ from tests.servers.rgw import Rgw
 from tests.stores.buckets import Impatient, S3Hooks, boto, new_bucket, s3_options
 from tests.stores.meddler import Meddler
 from xloud_image.errors import BlobError, BlobNotFound, Gone, StoreFull, StoreUnavailable
-from xloud_image.stores.bucket.uploads import unfinished
-from xloud_image.stores.s3 import S3Store
-from xloud_image.stores.testing import MIB, collect, feed, noise
+from xloud_image.stores.s3.listing import unfinished
+from xloud_image.stores.s3.store import S3Store
+from xloud_image.stores.suite import MIB, collect, feed, noise
 
 PARTS = {"large_object_size": 0, "large_object_chunk_size": 5, "thread_pools": 3}
 
@@ -176,7 +176,7 @@ async def test_a_part_that_meets_silence_is_sent_once_more(
 
 WRITER = """
     import asyncio, json, sys
-    from xloud_image.stores.s3 import S3Store
+    from xloud_image.stores.s3.store import S3Store
 
     async def source(count, pause_after):
         chunk = bytes(range(256)) * 1024

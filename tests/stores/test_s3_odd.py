@@ -12,10 +12,10 @@ from tests.stores.buckets import Impatient, S3Hooks, boto, new_bucket, s3_option
 from xloud_image.errors import AlreadyExists, BlobNotFound, ImageServiceError
 from xloud_image.services.store_check import check_one
 from xloud_image.stores.base import Store
-from xloud_image.stores.bucket.known import APART, Lack
 from xloud_image.stores.layers import wrap
-from xloud_image.stores.s3 import S3Store
-from xloud_image.stores.testing import MIB, collect, feed, noise
+from xloud_image.stores.s3.capabilities import APART, Lack
+from xloud_image.stores.s3.store import S3Store
+from xloud_image.stores.suite import MIB, collect, feed, noise
 
 CREATE, REPLACE, METADATA, LISTING, RANGES, PARTS, TAGS = (
     *(Lack.CREATE, Lack.REPLACE, Lack.METADATA, Lack.LISTING, Lack.RANGES, Lack.PARTS, Lack.TAGS),

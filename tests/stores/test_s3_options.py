@@ -18,11 +18,11 @@ from tests.servers.rgw import DOMAIN, Rgw
 from tests.stores.buckets import Impatient, boto, new_bucket, s3_options
 from xloud_image.errors import BlobNotFound, ConfigError, ImageServiceError, StoreUnavailable, WriteDenied
 from xloud_image.stores.base import Store
-from xloud_image.stores.bucket import client, signing
-from xloud_image.stores.bucket.address import Address
-from xloud_image.stores.bucket.plan import MIB, PARTS, Gathered, Plan
-from xloud_image.stores.s3 import S3Store
-from xloud_image.stores.testing import collect, feed, noise
+from xloud_image.stores.s3 import client, signing
+from xloud_image.stores.s3.location import Address
+from xloud_image.stores.s3.parts import MIB, PARTS, Gathered, Plan
+from xloud_image.stores.s3.store import S3Store
+from xloud_image.stores.suite import collect, feed, noise
 
 GIB, TIB = 1 << 30, 1 << 40
 Make = Callable[..., S3Store]

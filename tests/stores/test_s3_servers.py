@@ -18,7 +18,7 @@ from tests.stores import s3_table
 from tests.stores.buckets import CLAIM, Impatient, S3Hooks, bare
 from tests.stores.drivers import NOTHING_DEPENDS
 from xloud_image.stores.base import Store
-from xloud_image.stores.bucket.known import Lack
+from xloud_image.stores.s3.capabilities import Lack
 
 RACE = "test_one_key_at_once_has_one_winner"
 UNCONDITIONAL = {

@@ -29,8 +29,8 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Caller, Store
-from xloud_image.stores.swift import UNIT, SwiftStore
-from xloud_image.stores.testing import SIZE, collect, feed, noise
+from xloud_image.stores.suite import SIZE, collect, feed, noise
+from xloud_image.stores.swift.store import UNIT, SwiftStore
 
 SMALL = {"swift_store_large_object_size": 1, "swift_store_large_object_chunk_size": 1}
 IMAGE = "6b1f1d2c-0f5e-4b8a-9a57-2f4c3de0a1b2"
@@ -279,7 +279,7 @@ async def test_killed_in_the_middle_then_discarded(place: Place) -> None:
         f"""
         import asyncio, sys
         sys.path[:0] = {[str(ROOT), str(ROOT / "src")]!r}
-        from xloud_image.stores.swift import SwiftStore
+        from xloud_image.stores.swift.store import SwiftStore
         async def source():
             for _ in range(3):
                 yield bytes(1_000_000)

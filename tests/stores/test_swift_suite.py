@@ -12,7 +12,7 @@ from tests.stores.drivers import NOTHING_DEPENDS
 from tests.stores.swift_hooks import PATIENCE, AsCaller, Behind, SwiftHooks, swift_options
 from xloud_image.stores.base import Caller, Store
 from xloud_image.stores.layers import wrap
-from xloud_image.stores.swift import SwiftStore
+from xloud_image.stores.swift.store import SwiftStore
 
 
 class TestSwift(SwiftHooks):

@@ -11,8 +11,8 @@ import pytest
 from tests.servers.vsphere import Vsphere
 from xloud_image.stores.base import Store
 from xloud_image.stores.layers import Layer, wrap
-from xloud_image.stores.testing import StoreSuite
-from xloud_image.stores.vmware import VmwareStore
+from xloud_image.stores.suite import StoreSuite
+from xloud_image.stores.vmware.store import VmwareStore
 
 FOLDER = "openstack_glance"
 PATIENCE = 5.0  # seconds; thirty outside tests. A busy machine needs some of them

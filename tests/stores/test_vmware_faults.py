@@ -28,8 +28,8 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Store
-from xloud_image.stores.testing import MIB, SIZE, collect, feed, noise
-from xloud_image.stores.vmware import VmwareStore
+from xloud_image.stores.suite import MIB, SIZE, collect, feed, noise
+from xloud_image.stores.vmware.store import VmwareStore
 
 Make = Callable[..., Any]
 PATIENCE = 3.0  # seconds; thirty outside tests
@@ -559,8 +559,8 @@ async def test_one_write_needs_one_chunk_of_memory(server: Vsphere, make: Make) 
 WRITER = """
 import asyncio, sys
 from tests.servers.vsphere import Vsphere
-from xloud_image.stores.testing import noise
-from xloud_image.stores.vmware import VmwareStore
+from xloud_image.stores.suite import noise
+from xloud_image.stores.vmware.store import VmwareStore
 
 async def main():
     store = VmwareStore("esx", eval(sys.argv[1]))

@@ -15,7 +15,7 @@ from tests.servers.place import program
 from tests.servers.process import run
 from tests.servers.service import Service
 from tests.together.everything import TYPES, WRITABLE, Client, Everything
-from xloud_image.stores.testing import noise
+from xloud_image.stores.suite import noise
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -11,7 +11,7 @@ from tests.servers.cinder import Cinder
 from tests.servers.http import request
 from tests.servers.keystone import Keystone
 from tests.together.everything import Everything
-from xloud_image.stores.testing import noise
+from xloud_image.stores.suite import noise
 
 pytestmark = pytest.mark.timeout(600)
 

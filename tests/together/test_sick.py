@@ -24,7 +24,7 @@ from tests.servers.nginx import Nginx
 from tests.servers.service import Service
 from tests.stores import mounts
 from tests.together.everything import DATASTORE, TYPES, WRITABLE, Client, Everything
-from xloud_image.stores.testing import noise
+from xloud_image.stores.suite import noise
 
 pytestmark = pytest.mark.timeout(900)
 

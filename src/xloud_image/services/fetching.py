@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xloud_image.services.service import Service
-from xloud_image.stores.remote import answers
-from xloud_image.stores.remote.addresses import Filters
+from xloud_image.stores.http.addresses import Filters
+from xloud_image.stores.kit import answers
 
 
 def require_allowed(service: Service, url: str) -> None:

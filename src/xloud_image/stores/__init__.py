@@ -22,14 +22,14 @@ _log = logging.getLogger(__name__)
 
 # type → module:class, imported when a store of the type is configured
 BACKENDS: Final[Mapping[str, str]] = {
-    "file": "xloud_image.stores.file:FileStore",
-    "memory": "xloud_image.stores.memory:MemoryStore",
-    "rbd": "xloud_image.stores.rbd:RbdStore",
-    "s3": "xloud_image.stores.s3:S3Store",
-    "swift": "xloud_image.stores.swift:SwiftStore",
-    "vmware": "xloud_image.stores.vmware:VmwareStore",
-    "cinder": "xloud_image.stores.cinder:CinderStore",
-    "http": "xloud_image.stores.http:HttpStore",
+    "file": "xloud_image.stores.file.store:FileStore",
+    "memory": "xloud_image.stores.suite.memory:MemoryStore",
+    "rbd": "xloud_image.stores.rbd.store:RbdStore",
+    "s3": "xloud_image.stores.s3.store:S3Store",
+    "swift": "xloud_image.stores.swift.store:SwiftStore",
+    "vmware": "xloud_image.stores.vmware.store:VmwareStore",
+    "cinder": "xloud_image.stores.cinder.store:CinderStore",
+    "http": "xloud_image.stores.http.store:HttpStore",
 }
 _START: Final = 10.0  # seconds that start and close wait for one store
 

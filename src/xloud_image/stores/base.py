@@ -1,6 +1,6 @@
 """The Store contract: what a backend promises. Backends only move bytes: no hash, no quota, no database, no rights.
 
-Promises, each proved by `stores.testing` against every backend:
+Promises, each proved by `stores.suite` against every backend:
 
 1. After any failure or cancellation of `write`, nothing is left. An error of the source passes through unchanged.
 2. A taken key raises `AlreadyExists`; the old bytes stay. What `write` returned is durable and readable at once.

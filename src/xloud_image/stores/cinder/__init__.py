@@ -1,0 +1,1 @@
+"""Stores of type cinder: volumes of OpenStack's block storage."""

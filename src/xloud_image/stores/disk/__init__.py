@@ -1,1 +1,0 @@
-"""The thread side of the file store: system calls that block for as long as a file system does. No event loop here."""

@@ -1,0 +1,1 @@
+"""Stores of type file: directories of a file system, in threads."""

@@ -1,0 +1,392 @@
+"""Images as files in one or several directories: local disks, NFS, any mounted file system. System calls: `disk`.
+
+URLs are `file://<directory>/<key>` as the peer writes them (not percent-encoded); `filesystem://` is read as well.
+Only plain files that lie directly in a configured directory are ever touched, whatever a URL says.
+
+Times: each step (one batch of bytes, one fsync, one open) may take `filesystem_store_timeout` seconds; at 0 (no limit
+of the operator's) ten minutes, after which a mount counts as hung. A whole transfer may take as long as it wants.
+Memory of one write: two batches; of one read: two. A batch is one MiB, or `filesystem_store_chunk_size` when larger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.errors import (
+    AlreadyExists,
+    BadRequest,
+    BlobNotFound,
+    Gone,
+    ImageServiceError,
+    StoreFull,
+    StoreUnavailable,
+    WriteDenied,
+)
+from xloud_image.stores.base import Blob, Caller, Can, FileRange, Health, Reader, Store, finish, plain_key, span
+from xloud_image.stores.file import errors, syscalls
+from xloud_image.stores.file import options as file_options
+from xloud_image.stores.file.directories import Places
+from xloud_image.stores.file.download import OpenFile
+from xloud_image.stores.file.upload import Discarded, Draft
+from xloud_image.stores.kit.threads import Job, Threads
+
+_log = logging.getLogger(__name__)
+
+_NO_LIMIT: Final = 600.0  # seconds that a step may take when the operator sets no limit
+_GRACE: Final = 30.0  # seconds that a failed write waits for a thread that is still in its draft
+_MANY: Final = 512  # chunks of one batch; more, and they are so small that joining them is cheap
+_ROOMY: Final = 1 << 30  # with an unknown size a directory with so many bytes free is preferred
+
+
+class FileStore(Store):
+    """See the module. Several processes and hosts may use the same directories at once."""
+
+    TYPE: ClassVar[str] = "file"
+    SCHEMES: ClassVar[tuple[str, ...]] = ("file", "filesystem")
+    OPTIONS = OPTIONS["file"]
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self.name = name
+        self.can = Can.WRITE
+        self.paths = file_options.directories(name, options)  # the highest priority first
+        self.places = tuple(f"directory {path}" for path in self.paths)
+        self._places = Places(name, self.paths)
+        self._relative = file_options.relative(options)
+        self._mode = file_options.mode(name, options["filesystem_store_file_perm"])
+        self._thin: bool = options["filesystem_thin_provisioning"]
+        self._batch: int = max(syscalls.BATCH, options["filesystem_store_chunk_size"])
+        self._metadata_file: str | None = options["filesystem_store_metadata_file"]
+        self._metadata: Mapping[str, Mapping[str, Any]] = {}
+        self._metadata_error: str | None = None
+        self._threads = Threads(
+            name,
+            options["filesystem_store_thread_pool_size"],
+            limit=options["filesystem_store_timeout"] or _NO_LIMIT,
+            threshold=options["filesystem_store_threadpool_threshold"],
+            option="filesystem_store_thread_pool_size",
+        )
+        self.facts = {
+            "data_dir": self.paths[0] if len(self.paths) == 1 else list(self.paths),
+            "chunk_size": options["filesystem_store_chunk_size"],
+            "thin_provisioning": self._thin,
+        }
+
+    async def start(self) -> None:
+        """Make missing directories and read the metadata file; what fails is told by `check` and by each write."""
+        for path in self.paths:
+            try:
+                await self._threads.run(syscalls.make_directory, path)
+            except OSError as error:
+                _log.warning("%s", errors.cure(self.name, path, error).message)
+            except StoreUnavailable as error:
+                _log.warning("%s", error.message)
+        if self._metadata_file:
+            try:
+                self._metadata = await self._threads.run(file_options.metadata, self._metadata_file, self.paths)
+                self._metadata_error = None
+            except (OSError, ValueError, StoreUnavailable) as error:
+                self._metadata_error = f"filesystem_store_metadata_file {self._metadata_file}: {error}"
+                _log.error("store %s: %s", self.name, self._metadata_error)
+
+    async def check(self) -> Health:
+        """Whether each directory takes data. Raises when none does; else `detail` names those that do not."""
+        answers = await asyncio.gather(
+            *(self._threads.run(syscalls.usable, path) for path in self.paths), return_exceptions=True
+        )
+        room: dict[int, int] = {}  # by file system: two directories may share one
+        failures: list[ImageServiceError] = []
+        for path, answer in zip(self.paths, answers, strict=True):
+            if isinstance(answer, OSError):
+                failures.append(errors.cure(self.name, path, answer))
+            elif isinstance(answer, ImageServiceError):
+                failures.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                room.update((answer,))
+        if len(failures) == len(self.paths):
+            raise failures[0]
+        if self._metadata_error:
+            raise WriteDenied(f"store {self.name}: {self._metadata_error}: correct the file, restart the service")
+        told = [failure.message for failure in failures]
+        if self._relative:
+            entries, places = ", ".join(self._relative), ", ".join(self.paths)
+            told.append(f"{entries} is relative to where the service is started; now it is {places}: write that path")
+        return Health("; ".join(told) or "ok", sum(room.values()), self.facts)
+
+    async def keys(self, limit: int) -> list[str]:
+        """By name, the directory of the highest priority first."""
+        found: list[str] = []
+        for path in self.paths:
+            with self._reading(path):
+                found += await self._threads.run(syscalls.names, path, limit - len(found))
+        return found
+
+    def owns(self, url: str) -> bool:
+        """True also while that is not known: what is done with the URL then fails for now, not for good."""
+        try:
+            return self._parse(url) is not None
+        except StoreUnavailable:
+            return True
+
+    def _split(self, url: str) -> tuple[str, str] | None:
+        """(directory as it is written, name) of a URL that may be one of this store's."""
+        scheme, _, path = url.partition("://")
+        if scheme not in self.SCHEMES or "\0" in path:
+            return None
+        parent, _, name = path.rpartition("/")
+        if not parent.startswith("/") or not name or name.startswith(".") or ".." in parent.split("/"):
+            return None
+        return file_options.normal(parent), name
+
+    def _parse(self, url: str) -> tuple[str, str] | None:
+        """(directory, name) of a URL directly below one of our directories, under any name of it; None of any other.
+        `StoreUnavailable` while that is not known."""
+        found = self._split(url)
+        if found is None:
+            return None
+        place = self._places.find(found[0])
+        return None if place is None else (place, found[1])
+
+    def key(self, url: str) -> str | None:
+        found = self._split(url)
+        return found[1] if found is not None and self.owns(url) else None
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        """As `Store.forms`. `StoreUnavailable` while it is not known which directory is meant: what other rows mean the
+        same bytes cannot be told then."""
+        found = self._parse(url)
+        return (url,) if found is None else tuple(f"{scheme}://{'/'.join(found)}" for scheme in self.SCHEMES)
+
+    def _locate(self, url: str) -> tuple[str, str]:
+        found = self._parse(url)
+        if found is None:
+            raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its directories")
+        return found
+
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        path, name = self._locate(url)
+        with self._reading(path):
+            return Blob(url, await self._threads.run(syscalls.size, path, name))
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        path, name = self._locate(url)
+        with self._reading(path):
+            opened = await self._threads.run(OpenFile, path, name, lost=OpenFile.close)
+        chunks = None
+        try:
+            offset, length = span(opened.size, offset, length)
+            chunks = _Chunks(self._threads, opened, offset, length, self._batch, lambda: self._reading(path))
+            file = None
+            if opened.sendable:
+                file = FileRange(opened.fd, offset, length, opened.resident, chunks.warm)
+            yield Reader(opened.size, chunks, file)
+        finally:
+            await finish(self._close(opened, None if chunks is None else chunks.ahead))
+
+    async def _close(self, opened: OpenFile, ahead: Job[bytes] | None) -> None:
+        """Closing may block as well (NFS, FUSE), so it is done in a thread, after what is being read ahead."""
+        if ahead is not None:
+            await ahead.ended(self._threads.limit)
+        try:
+            await self._threads.submit(opened.close, must=True).ended(self._threads.limit)
+        except StoreUnavailable:  # the store was closed in between
+            opened.close()
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        plain_key(key)
+        if self._metadata_error:
+            raise WriteDenied(f"store {self.name} takes no data: its metadata file is wrong; see the service's log")
+        steps = await self._begin(key, size)
+        async with self._all_or_nothing(steps):
+            await self._receive(steps, source, size)
+            await steps.begin(steps.draft.sync)
+            await steps.begin(steps.draft.publish)
+            await steps.end()
+        path = steps.draft.path
+        return Blob(f"file://{path}/{key}", steps.draft.written, self._metadata.get(path, {}))
+
+    async def _begin(self, key: str, size: int | None) -> _Steps:
+        """A draft in the directory of the highest priority that has room; one that is broken is passed over."""
+        failure: ImageServiceError | None = None
+        for room in (_ROOMY, 1) if size is None and len(self.paths) > 1 else (1 if size is None else size,):
+            for path in self.paths:
+                others = [other for other in self.paths if other != path]
+                draft = Draft(path, key, mode=self._mode, thin=self._thin, others=others)
+                steps = _Steps(self._threads, draft, self._writing)
+                try:
+                    async with self._all_or_nothing(steps):
+                        await steps.begin(functools.partial(draft.create, size, room))
+                        await steps.end()
+                        return steps
+                except (StoreFull, WriteDenied, StoreUnavailable) as error:
+                    if failure is None or isinstance(error, StoreFull):
+                        failure = error
+        assert failure is not None
+        raise failure
+
+    @contextlib.asynccontextmanager
+    async def _all_or_nothing(self, steps: _Steps) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            await finish(self._abandon(steps))
+            raise
+
+    async def _receive(self, steps: _Steps, source: AsyncIterator[bytes], size: int | None) -> None:
+        """While one batch is being written the next is being received. The source's errors pass through."""
+        chunks: list[bytes] = []
+        gathered = total = 0
+        async for chunk in source:
+            total += len(chunk)
+            if size is not None and total > size:
+                raise BadRequest(f"more data came than the {size} bytes announced")
+            chunks.append(chunk)
+            gathered += len(chunk)
+            if gathered >= self._batch:
+                await steps.begin(functools.partial(steps.draft.write, chunks))
+                chunks, gathered = [], 0
+            elif len(chunks) >= _MANY:
+                chunks = [b"".join(chunks)]
+        if size is not None and total != size:
+            raise BadRequest(f"{total} bytes came, {size} were announced")
+        if chunks:
+            await steps.begin(functools.partial(steps.draft.write, chunks))
+
+    async def _abandon(self, steps: _Steps) -> None:
+        """Nothing of the draft stays. A thread that hangs in it removes it whenever it comes back."""
+        draft, wait = steps.draft, min(self._threads.limit, _GRACE)
+        with contextlib.suppress(StoreUnavailable):
+            if draft.abandon() and steps.job is not None:
+                await steps.job.ended(wait)
+            elif not draft.removed:
+                await self._threads.submit(draft.remove, must=True).ended(wait)
+        if not draft.removed:
+            _log.warning("store %s: a draft of %s stays for now: the file system does not answer", self.name, draft.key)
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        plain_key(key)
+        failure: ImageServiceError | None = None
+        for path in self.paths:
+            try:
+                with self._writing(path):
+                    await self._threads.run(syscalls.discard, path, key)
+            except ImageServiceError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        path, name = self._locate(url)
+        with self._writing(path, name):
+            target = await self._threads.run(syscalls.remove, path, name)
+        if target is not None:
+            _log.warning("store %s: the link %s/%s is removed; what it led to stays: %s", self.name, path, name, target)
+
+    async def aclose(self) -> None:
+        await self._threads.aclose()
+
+    @contextlib.contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """A missing file is `BlobNotFound`; a missing directory is not: its mount may be away for a while."""
+        try:
+            yield
+        except syscalls.IsLink as error:
+            raise errors.link(self.name, path, error) from None
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and error.filename != path:
+                raise BlobNotFound(f"store {self.name} has no such data") from None
+            raise errors.unreadable(self.name, path, error) from error
+
+    @contextlib.contextmanager
+    def _writing(self, path: str, name: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except Discarded:
+            raise Gone(f"store {self.name}: the data was discarded while it was being written") from None
+        except FileExistsError:
+            raise AlreadyExists(f"store {self.name} has data under this key already") from None
+        except syscalls.IsLink as error:
+            raise errors.link(self.name, path, error) from None
+        except OSError as error:
+            if name is not None and isinstance(error, FileNotFoundError) and error.filename == name:
+                raise BlobNotFound(f"store {self.name} has no such data") from None
+            raise errors.refusal(self.name, path, error) from error
+
+
+class _Steps:
+    """The steps of one write: one after the other, in threads, the last one still running."""
+
+    def __init__(self, threads: Threads, draft: Draft, errors: Callable[[str], Any]) -> None:
+        self.draft = draft
+        self.job: Job[None] | None = None
+        self._threads = threads
+        self._errors = errors
+
+    async def begin(self, call: Callable[[], None]) -> None:
+        """Start `call` when the step before has ended well."""
+        await self.end()
+        self.job = self._threads.submit(call)
+
+    async def end(self) -> None:
+        """Wait for the running step; raises what it raised, as the contract names it."""
+        if self.job is not None:
+            with self._errors(self.draft.path):
+                await self.job.result()
+
+
+class _Chunks:
+    """The bytes of a range, one batch read ahead. A class: a dropped generator would end only when collected."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        opened: OpenFile,
+        offset: int,
+        length: int,
+        batch: int,
+        errors: Callable[[], Any],
+    ) -> None:
+        self._threads, self._opened, self._errors = threads, opened, errors
+        self._at, self._end, self._batch = offset, offset + length, batch
+        self._wanted = 0
+        self.ahead: Job[bytes] | None = None
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.ahead is None:
+            self._ask()
+        if self.ahead is None:
+            raise StopAsyncIteration
+        with self._errors():
+            chunk = await self.ahead.result()
+        if len(chunk) < self._wanted:
+            raise StoreUnavailable("a file of the store became shorter while it was read")
+        self.ahead = None
+        self._ask()
+        return chunk
+
+    def _ask(self) -> None:
+        """Begin to read the next batch, if there is one."""
+        size = min(self._batch, self._end - self._at)
+        if size > 0:
+            self.ahead = self._threads.submit(functools.partial(self._opened.read, self._at, size))
+            self._at, self._wanted = self._at + size, size
+
+    async def warm(self, offset: int, length: int) -> None:
+        """`FileRange.warm`."""
+        with self._errors():
+            await self._threads.run(self._opened.warm, offset, length)

@@ -1,0 +1,270 @@
+"""A file being written: a temporary name, and the final one when every byte is on the disk. Blocks; for threads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from xloud_image.failpoints import reach_in_thread
+from xloud_image.stores.file.syscalls import (
+    CANNOT,
+    allocate,
+    await_writeback,
+    begin_writeback,
+    directory,
+    rename_exclusively,
+    unlinked,
+)
+
+_ZERO_BLOCK: Final = 1 << 16  # thin: the most that is looked at in one piece
+_PAGE: Final = 4096
+_ZEROS: Final = bytes(_ZERO_BLOCK)
+_FLUSH: Final = 16 << 20  # bytes after which writing back to the disk is begun
+_AHEAD: Final = 64 << 20  # bytes at most for which there is room before they come
+
+
+class Discarded(Exception):
+    """The draft was removed by `discard`, here or by another process, while it was being written."""
+
+
+class Draft:
+    """A file under a temporary name in the directory of its final name. One thread works on it at a time.
+
+    `abandon` may be called from any thread at any time: whoever is in it then removes everything when he comes back,
+    so a draft leaves nothing also when its writer has long given up on a hung file system.
+    """
+
+    def __init__(self, path: str, key: str, *, mode: int, thin: bool, others: Sequence[str]) -> None:
+        """Does nothing yet. `others`: the further directories of the store; `thin`: leave holes for zeros."""
+        self.path, self.key = path, key
+        self._mode, self._thin, self._others = mode, thin, others
+        self._name = f".{key}.{secrets.token_hex(8)}.part"
+        self._lock = threading.Lock()
+        self._busy = False
+        self._gone = False
+        self._removing = False
+        self.removed = True  # nothing of it is there
+        self._fd = -1
+        self._final: int | None = None  # inode of the final name once it is ours
+        self._flushed = 0
+        self._size: int | None = None  # as announced; None: nothing is reserved
+        self._reserved = 0
+        self.written = 0
+
+    def create(self, size: int | None, room: int) -> None:
+        """Make the temporary file. FileExistsError when the key is taken; ENOSPC, before the first byte comes, when
+        fewer than `room` bytes are free (thin: than one, for it may shrink). Takes none of them: `size` is only what
+        somebody said. Two that fit one by one may begin at once; the one that finds no more room is refused then."""
+        with self._working(), directory(self.path) as handle:
+            self._absent(handle)
+            free = os.fstatvfs(handle)
+            if free.f_bavail * free.f_frsize < (min(room, 1) if self._thin else room):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self._name, flags, 0o666, dir_fd=handle)
+            self.removed = False
+            reach_in_thread("file.created")
+            if self._mode:
+                os.fchmod(self._fd, self._mode)
+            self._size = None if self._thin else size
+
+    def _absent(self, handle: int) -> None:
+        """FileExistsError when a finished blob of the key is here or in another directory of the store."""
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(self.key, dir_fd=handle, follow_symlinks=False)
+            raise FileExistsError(self.key)
+        if any(os.path.lexists(f"{other}/{self.key}") for other in self._others):
+            raise FileExistsError(self.key)
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            if self._gone:
+                raise Discarded
+            self._busy = True
+        try:
+            yield
+        finally:
+            if self._left():
+                with contextlib.suppress(OSError):  # `discard` of the key takes what we could not
+                    self.remove()
+
+    def _left(self) -> bool:
+        """The thread leaves; True when it has to clean up behind an abandoned write."""
+        with self._lock:
+            self._busy = False
+            return self._gone
+
+    def abandon(self) -> bool:
+        """Never blocks. True: a thread is in it and will remove it; False: the caller has to call `remove`."""
+        with self._lock:
+            self._gone = True
+            return self._busy
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Append. The chunks are written as they are, gathered by the kernel."""
+        with self._working():
+            if self._thin:
+                for offset, buffers in _runs(chunks, self.written):
+                    self._put(buffers, offset)
+                self.written += sum(map(len, chunks))
+            else:
+                self._reserve(self.written + sum(map(len, chunks)))
+                self.written += self._put(chunks, self.written)
+            while self.written - self._flushed >= _FLUSH:
+                self._flush()
+
+    def _reserve(self, end: int) -> None:
+        """Room for the bytes up to `end`, which are here, and for as many more as came before, at most _AHEAD: files
+        lie in one piece, and nobody holds room with bytes that he does not send. Whether the disk is full is said by
+        the write itself, which may need less than was tried here."""
+        if self._size is None or end <= self._reserved:
+            return
+        upto = min(self._size, end + min(self.written, _AHEAD))
+        if allocate(self._fd, self._reserved, upto - self._reserved):
+            self._reserved = upto
+        else:
+            self._size = None
+
+    def _put(self, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+        total = sum(map(len, buffers))
+        done = os.pwritev(self._fd, buffers, offset) if total else 0
+        while done < total:  # a signal, or the disk is nearly full: the next call tells
+            rest = memoryview(b"".join(buffers))[done:]
+            done += os.pwrite(self._fd, rest, offset + done)
+        return total
+
+    def _flush(self) -> None:
+        """Begin to write a stretch back and wait for the one before: at most two stretches of dirty memory, and the
+        last fsync has little left to do. Errors come up at that fsync."""
+        begin_writeback(self._fd, self._flushed, _FLUSH)
+        if self._flushed:
+            await_writeback(self._fd, self._flushed - _FLUSH, _FLUSH)
+        self._flushed += _FLUSH
+
+    def sync(self) -> None:
+        """The bytes are on the disk, trailing zeros included."""
+        with self._working():
+            if os.fstat(self._fd).st_size != self.written:
+                os.ftruncate(self._fd, self.written)
+            os.fsync(self._fd)
+            reach_in_thread("file.synced")
+
+    def publish(self) -> None:
+        """Give it its final name, durably. FileExistsError: another writer was first; Discarded: see there.
+
+        A hard link is the one step that never replaces a file, on NFS too, and fails when `discard` took the draft.
+        """
+        with self._working(), directory(self.path) as handle:
+            try:
+                linked = self._link(handle)
+                self._final = os.stat(self.key, dir_fd=handle, follow_symlinks=False).st_ino
+                reach_in_thread("file.linked")
+                self._only(linked)
+                if linked:
+                    os.unlink(self._name, dir_fd=handle)
+                os.fsync(handle)
+                if os.stat(self.key, dir_fd=handle, follow_symlinks=False).st_ino != self._final:
+                    raise Discarded
+            except FileNotFoundError:
+                raise Discarded from None
+            self._close()
+
+    def _link(self, handle: int) -> bool:
+        """Take the final name. False: the draft's own name became the final one."""
+        try:
+            os.link(self._name, self.key, src_dir_fd=handle, dst_dir_fd=handle, follow_symlinks=False)
+        except FileExistsError:
+            # NFS may repeat a request whose answer was lost; then it is our own link that is in the way
+            ours, its = (os.stat(name, dir_fd=handle, follow_symlinks=False) for name in (self._name, self.key))
+            if not os.path.samestat(ours, its):
+                raise
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            self._rename(handle)
+            return False
+        return True
+
+    def _rename(self, handle: int) -> None:
+        """Where there are no hard links. An exclusive empty file holds the final name where even the exclusive
+        rename is missing; nobody reads it, since no location names it before `write` returns."""
+        try:
+            rename_exclusively(handle, self._name, self.key)
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            os.close(os.open(self.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, dir_fd=handle))
+            try:
+                os.rename(self._name, self.key, src_dir_fd=handle, dst_dir_fd=handle)
+            except BaseException:
+                os.unlink(self.key, dir_fd=handle)
+                raise
+
+    def _only(self, linked: bool) -> None:
+        """One key, one file over all directories of the store. A finished file has one link, one that is being
+        finished has two; of two that finish at once the one whose directory's path sorts first stays, so exactly
+        one wins. (Each links, then looks: a finished one had looked before this one linked.)"""
+        for other in self._others:
+            try:
+                found = os.stat(f"{other}/{self.key}", follow_symlinks=False)
+            except OSError:
+                continue
+            if not (linked and found.st_nlink > 1 and self.path < other):
+                raise FileExistsError(self.key)
+
+    def remove(self) -> None:
+        """Take away both names and close. Twice is once."""
+        with self._lock:
+            if self._removing or self.removed:
+                return
+            self._removing = True
+        try:
+            with directory(self.path) as handle:
+                unlinked(self._name, handle)
+                if self._final is not None:
+                    with contextlib.suppress(FileNotFoundError):
+                        if os.stat(self.key, dir_fd=handle, follow_symlinks=False).st_ino == self._final:
+                            os.unlink(self.key, dir_fd=handle)
+                os.fsync(handle)
+            self.removed = True
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _runs(chunks: Sequence[bytes], at: int) -> Iterator[tuple[int, list[bytes | memoryview]]]:
+    """What of `chunks`, which begin at byte `at` of the file, is not zero: (offset, buffers), in order.
+
+    Compared by memcmp in C without copies. Looked at in blocks of the file; of a block that spans two chunks each
+    part is judged by itself, and zeros shorter than a page are written, since they would free nothing.
+    """
+    run: list[bytes | memoryview] = []
+    start = at
+    for chunk in chunks:
+        size, here, kept = len(chunk), 0, 0
+        while here < size:
+            step = min(_ZERO_BLOCK - (at + here) % _ZERO_BLOCK, size - here)
+            if step >= _PAGE and chunk.startswith(_ZEROS if step == _ZERO_BLOCK else _ZEROS[:step], here):
+                if here > kept:
+                    run.append(memoryview(chunk)[kept:here])
+                if run:
+                    yield start, run
+                    run = []
+                kept = here + step
+                start = at + kept
+            here += step
+        if size > kept:
+            run.append(memoryview(chunk)[kept:] if kept else chunk)
+        at += size
+    if run:
+        yield start, run

@@ -1,0 +1,1 @@
+"""Stores of type http: data on web servers, read only."""

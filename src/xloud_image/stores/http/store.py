@@ -1,0 +1,356 @@
+"""Images that lie on web servers, read only: the location is the URL. Parts: `remote`. Who may register: services.
+
+Memory of a transfer: what aiohttp holds of it, at most 256 KiB received and one chunk sent. Time limits: CONNECT
+seconds to resolve a name and again to connect, IDLE seconds without a byte, and a body that brings less than PACE_BYTES
+in PACE seconds of waiting is cut. Connections are not used again: each is one file of one server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, ClassVar, Final
+
+import aiohttp
+from yarl import URL
+
+from xloud_image.config.store_options import OPTIONS, UrlFilters
+from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
+from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
+from xloud_image.stores.http import addresses
+from xloud_image.stores.http.addresses import Filters, Reach
+from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.web import Web, reason
+
+_log = logging.getLogger(__name__)
+
+CONNECT: Final = 10.0
+IDLE: Final = 30.0
+PACE: Final = 60.0
+PACE_BYTES: Final = 64 * 1024
+REDIRECTS: Final = 5
+SKIP: Final = 1 << 30  # bytes read and thrown away at most, for a range of a server that knows no ranges
+_MOST: Final = (1 << 63) - 1
+_HUNG_UP: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
+_WAYS: Final = frozenset({301, 302, 303, 307, 308})
+_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "xloud-image"}
+
+
+class _NoAnswer(Exception):
+    """A server that gives no answer to HEAD; it may give one to GET."""
+
+
+class HttpStore(Store):
+    """Any http or https URL. `connect`, `idle` in seconds and `lookup` (as `socket.getaddrinfo`) are for tests.
+
+    Which addresses are reached for whom: `addresses.Reach`. Through a proxy the proxy decides what a name means, and
+    only addresses written in the URL are looked at here.
+    """
+
+    TYPE: ClassVar[str] = "http"
+    SCHEMES: ClassVar[tuple[str, ...]] = ("http", "https")
+    OPTIONS = OPTIONS["http"]
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        connect: float = CONNECT,
+        idle: float = IDLE,
+        lookup: addresses.Lookup = socket.getaddrinfo,
+    ) -> None:
+        self.name = name
+        self.can = Can.CHANGE
+        self._proxies = _proxies(name, options["http_proxy_information"] or {})
+        self._connect = connect
+        ca_file, insecure = options["https_ca_certificates_file"], options["https_insecure"]
+        self._downgrade = bool(insecure and not ca_file)
+        self.facts = {"verifies_tls": not self._downgrade, "proxy_for": sorted(self._proxies)}
+        self._filters = Filters(options.get("url_filters") or UrlFilters())
+        self._resolvers = {
+            reach: addresses.Resolver(name, limit=connect, reach=reach, filters=self._filters, lookup=lookup)
+            for reach in Reach
+        }
+        self._webs = {
+            reach: Web(
+                name,
+                ca_file=ca_file,
+                insecure=insecure,
+                connect=connect,
+                idle=idle,
+                resolver=resolver,
+                keep=False,
+            )
+            for reach, resolver in self._resolvers.items()
+        }
+        self._without_ranges: set[str] = set()  # hosts, each logged once
+
+    async def check(self) -> Health:
+        """There is no server of its own; the proxies have to take connections."""
+        for scheme, proxy in self._proxies.items():
+            try:
+                async with asyncio.timeout(self._connect):
+                    _, writer = await asyncio.open_connection(proxy.host, proxy.port)
+                    writer.close()
+            except (OSError, TimeoutError) as error:
+                raise StoreUnavailable(
+                    f"store {self.name}: the proxy for {scheme} URLs (http_proxy_information) takes no connection: "
+                    f"{reason(error)}"
+                ) from error
+        through = f", through proxies for {', '.join(sorted(self._proxies))}" if self._proxies else ""
+        return Health(detail=f"reads http and https URLs{through}; each location has a server of its own")
+
+    def owns(self, url: str) -> bool:
+        return answers.parsed(url) is not None
+
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        """By HEAD, and where that says nothing by a GET of which only the headers are read: many servers know no HEAD,
+        or give it another answer. `BadRequest`: the size is not told, or it is no file."""
+        with contextlib.suppress(_NoAnswer):
+            async with self._ask("HEAD", url, caller) as (response, elsewhere):
+                size = answers.length(response.headers)
+                if response.status == 200 and size and answers.oddity(response.headers) is None:
+                    return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
+        async with self._ask("GET", url, caller) as (response, elsewhere):
+            if response.status != 200:
+                raise answers.failure(self.name, response.status)
+            if odd := answers.oddity(response.headers):
+                raise BadRequest(f"store {self.name}: the server of the URL {odd}")
+            size = answers.length(response.headers)
+            if size is not None:
+                return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
+        async with self._ask("GET", url, caller, (0, 1)) as (response, elsewhere):
+            if response.status in (200, 206) and (found := answers.content_range(response.headers)):
+                size = found[2]
+            elif response.status == 416:
+                size = answers.total_of_416(response.headers)
+            if size is None:
+                raise BadRequest(
+                    f"store {self.name}: the server of the URL does not tell the size of the file (no Content-Length)"
+                )
+            return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        """The whole is asked for by a plain GET. So is a part where the server does not answer a range as one: what
+        lies before `offset` is thrown away, at most SKIP bytes: more is `Unsupported`."""
+        if offset < 0 or offset > _MOST or (length is not None and length < 0):
+            raise BadRange(f"the range begins at byte {offset}")
+        if offset or length is not None:
+            async with self._ask("GET", url, caller, (offset, length)) as (response, elsewhere):
+                reader = await self._part(response, offset, length, elsewhere=elsewhere)
+                if reader is not None:
+                    yield reader
+                    return
+        async with self._ask("GET", url, caller) as (response, elsewhere):
+            if response.status == 206:
+                raise BlobError(f"store {self.name}: the server of the URL gives a part where the whole was asked for")
+            if response.status != 200:
+                raise answers.failure(self.name, response.status)
+            yield await self._whole(response, offset, length, elsewhere=elsewhere)
+
+    async def _part(
+        self, response: aiohttp.ClientResponse, offset: int, length: int | None, *, elsewhere: bool
+    ) -> Reader | None:
+        """What an answer to a request with a range gives; None when it helps nobody and a plain GET may."""
+        headers, status = response.headers, response.status
+        if status == 200 and answers.is_whole(headers):
+            return await self._whole(response, offset, length, elsewhere=elsewhere)
+        if status in (200, 206):  # some give a part and call it 200: what it is stands in Content-Range
+            if answers.content_range(headers) is None:
+                self._say_no_ranges(response.url)
+                return None  # several parts, or nothing about which one
+            size, count = self._partial(headers, offset, length)
+            chunks = self._counted(self._chunks(response), count, exact=True)
+            return Reader(size, chunks, version=answers.version(headers, size, elsewhere=elsewhere))
+        if status == 416:
+            size = answers.total_of_416(headers)
+            if size is None or size > offset:
+                self._say_no_ranges(response.url)
+                return None
+            if offset:
+                raise BadRange(f"the range begins at byte {offset}, the file has {size} bytes")
+            chunks = self._counted(self._chunks(response), 0, exact=False)
+            return Reader(0, chunks, version=answers.version(headers, 0, elsewhere=elsewhere))
+        failure = answers.failure(self.name, status)
+        if failure.temporary or isinstance(failure, BlobNotFound):
+            raise failure
+        return None
+
+    async def _whole(
+        self, response: aiohttp.ClientResponse, offset: int, length: int | None, *, elsewhere: bool
+    ) -> Reader:
+        """The part wanted of an answer that gives all."""
+        headers = response.headers
+        if odd := answers.oddity(headers, page=False):
+            raise BlobError(f"store {self.name}: the server of the URL {odd}")
+        size, count = answers.length(headers), length
+        chunks = self._chunks(response)
+        if size is not None:
+            _, count = span(size, offset, length)
+        if offset:
+            self._say_no_ranges(response.url)
+            chunks = await self._after(chunks, offset, size)
+        chunks = self._counted(chunks, count, exact=size is not None)
+        return Reader(size, chunks, version=answers.version(headers, size, elsewhere=elsewhere))
+
+    def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        return self._webs[Reach.ANY].chunks(response)
+
+    async def aclose(self) -> None:
+        for web in self._webs.values():
+            await web.aclose()
+        for resolver in self._resolvers.values():
+            await resolver.close()
+
+    @contextlib.asynccontextmanager
+    async def _ask(
+        self, method: str, url: str, caller: Caller | None, wanted: tuple[int, int | None] | None = None
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, bool]]:
+        """The answer behind at most REDIRECTS redirects, each looked at like the first URL, and whether it comes from
+        another host. What redirects of an older row lead to is looked at like an administrator's URL; without a caller
+        it is the operator who asks. `wanted`: offset and length of a range; of length 0 its first byte is asked for."""
+        at = answers.parsed(url)
+        if at is None:
+            raise BlobNotFound(f"store {self.name}: this is no http or https URL")
+        reach = self._reach(caller)
+        first = at.raw_host
+        headers = dict(_HEADERS)
+        if wanted is not None:
+            offset, length = wanted
+            last = "" if length is None else str(min(offset + max(length, 1) - 1, _MOST))
+            headers["Range"] = f"bytes={offset}-{last}"
+        for _ in range(REDIRECTS + 1):
+            web, more = self._way(at, reach)
+            async with self._answered(web, method, at, headers=headers, **more) as response:
+                if response.status not in _WAYS:
+                    yield response, at.raw_host != first
+                    return
+                before, at = at, answers.next_url(at, response.headers, downgrade=self._downgrade)
+                if caller is not None and reach is Reach.ANY and at.origin() != before.origin():
+                    reach = Reach.PRIVATE  # the row names that server and no other; from here on a server chooses
+                if reach is not Reach.ANY:
+                    self._filters.require(at)
+        raise BadRequest(f"store {self.name}: the server of the URL redirects more than {REDIRECTS} times")
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, web: Web, method: str, url: URL, **how: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """As `Web.answer`. `_NoAnswer`: a server was there and hung up, or spoke no HTTP, at a HEAD."""
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(web.answer(method, url, **how))
+            except StoreUnavailable as error:
+                cause = error.__cause__
+                cut = isinstance(cause, aiohttp.ClientOSError) and not isinstance(cause, aiohttp.ClientConnectorError)
+                if method == "HEAD" and (cut or isinstance(cause, _HUNG_UP)):
+                    raise _NoAnswer from error
+                raise
+            yield response
+
+    def _reach(self, caller: Caller | None) -> Reach:
+        """How far the first URL of this caller's may lead: where the operator has filters, these decide about private
+        ones."""
+        if caller is None or caller.older:
+            return Reach.ANY
+        return Reach.PRIVATE if caller.trusted or self._filters.given.chosen else Reach.PUBLIC
+
+    def _way(self, url: URL, reach: Reach) -> tuple[Web, dict[str, Any]]:
+        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is out of reach."""
+        assert url.raw_host is not None
+        if reach is not Reach.ANY:
+            address = addresses.literal(url.raw_host)
+            if address is not None and not self._filters.permits(url.raw_host, address, reach):
+                raise addresses.out_of_reach(reach)
+        proxy = self._proxies.get(url.scheme)
+        if proxy is not None:
+            return self._webs[Reach.ANY], {"proxy": proxy}  # its own address is the operator's
+        return self._webs[reach], {}
+
+    def _partial(self, headers: Mapping[str, str], offset: int, length: int | None) -> tuple[int | None, int]:
+        """Total size, and how many bytes a partial answer brings of those wanted."""
+        found = answers.content_range(headers)
+        if found is None:
+            raise BlobError(f"store {self.name}: the server of the URL answers a range without saying which")
+        first, last, size = found
+        expected = _MOST if length is None else offset + max(length, 1) - 1
+        if size is not None:
+            expected = min(expected, size - 1)
+        if first != offset or (last != expected and (size is not None or last > expected)):
+            raise BlobError(f"store {self.name}: the server of the URL answers another range than it was asked for")
+        return size, 0 if length == 0 else last - first + 1
+
+    async def _after(self, chunks: AsyncIterator[bytes], offset: int, size: int | None) -> AsyncIterator[bytes]:
+        """The chunks from `offset` on. `BadRange` when the body ends before it."""
+        if offset > SKIP:
+            raise Unsupported(
+                f"store {self.name}: the server of the URL knows no ranges, and the one wanted begins too far behind "
+                f"the start; read the whole image"
+            )
+        left, paced = offset, self._counted(chunks, None, exact=False)
+        rest = b""
+        while left:
+            chunk = await anext(paced, None)
+            if chunk is None:
+                raise BadRange(f"the range begins at byte {offset}, the file has {offset - left} bytes")
+            rest, left = chunk[left:], max(0, left - len(chunk))
+        if not rest and size is None and offset:
+            rest = await anext(paced, b"")  # whether anything follows is only known when it comes
+            if not rest:
+                raise BadRange(f"the range begins at byte {offset}, where the file ends")
+        return _joined(rest, paced)
+
+    async def _counted(self, chunks: AsyncIterator[bytes], count: int | None, *, exact: bool) -> AsyncIterator[bytes]:
+        """At most `count` bytes (None: all), cut when they come too slowly; `exact`: or when they end before."""
+        waited, brought, done = 0.0, 0, 0
+        while count is None or done < count:
+            begun = time.monotonic()
+            chunk = await anext(chunks, None)
+            waited += time.monotonic() - begun
+            if chunk is None:
+                if exact and count is not None:
+                    raise StoreUnavailable(f"store {self.name} broke off: the data ended too early")
+                return
+            brought += len(chunk)
+            if brought >= PACE_BYTES:
+                waited, brought = 0.0, 0
+            elif waited > PACE:
+                raise StoreUnavailable(f"store {self.name} broke off: the data comes too slowly")
+            if count is not None:
+                chunk = chunk[: count - done]
+            done += len(chunk)
+            yield chunk
+
+    def _say_no_ranges(self, url: URL) -> None:
+        host = url.raw_host or ""
+        if host not in self._without_ranges and len(self._without_ranges) < 1000:
+            self._without_ranges.add(host)
+            _log.warning("store %s: %s knows no ranges; parts of its files are read from the start", self.name, host)
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for chunk in rest:
+        yield chunk
+
+
+def _proxies(name: str, given: Mapping[str, str]) -> dict[str, URL]:
+    """Proxies by the scheme of what is asked through them."""
+    found = {}
+    for scheme, place in given.items():
+        text = place if "://" in place else f"http://{place}"
+        proxy = answers.parsed(text)
+        if scheme not in ("http", "https") or proxy is None or proxy.scheme != "http":
+            raise ConfigError(
+                f"store {name}: http_proxy_information is a list of scheme:proxy with the schemes http and https and "
+                f"proxies written host:port, which '{scheme}:…' is not"
+            )
+        found[scheme] = proxy
+    return found

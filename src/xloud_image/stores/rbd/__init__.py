@@ -1,0 +1,1 @@
+"""Stores of type rbd: images of Ceph's block device, in threads."""

@@ -1,0 +1,1 @@
+"""Stores of type swift: containers of OpenStack's object storage."""

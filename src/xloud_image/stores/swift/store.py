@@ -1,0 +1,434 @@
+"""Images as objects in Swift, in one account or in those of the uploaders. Its parts are in `object_storage`.
+
+One account (the default): `swift_store_auth_address`, `_user` and `_key` (or an application credential), or the
+account references of `swift_store_config_file`. Written are `swift+config://<reference>/<container>/<key>`, without
+credentials; a peer with the same options reads them: options without a file are its `default_swift_reference`.
+`swift_store_multi_tenant`: in the account of each uploader by the caller's token, a container for each image, which
+the projects may read with whom the image is shared. Sizes in the options are in units of 1000 x 1024 bytes.
+
+Times: Swift and Keystone have 60 seconds to say something, each time; a source may take as long as it wants.
+Memory of a write: see `upload` (32 MiB in segments, two chunks of the source in one object); of a read:
+256 KiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+from yarl import URL
+
+from xloud_image.config.store_options import OPTIONS
+from xloud_image.errors import BlobNotFound, ConfigError, StoreUnavailable, Unsupported
+from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
+from xloud_image.stores.kit.keystone import ask_keystone, identity_url
+from xloud_image.stores.kit.threads import Threads
+from xloud_image.stores.kit.web import Web
+from xloud_image.stores.swift import accounts, location
+from xloud_image.stores.swift.accounts import Access, Account, Borrowed, Catalogue, Elsewhere, Login, Refused
+from xloud_image.stores.swift.client import Answer, Client
+from xloud_image.stores.swift.download import Download
+from xloud_image.stores.swift.removal import remove_object
+from xloud_image.stores.swift.segments import PARALLEL, Disk
+from xloud_image.stores.swift.upload import Upload
+
+UNIT: Final = 1000 * 1024  # bytes
+_DISK: Final = 600.0  # seconds for one step on the disk of `swift_upload_buffer_dir`
+
+
+class SwiftStore(Store):
+    """See the module. `patience`: seconds for Swift or Keystone to say something. Several processes and hosts may use
+    the same container at once."""
+
+    TYPE: ClassVar[str] = "swift"
+    SCHEMES: ClassVar[tuple[str, ...]] = location.SCHEMES
+    OPTIONS = OPTIONS["swift"]
+
+    def __init__(self, name: str, options: Mapping[str, Any], *, patience: float = 60.0) -> None:
+        self.name = name
+        self._options = options
+        self._multi: bool = options["swift_store_multi_tenant"]
+        self._file: str | None = options["swift_store_config_file"]
+        self._default: str = options["default_swift_reference"]
+        self._container: str = options["swift_store_container"]
+        self._seed: int = options["swift_store_multiple_containers_seed"]
+        self._admins: Sequence[str] = [project.strip() for project in options["swift_store_admin_tenants"]]
+        self._catalogue = Catalogue(
+            options["swift_store_service_type"],
+            options["swift_store_endpoint_type"],
+            options["swift_store_region"],
+            options["swift_store_endpoint"],
+        )
+        self._web = Web(
+            name,
+            ca_file=options["swift_store_cacert"],
+            insecure=options["swift_store_auth_insecure"],
+            connect=min(10.0, patience),
+            idle=patience,
+        )
+        self._client = Client(self._web)
+        self._accounts: dict[str, Account] = {}
+        self._broken: str | None = None  # what is wrong with the reference file
+        own = None if self._file else accounts.from_options(options)
+        if own is not None:
+            self._accounts = self._all({self._default: own})
+        address: str | None = options["swift_store_auth_address"]
+        if self._multi and self._file:
+            raise ConfigError("swift_store_multi_tenant and swift_store_config_file exclude each other")
+        if self._multi and not (address or self._catalogue.endpoint):
+            raise ConfigError(
+                "swift_store_multi_tenant needs swift_store_auth_address (for the service catalogue) or"
+                " swift_store_endpoint with %(project_id)s in it"
+            )
+        if not self._multi and not self._file and own is None:
+            raise ConfigError(
+                "the account is missing: give swift_store_auth_address, swift_store_user (project:user) and"
+                " swift_store_key, or swift_store_config_file"
+            )
+        self._disk: Disk | None = None
+        if options["swift_buffer_on_upload"]:
+            if not options["swift_upload_buffer_dir"]:
+                raise ConfigError("swift_buffer_on_upload needs a directory: swift_upload_buffer_dir")
+            self._disk = Disk(options["swift_upload_buffer_dir"], Threads(name, 2 * PARALLEL, limit=_DISK))
+        auth = identity_url(address) if address else None
+        self._projects = accounts.Projects(self._web, auth, self._catalogue)
+        self.can = Can.WRITE | Can.SHARE if self._multi else Can.WRITE
+        self.places = (f"swift container {self._account_name(own, auth)}/{self._container}",)
+        self.facts = {
+            "container": self._container,
+            "large_object_size": options["swift_store_large_object_size"],
+            "large_object_chunk_size": options["swift_store_large_object_chunk_size"],
+            "multi_tenant": self._multi,
+        }
+
+    def _account_name(self, own: Login | None, auth: str | None) -> str:
+        if self._multi:
+            return f"of every project at {auth or self._catalogue.endpoint}"
+        if own is None:
+            return f"{self._file}:{self._default}"
+        return f"{location.comparable(own.auth)}:{own.project or own.project_id or own.credential_id}"
+
+    def _all(self, logins: Mapping[str, Login]) -> dict[str, Account]:
+        soon: int = self._options["swift_store_expire_soon_interval"]
+        return {name: Account(self._web, login, self._catalogue, soon=soon) for name, login in logins.items()}
+
+    async def start(self) -> None:
+        """Read the reference file; what is wrong with it is told by `check` and by each call."""
+        if not self._file:
+            return
+        try:
+            text = await asyncio.to_thread(Path(self._file).read_text)
+            self._accounts = self._all(accounts.from_file(text, self._file))
+            if self._default not in self._accounts:
+                raise ConfigError(f"default_swift_reference {self._default} is no section of {self._file}")
+            self._broken = None
+        except (OSError, ValueError, ConfigError) as error:
+            why = error.message if isinstance(error, ConfigError) else (getattr(error, "strerror", "") or "no text")
+            self._broken = why if isinstance(error, ConfigError) else f"swift_store_config_file {self._file}: {why}"
+
+    async def aclose(self) -> None:
+        await self._web.aclose()
+        if self._disk is not None:
+            await self._disk.threads.aclose()
+
+    async def check(self) -> Health:
+        """Asks for the container, with several accounts' containers for the account."""
+        if self._multi and not self._accounts:
+            return await self._check_without_account()
+        access = self._own()
+        grant = await access.grant()
+        container = "" if self._multi or self._seed else self._container
+        found = await self._client.ask("HEAD", access, container)
+        if found.status == 404 and container:
+            if not self._options["swift_store_create_container_on_put"]:
+                raise self._client.denied(container)
+            return Health(f"the container {container} will be made by the first upload", None, self.facts)
+        if not found.ok:
+            raise self._client.failure(found.status)
+        return Health("ok", _room(found), {**self.facts, "account": grant.storage})
+
+    async def _check_without_account(self) -> Health:
+        """Where Swift is says a caller's catalogue; until one came, Keystone alone can be asked."""
+        if self._projects.auth is not None:
+            status, _, _ = await ask_keystone(self._web, "GET", self._projects.auth)
+            if status >= 400:
+                raise StoreUnavailable(f"store {self.name}: swift_store_auth_address gives no identity service")
+        for root in self._projects.roots():
+            await self._client.ask("GET", Borrowed(self.name, str(URL(root).origin()), None), "info")
+        asked = "Swift and the identity service answer" if self._projects.roots() else "the identity service answers"
+        return Health(f"{asked}; each upload uses the caller's own account", None, self.facts)
+
+    async def keys(self, limit: int) -> list[str]:
+        """By name, container by container; segments left out. Not in the accounts of uploaders, who are not known."""
+        if self._multi:
+            raise Unsupported(f"store {self.name} keeps its data in the accounts of all projects")
+        access = self._own()
+        containers = [self._container]
+        if self._seed:
+            containers = [name async for name in self._client.names(access, "", f"{self._container}_")]
+        found: list[str] = []
+        for container in containers:
+            async for name in self._client.names(access, container, "", delimiter="/"):
+                if len(found) == limit:
+                    return found
+                whole, _, number = name.rpartition("-")
+                if len(number) >= 5 and number.isdigit() and whole in found[-1:]:
+                    continue  # a segment of the dynamic object before it
+                found.append(name)
+        return found
+
+    # which object of which account a URL means
+
+    def owns(self, url: str) -> bool:
+        place = location.parse(url)
+        return place is not None and self._ours(place)
+
+    def key(self, url: str) -> str | None:
+        place = location.parse(url)
+        return place.name if place is not None else None
+
+    def forms(self, url: str) -> tuple[str, ...]:
+        """By container and name alone: in which of several accounts they are, old URLs do not say for certain."""
+        place = location.parse(url)
+        if place is None:
+            return (url,)
+        where = f"{quote(place.container)}/{quote(place.name)}"
+        return (f"swift:{self.name}/{where}", *(f"swift+config://{name}/{where}" for name in self._accounts), url)
+
+    def _ours(self, place: location.Place) -> bool:
+        """Only names and addresses are compared; the storage of an uploader is compared when it is used."""
+        rest = place.container.removeprefix(self._container)
+        if rest == place.container or not (rest == "" or (rest[0] == "_" and place.name.startswith(rest[1:]))):
+            return False
+        if place.reference is not None:
+            return place.reference in self._accounts
+        if place.auth is not None:
+            return any(
+                location.comparable(account.login.auth) == place.auth
+                and (not account.login.project or place.project in (None, account.login.project))
+                for account in self._accounts.values()
+            )
+        assert place.storage is not None
+        return self._multi and rest == f"_{place.name}" and self._near(place.storage) is not False
+
+    def _near(self, storage: str) -> bool | None:
+        """Whether a storage URL is one of our Swift; None: not known before the catalogue was read."""
+        known = self._projects.roots()
+        return None if not known else any(_same_swift(storage, root) for root in known)
+
+    async def _locate(self, url: str, caller: Caller | None) -> tuple[Access, str, str]:
+        """(whoever may, container, object). `BlobNotFound` for what is not ours: no token goes to a foreign server."""
+        place = location.parse(url)
+        if place is None or not self._ours(place):
+            if self._broken:
+                raise StoreUnavailable(f"store {self.name}: {self._broken}: correct it and restart the service")
+            raise BlobNotFound(f"store {self.name} has no such data: the location is not of its account and container")
+        if place.storage is None:
+            for reference, account in self._accounts.items():
+                one = account.login
+                if place.reference == reference or (
+                    location.comparable(one.auth) == place.auth and place.project in (None, "", one.project)
+                ):
+                    return account, place.container, place.name
+            return next(iter(self._accounts.values())), place.container, place.name
+        if self._near(place.storage) is None:
+            await self._root(caller)
+        if not self._near(place.storage):
+            raise BlobNotFound(f"store {self.name} has no such data: the location is of another Swift")
+        return self._tenant(place.storage, caller), place.container, place.name
+
+    def _own(self) -> Account:
+        """The account for new images."""
+        if self._broken or self._default not in self._accounts:
+            why = self._broken or "it was not started"
+            raise Refused(f"store {self.name}: {why}: correct it and restart the service")
+        return self._accounts[self._default]
+
+    def _tenant(self, storage: str, caller: Caller | None) -> Access:
+        """Whoever may use the account of a project: the caller, else the service account, else nobody."""
+        if caller is not None and caller.token:
+            return Borrowed(self.name, storage, caller.token)
+        if self._accounts:
+            return Elsewhere(self._own(), storage)
+        return Borrowed(self.name, storage, None)
+
+    async def _root(self, caller: Caller | None) -> None:
+        """Learn where our Swift is."""
+        if caller is not None and caller.token and caller.project:
+            await self._projects.storage(caller.token, caller.project)
+        elif self._accounts:
+            grant = await self._own().grant()
+            self._projects.learn(grant.storage, grant.project)
+        else:
+            raise Refused(f"store {self.name}: {_NOBODY}")
+
+    async def _account_of(self, caller: Caller | None) -> Access:
+        """The account that takes the data of this caller."""
+        if not self._multi:
+            return self._own()
+        if caller is None or not caller.project:
+            raise Refused(f"store {self.name}: {_NOBODY}")
+        if caller.token:
+            storage = await self._projects.storage(caller.token, caller.project)
+        elif self._accounts:
+            grant = await self._own().grant()
+            storage = grant.storage.replace(grant.project, caller.project)
+        else:
+            raise Refused(f"store {self.name}: {_NOBODY}")
+        return self._tenant(storage, caller)
+
+    def _container_of(self, key: str) -> str:
+        if self._multi:
+            return f"{self._container}_{key}"
+        return f"{self._container}_{key[: self._seed]}" if self._seed else self._container
+
+    # reading
+
+    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
+        access, container, name = await self._locate(url, caller)
+        found = await self._client.ask("HEAD", access, container, name)
+        if not found.ok:
+            raise self._client.failure(found.status)
+        size = found.headers.get("Content-Length", "")
+        if not (size.isascii() and size.isdigit()):
+            raise StoreUnavailable(f"store {self.name}: Swift does not say how long the object is")
+        return Blob(url, int(size), version=_etag(found.headers))
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        access, container, name = await self._locate(url, caller)
+        if offset < 0 or (length is not None and length <= 0):  # no header can say that
+            size = (await self.stat(url, caller=caller)).size
+            span(size, offset, length)
+            yield Reader(size, _nothing())
+            return
+        retries: int = self._options["swift_store_retry_get_count"]
+        async with Download(self._client, access, container, name, offset, length, retries) as download:
+            yield Reader(download.size, download, version=download.version)
+
+    # writing
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        plain_key(key)
+        access = await self._account_of(caller)
+        container = self._container_of(key)
+        storage = (await access.grant()).storage  # asked now: nothing may fail when the data is there
+        may_make = self._multi or self._options["swift_store_create_container_on_put"]
+        upload = Upload(
+            self._client,
+            access,
+            container,
+            key,
+            large=self._options["swift_store_large_object_size"] * UNIT,
+            segment=self._options["swift_store_large_object_chunk_size"] * UNIT,
+            make=(lambda: self._make(access, container)) if may_make else None,
+            disk=self._disk,
+        )
+        try:
+            written = await upload.run(source, size)
+        except BaseException:
+            if self._multi:
+                await finish(self._drop(access, container))
+            raise
+        url = f"swift+config://{self._default}/{container}/{key}"
+        if self._multi:
+            url = location.storage_url(storage, container, key)
+        return Blob(url, written, version=upload.etag)
+
+    async def _make(self, access: Access, container: str) -> None:
+        answer = await self._client.ask("PUT", access, container, headers={"Content-Length": "0", **self._rights(())})
+        if not answer.ok:
+            raise self._client.failure(answer.status)
+
+    async def _drop(self, access: Access, container: str) -> None:
+        """The container of one image, when nothing is in it; leaves it otherwise."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._client.ask("DELETE", access, container)
+
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        plain_key(key)
+        access, container = await self._account_of(caller), self._container_of(key)
+        # first the notes of running uploads, so that they fail; then what is finished
+        await self._client.remove(
+            access, container, [name async for name in self._client.names(access, container, f"{key}/")]
+        )
+        await self._client.remove(access, container, [key])
+        await self._client.remove(
+            access, container, [name async for name in self._client.names(access, container, f"{key}/")]
+        )
+        if self._multi:
+            await self._drop(access, container)
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        access, container, name = await self._locate(url, caller)
+        try:
+            await remove_object(self._client, access, container, name)
+        except Refused:
+            # an administrator deletes the image of somebody else; the service account may be let in
+            if not isinstance(access, Borrowed) or not self._accounts:
+                raise
+            access = Elsewhere(self._own(), access.storage)
+            await remove_object(self._client, access, container, name)
+        if self._multi and container == self._container_of(name):  # not an old one that many images share
+            await self._drop(access, container)
+
+    # rights
+
+    def _rights(self, readers: Sequence[str], *, public: bool = False) -> dict[str, str]:
+        """The headers of a container that these projects may read; `public`: everyone whom Keystone knows."""
+        if not self._multi:
+            return {}
+        admins = [f"{project}:*" for project in self._admins]
+        read = ["*:*"] if public else [f"{project}:*" for project in readers] + admins
+        return {"X-Container-Read": ",".join(read), "X-Container-Write": ",".join(admins)}
+
+    async def share(
+        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
+    ) -> None:
+        if not self._multi:
+            raise Unsupported(f"store {self.name} keeps all images in one account: it has no rights of its own")
+        access, container, _ = await self._locate(url, caller)
+        headers = self._rights(readers, public=public)
+        answer = await self._client.ask("POST", access, container, headers=headers)
+        if answer.status in (401, 403) and isinstance(access, Borrowed) and self._accounts:
+            access = Elsewhere(self._own(), access.storage)
+            answer = await self._client.ask("POST", access, container, headers=headers)
+        if not answer.ok:
+            raise self._client.failure(answer.status)
+
+
+_NOBODY: Final = (
+    "images lie in the accounts of their uploaders, and neither a caller's token nor a service account is at hand:"
+    " give the store a service account (swift_store_user, swift_store_key)"
+)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for _ in range(0):
+        yield b""
+
+
+def _etag(headers: Mapping[str, str]) -> str | None:
+    return headers.get("ETag", "").strip('"') or None
+
+
+def _room(found: Answer) -> int | None:
+    """Bytes that a quota leaves; None without one."""
+    for kind in ("Container", "Account"):
+        quota = found.headers.get(f"X-{kind}-Meta-Quota-Bytes")
+        if quota is not None:
+            return max(0, int(quota) - int(found.headers[f"X-{kind}-Bytes-Used"]))
+    return None
+
+
+def _same_swift(storage: str, root: str) -> bool:
+    """Whether the storage URL of some account lies where our accounts lie; `root` is all before the project."""
+    return storage.startswith(root) and "/" not in storage[len(root) :] and len(storage) > len(root)

@@ -1,0 +1,1 @@
+"""Stores of type vmware: datastores of vSphere."""
