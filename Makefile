@@ -131,12 +131,12 @@ docs: .venv-test/.installed ## the tables of keys in docs/operating, from the op
 
 # the names that a whole cloud's globals may have, from the last wheel of each of these releases (see the script)
 KOLLA = 10 11 12 13 14 15 16 17 18 19 20 21 22
-kolla-keys: .venv/.installed # src/xloud_image/deploy/kolla.json anew
+kolla-keys: .venv/.installed # src/xavs/kolla.json anew
 	@mkdir -p .cache/kolla && rm -f .cache/kolla/*
 	@for number in $(KOLLA); do .venv/bin/python -m pip download --quiet --no-deps --only-binary :all: --dest .cache/kolla \
 	"kolla-ansible>=$$number,<$$((number + 1))" || exit 1; done
 	@.venv/bin/python deploy/kolla_keys.py .cache/kolla/*.whl > .cache/kolla/json
-	@mv .cache/kolla/json src/xloud_image/deploy/kolla.json
+	@mv .cache/kolla/json src/xavs/kolla.json
 
 bench: .venv/.installed .venv-test/.installed servers ## speed and size, beside the peer in the same run
 	$(call bindings,.venv)

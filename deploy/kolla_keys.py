@@ -1,6 +1,6 @@
 """Writes the table of the names that kolla-ansible's globals may have: `make kolla-keys`.
 
-usage: .venv/bin/python deploy/kolla_keys.py WHEEL…  > src/xloud_image/deploy/kolla.json
+usage: .venv/bin/python deploy/kolla_keys.py WHEEL…  > src/xavs/kolla.json
 
 Of each release (a wheel of PyPI): the keys of etc/kolla/globals.yml, those behind a # included, of passwords.yml, of
 group_vars/all and of the roles' defaults. Names are facts; of values the short plain ones of group_vars are kept, which
@@ -15,7 +15,7 @@ import zipfile
 
 import yaml
 
-from xloud_image.deploy import elsewhere, keys
+from xavs import foreign_names, variables
 
 # numbers of the package → names of the release
 SERIES = {
@@ -81,10 +81,10 @@ def main(wheels):
                     continue
                 for name, value in read(archive.read(member).decode(), examples=kinds[2]):
                     names.add(name)
-                    ours = name in keys.names() or name in keys.shared() or elsewhere.looks_like_ours(name)
+                    ours = name in variables.names() or name in variables.shared() or foreign_names.looks_like_ours(name)
                     if "{{" in str(value) or "{%" in str(value):
                         if ours:
-                            fingerprints.setdefault(name, set()).add(elsewhere.fingerprint(value))
+                            fingerprints.setdefault(name, set()).add(foreign_names.fingerprint(value))
                         values.pop(name, None)  # what newer releases compute is no fact
                     elif kinds[0] and isinstance(value, str) and value and len(value) <= LONGEST:
                         values[name] = value

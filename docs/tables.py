@@ -5,9 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+from xavs import variables
+from xavs.variables import Key
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy import keys
-from xloud_image.deploy.keys import Key
 
 GUIDE = Path(__file__).parent / "operating" / "image-storage-backends.md"
 _MARKED = re.compile(r"(<!-- options: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -29,8 +29,8 @@ BESIDE = {
 
 def table(type_: str) -> str:
     """The rows of one type: what a deployment can be told, with the value that counts when it is told nothing."""
-    table = keys.table()
-    found = [table[name] for name in (keys.SWITCHES[type_], *BESIDE.get(type_, ()))]
+    table = variables.table()
+    found = [table[name] for name in (variables.SWITCHES[type_], *BESIDE.get(type_, ()))]
     found += [table[f"glance_{opt.dest}"] for opt in OPTIONS[type_] if f"glance_{opt.dest}" in table]
     rows = [f"| {_name(key)} | {_default(key)} | {_escaped(key.help)} |\n" for key in found]
     return "| key | default | what it says |\n|---|---|---|\n" + "".join(rows)
@@ -42,15 +42,15 @@ def _name(key: Key) -> str:
 
 
 def _default(key: Key) -> str:
-    if key.name in keys.SWITCHES.values():
-        return "on unless a larger store is" if key.name == keys.SWITCHES["file"] else "no"
+    if key.name in variables.SWITCHES.values():
+        return "on unless a larger store is" if key.name == variables.SWITCHES["file"] else "no"
     value = key.default
     if value is None and key.option is not None and key.option.required:
         return "must be given"
     if value is None and key.option is not None:
         value = key.option.default
     if callable(value):
-        return f"`{key.why}`" if key.why in keys.table() else _escaped(key.why)
+        return f"`{key.why}`" if key.why in variables.table() else _escaped(key.why)
     if value is None or value in ("", [], {}):
         return "–"
     if isinstance(value, bool):

@@ -25,7 +25,7 @@ FLOORS = (
     ("streams", "policy", "schemas", "patch"),
     ("inspection", "checking"),
     ("model",),
-    ("logs", "deploy"),
+    ("logs",),
     ("config",),
     ("failpoints", "turns", "deaths"),
     ("errors",),
@@ -47,6 +47,13 @@ STORES_ITSELF = {"__init__", "base", "kit", "layers", "suite"}
 # what a type of store may import besides its own package, so that one from outside can be written with no more
 FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.kit", "config.store_options"}
 LONG = 400
+
+
+# the deployer, a package of its own, and what it may import of the service
+DEPLOYER = ROOT / "src" / "xavs"
+FOR_DEPLOYER = {"", "config", "errors"}
+# who of the service may import the deployer
+OF_DEPLOYER = {"cli"}
 
 
 def _modules() -> list[Path]:
@@ -119,8 +126,24 @@ def test_a_type_of_store_is_a_package_of_its_name() -> None:
         assert BACKENDS[kind].startswith(f"{PACKAGE}.stores.{kind}.store:")
 
 
+def test_the_deployer_needs_the_options_only() -> None:
+    wrong = []
+    for path in sorted(DEPLOYER.rglob("*.py")):
+        for line, imported in _imports(path):
+            if imported.partition(".")[0] not in FOR_DEPLOYER:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: the deployer may not import {imported}")
+    wrong += [
+        f"{path.relative_to(ROOT)}: the service may not import the deployer"
+        for path in _modules()
+        if _name(path).partition(".")[0] not in OF_DEPLOYER
+        and re.search(r"^\s*(from|import) xavs\b", path.read_text(), re.MULTILINE)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [str(path.relative_to(ROOT)) for path in _modules() if not ast.get_docstring(ast.parse(path.read_text()))]
+    modules = [*_modules(), *DEPLOYER.rglob("*.py")]
+    silent = [str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))]
     assert not silent, "no docstring: " + ", ".join(silent)
 
 

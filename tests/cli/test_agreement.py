@@ -11,9 +11,9 @@ import pytest
 
 from tests.servers.place import HOST, free_port
 from tests.servers.service import command
+from xavs import render
 from xloud_image.cli import ready
 from xloud_image.config import loader
-from xloud_image.deploy import rendering
 from xloud_image.errors import ConfigError, ImageServiceError
 
 # lines over a configuration that works → what is refused, "": nothing. {d}: a directory of the test
@@ -137,7 +137,7 @@ def test_render_agrees(tmp_path: Path, case: str) -> None:
     lines, sentence = HERE[case]
     override.write_text(lines.replace("{d}", str(tmp_path)).replace("[files]", "[file]"))
     with pytest.raises(ConfigError) as caught:
-        rendering.render(rendering.Inputs(tmp_path / "globals.yml"), functools.partial(ready.complete, here=False))
+        render.render(render.Inputs(tmp_path / "globals.yml"), functools.partial(ready.complete, here=False))
     wanted = sentence.replace("{d}", str(tmp_path)).replace("'files'", "'file'")
     assert wanted in caught.value.message
     assert "hush" not in caught.value.message
@@ -152,18 +152,18 @@ def test_the_policy_of_the_overrides_is_read_as_the_service_will(tmp_path: Path)
     override = tmp_path / "config" / "glance" / "glance-api.conf"
     override.write_text("[oslo_policy]\npolicy_file = /etc/glance/policy.yaml\n")
     complete = functools.partial(ready.complete, here=False)
-    inputs = rendering.Inputs(tmp_path / "globals.yml")
-    rendering.render(inputs, complete)
+    inputs = render.Inputs(tmp_path / "globals.yml")
+    render.render(inputs, complete)
     policy.write_text('"get_image": "rule:nobody"\n')
     with pytest.raises(ConfigError, match=r"/etc/glance/policy\.yaml, line 1: the rule 'get_image' cannot be used"):
-        rendering.render(inputs, complete)
+        render.render(inputs, complete)
 
 
 def test_a_library_that_only_the_node_has_stops_no_rendering(tmp_path: Path) -> None:
     (tmp_path / "globals.yml").write_text("kolla_internal_vip_address: 10.0.1.71\nglance_backend_ceph: yes\n"
                                           "glance_backend_cinder: yes\nglance_https_ca_certificates_file: /n/ca.pem\n"
                                           "glance_backend_http: yes\n")  # fmt: skip
-    rendering.render(rendering.Inputs(tmp_path / "globals.yml"), functools.partial(ready.complete, here=False))
+    render.render(render.Inputs(tmp_path / "globals.yml"), functools.partial(ready.complete, here=False))
 
 
 def test_the_words_end_alike(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xloud_image.deploy import extra, rendering
-from xloud_image.deploy.problems import Problems
+from xavs import extra_vars
+from xavs import render as rendering
+from xavs.findings import Problems
 from xloud_image.errors import ConfigError
 
 PASSWORDS = """\
@@ -35,7 +36,7 @@ class Desk:
 
     def inputs(self, host: str = "", more: tuple[str, ...] = ()) -> rendering.Inputs:
         problems = Problems()
-        values = extra.read(more, problems)
+        values = extra_vars.read(more, problems)
         problems.stop()
         return rendering.Inputs(self.globals, hostname=host, more=values)
 

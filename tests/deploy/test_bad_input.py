@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, told, values
-from xloud_image.deploy import expressions, passwords, rendering
+from xavs import expressions, passwords, render
 from xloud_image.errors import ConfigError
 
 CEPH = 'glance_backend_ceph: "yes"\n'
@@ -288,13 +288,13 @@ def test_passwords_are_made_once(desk: Desk) -> None:
     file.unlink()
     rendered = desk.render("")
     assert not file.exists(), "rendering writes nothing"
-    rendering.write(rendered, desk.path / "out")
+    render.write(rendered, desk.path / "out")
     assert file.stat().st_mode & 0o777 == 0o600
     text = file.read_text()
     assert [line.partition(":")[0] for line in text.splitlines()] == list(passwords.MADE)
     again = desk.render("")
     assert again.passwords.made == ()
-    assert rendering.write(again, desk.path / "out") == []
+    assert render.write(again, desk.path / "out") == []
     assert file.read_text() == text
 
 
@@ -303,7 +303,7 @@ def test_a_password_that_is_missing_is_added(desk: Desk) -> None:
         "passwords.yml",
         "# kept\ndatabase_password: r00t\nglance_keystone_password:   # from the template\nnova_password: n\n",
     )
-    rendering.write(desk.render("memcache_secret_key: x\n"), desk.path / "out")
+    render.write(desk.render("memcache_secret_key: x\n"), desk.path / "out")
     lines = file.read_text().splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "# kept",
@@ -323,9 +323,9 @@ def test_what_is_rendered_no_more_is_removed(desk: Desk) -> None:
     out = desk.path / "out"
     out.mkdir()
     (out / "theirs.conf").write_text("x")
-    rendering.write(desk.render("glance_backend_swift: yes\n"), out)
+    render.write(desk.render("glance_backend_swift: yes\n"), out)
     assert (out / "glance-swift.conf").exists()
-    changed = rendering.write(desk.render("glance_backend_file: yes\n"), out)
+    changed = render.write(desk.render("glance_backend_file: yes\n"), out)
     assert sorted(path.name for path in changed) == ["deployment.json", "glance-api.conf", "glance-swift.conf"]
     assert sorted(path.name for path in out.iterdir()) == ["deployment.json", "glance-api.conf", "theirs.conf"]
     assert (out / "glance-api.conf").stat().st_mode & 0o777 == 0o600
@@ -346,11 +346,11 @@ def test_a_full_disk_leaves_the_old_files_whole(desk: Desk, tmp_path: Path) -> N
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mount], check=True)
     try:
         out = mount / "out"
-        rendering.write(desk.render(""), out)
+        render.write(desk.render(""), out)
         old = {path.name: path.read_bytes() for path in out.iterdir()}
         fill(mount / "filler")
         with pytest.raises(ConfigError, match="No space left on device; what was there is as it was"):
-            rendering.write(desk.render("glance_api_port: 19292\n"), out)
+            render.write(desk.render("glance_api_port: 19292\n"), out)
         assert {path.name: path.read_bytes() for path in out.iterdir()} == old
     finally:
         subprocess.run(["umount", mount], check=True)
@@ -358,7 +358,7 @@ def test_a_full_disk_leaves_the_old_files_whole(desk: Desk, tmp_path: Path) -> N
 
 def test_a_directory_that_cannot_be_made(desk: Desk) -> None:
     with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
-        rendering.write(desk.render(""), desk.globals / "out")
+        render.write(desk.render(""), desk.globals / "out")
 
 
 # the command

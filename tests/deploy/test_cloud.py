@@ -9,10 +9,10 @@ import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, told, values
 from tests.servers.place import ROOT, environment
-from xloud_image.deploy import elsewhere, keys, meaningless, rendering, vaults
+from xavs import foreign_names, no_effect, render, variables, vaults
 from xloud_image.errors import ConfigError
 
-KOLLA = json.loads((ROOT / "src/xloud_image/deploy/kolla.json").read_text())
+KOLLA = json.loads((ROOT / "src/xavs/kolla.json").read_text())
 
 
 def test_the_table_is_of_these_releases() -> None:
@@ -22,8 +22,8 @@ def test_the_table_is_of_these_releases() -> None:
 
 def test_every_name_of_kolla_may_stand_there(desk: Desk) -> None:
     """Whatever does not concern us has any value; what does, its default."""
-    ours = set(keys.names()) | keys.shared() | set(meaningless.WITHOUT_MEANING)
-    foreign = [name for name in KOLLA["names"] if name not in ours and not elsewhere.looks_like_ours(name)]
+    ours = set(variables.names()) | variables.shared() | set(no_effect.WITHOUT_MEANING)
+    foreign = [name for name in KOLLA["names"] if name not in ours and not foreign_names.looks_like_ours(name)]
     assert len(foreign) > 5000
     rendered = desk.render("".join(f"{name}: some value\n" for name in foreign))
     assert not told(rendered, "warning")
@@ -159,7 +159,7 @@ def test_secrets_that_are_encrypted(desk: Desk) -> None:
     )
     desk.globals.write_text(ADDRESS + more + value)
     vault = vaults.of_file(desk.path / "vault")
-    rendered = rendering.render(rendering.Inputs(desk.globals, vault=vault))
+    rendered = render.render(render.Inputs(desk.globals, vault=vault))
     assert values(rendered)["[s3] s3_store_secret_key"] == ["s3{{cr}}et"]
     # a whole file, and a program that tells the password
     desk.write("passwords.yml", "").write_text(
@@ -167,12 +167,12 @@ def test_secrets_that_are_encrypted(desk: Desk) -> None:
     )
     program = desk.write("tell", "#!/bin/sh\necho open sesame\n")
     program.chmod(0o755)
-    rendered = rendering.render(rendering.Inputs(desk.globals, vault=vaults.of_file(program)))
+    rendered = render.render(render.Inputs(desk.globals, vault=vaults.of_file(program)))
     assert values(rendered)["[keystone_authtoken] password"] == ["two"]
     assert any("passwords.yml: is encrypted by ansible-vault" in error for error in desk.refused())
     desk.write("vault", "another\n")
     with pytest.raises(ConfigError, match=r"the password in .*vault is not its own"):
-        rendering.render(rendering.Inputs(desk.globals, vault=vaults.of_file(desk.path / "vault")))
+        render.render(render.Inputs(desk.globals, vault=vaults.of_file(desk.path / "vault")))
 
 
 def test_a_database_of_somebody_else(desk: Desk) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, values
+from xavs import render as rendering
 from xloud_image.config import loader
 from xloud_image.config.settings import Settings
-from xloud_image.deploy import rendering
 from xloud_image.errors import ConfigError
 
 FILE = 'glance_backend_file: "yes"\n'

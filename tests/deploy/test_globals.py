@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.deploy.conftest import Desk, told, values
+from xavs import passwords, render, variables
+from xavs.variables import Type
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy import keys, passwords, rendering
-from xloud_image.deploy.keys import Type
 
 # what a deployment without any key of ours gets
 ALWAYS = {
@@ -321,16 +321,16 @@ def test_every_option_of_every_store_has_a_key() -> None:
                       "default_swift_reference", "rootwrap_config"}  # fmt: skip
     for type_, opts in OPTIONS.items():
         for opt in opts:
-            key = keys.names().get(f"glance_{opt.dest}")
+            key = variables.names().get(f"glance_{opt.dest}")
             if opt.dest not in made_of_others:
                 assert key is not None, (type_, opt.dest)
                 assert (key.option, key.store) == (opt, type_)
 
 
-@pytest.mark.parametrize("name", [key.name for key in keys.table().values() if key.type is not Type.ANY])
+@pytest.mark.parametrize("name", [key.name for key in variables.table().values() if key.type is not Type.ANY])
 def test_every_key_refuses_a_mapping_of_mappings(desk: Desk, name: str) -> None:
     """Every key has a type, and a value that cannot be of it names key and line."""
-    wrong = "text" if keys.table()[name].type in (Type.MAP, Type.ENTRIES) else "{a: {b: c}}"
+    wrong = "text" if variables.table()[name].type in (Type.MAP, Type.ENTRIES) else "{a: {b: c}}"
     if name in passwords.MADE:
         desk.write("passwords.yml", "")  # it would win
     errors = desk.refused(f"{name}: {wrong}\n")
@@ -347,7 +347,7 @@ def test_where_values_come_from(desk: Desk) -> None:
     assert found["[DEFAULT] bind_port"] == ["2"]
     assert found["[xloud] drain_time"] == ["3"]
     assert (found["[DEFAULT] debug"], found["[DEFAULT] workers"]) == (["True"], ["7"])
-    origins = {line.name: str(line.origin).replace(f"{desk.path}/", "") for line in rendered.lines[rendering.MAIN]}
+    origins = {line.name: str(line.origin).replace(f"{desk.path}/", "") for line in rendered.lines[render.MAIN]}
     assert origins["bind_port"] == "default of glance_api_listen_port: glance_api_port"
     assert origins["drain_time"] == "globals.d/20-port.yaml:1 glance_drain_time"
     assert origins["workers"] == "-e:1 glance_api_workers"
@@ -402,10 +402,10 @@ def test_the_keyring_is_installed_where_ceph_looks(desk: Desk) -> None:
 def test_no_secret_stands_in_the_facts(desk: Desk) -> None:
     rendered = desk.render(CEPH + S3 + VMWARE + "glance_backend_swift: yes\nkeystone_admin_password: adm1n\n"
                            "database_password: r00t\n")  # fmt: skip
-    text = rendered.files[rendering.FACTS][0].decode() + repr(rendered)
+    text = rendered.files[render.FACTS][0].decode() + repr(rendered)
     for secret in ("d4tabase", "k3ystone", "<secret-key>", "pa$$word", "adm1n", "r00t"):
         assert secret not in text
-    assert json.loads(rendered.files[rendering.FACTS][0])["container"]["name"] == "glance_api"
+    assert json.loads(rendered.files[render.FACTS][0])["container"]["name"] == "glance_api"
 
 
 IMAGES = {

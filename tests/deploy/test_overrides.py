@@ -4,8 +4,8 @@ import pytest
 
 from tests.config.guide import SNIPPETS as BLOCKS
 from tests.deploy.conftest import Desk, told, values
+from xavs import render
 from xloud_image.config import loader
-from xloud_image.deploy import rendering
 
 SWITCH = {
     "custom directory": 'glance_backend_file: "yes"\n',
@@ -47,8 +47,8 @@ def test_every_snippet_is_here() -> None:
     assert set(BLOCKS) == set(SWITCH) == set(READ)
 
 
-def served(desk: Desk, rendered: rendering.Rendered) -> loader.Loaded:
-    rendering.write(rendered, desk.path / "out")
+def served(desk: Desk, rendered: render.Rendered) -> loader.Loaded:
+    render.write(rendered, desk.path / "out")
     return loader.load([], [desk.path / "out"], env={})
 
 
@@ -76,7 +76,7 @@ def test_the_custom_directory_is_mounted(desk: Desk) -> None:
     rendered = desk.render(SWITCH["custom directory"])
     assert rendered.facts["directories"] == [{"path": "/mnt/glance_images", "mount": None}]
     assert "/mnt/glance_images:/mnt/glance_images" in rendered.facts["container"]["volumes"]
-    text = rendered.files[rendering.MAIN][0].decode()
+    text = rendered.files[render.MAIN][0].decode()
     assert "[glance_store]\ndefault_backend = file\nfilesystem_store_datadir = /mnt/glance_images/\n" in text
     assert "/var/lib/glance/images" not in text
 
@@ -113,7 +113,7 @@ def test_the_order_of_files(desk: Desk) -> None:
     rendered = desk.render("", host="node2")
     assert values(rendered)["[DEFAULT] workers"] == ["99"]
     assert values(rendered)["[DEFAULT] limit_param_default"] == ["13"]
-    text = rendered.files[rendering.MAIN][0].decode()
+    text = rendered.files[render.MAIN][0].decode()
     assert text.count("[DEFAULT]") == 1, "a section stands once"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.faults.rows import Site, row
 from tests.servers.place import ROOT, environment
 from tests.servers.service import command
-from xloud_image.deploy import keys
+from xavs import variables
 
 ADDRESS = "kolla_internal_vip_address: 127.0.0.9\n"
 
@@ -53,8 +53,8 @@ def others(site: Site) -> str:
 
 @row("every key that a release of kolla-ansible has", "0")
 def every(site: Site) -> str:
-    names = json.loads((ROOT / "src/xloud_image/deploy/kolla.json").read_text())["names"]
-    ours = set(keys.names()) | keys.shared()
+    names = json.loads((ROOT / "src/xavs/kolla.json").read_text())["names"]
+    ours = set(variables.names()) | variables.shared()
     return str(render(site.directory(), "".join(f"{name}: x\n" for name in names if name not in ours))[0])
 
 

@@ -10,7 +10,7 @@ import typer
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
 
 if TYPE_CHECKING:
-    from xloud_image.deploy.problems import Level, Problems
+    from xavs.findings import Level, Problems
 
 app = typer.Typer(no_args_is_help=True, help="What the configuration means.")
 
@@ -111,14 +111,15 @@ def render(
 
         xloud-image config render --globals globals.yml --overrides config --output /tmp/glance
     """
+    from xavs import explain as explaining
+    from xavs import extra_vars, vaults
+    from xavs import render as rendering
+    from xavs.findings import Problems
     from xloud_image.cli import ready
-    from xloud_image.deploy import explaining, rendering, vaults
-    from xloud_image.deploy import extra as extras
-    from xloud_image.deploy.problems import Problems
 
     found = Problems()
     vault = vaults.of_file(vault_password_file) if vault_password_file else None
-    more = extras.read(extra or (), found, vault)
+    more = extra_vars.read(extra or (), found, vault)
     found.stop()
     before = former or ([output] if output else [])
     done = rendering.render(

@@ -10,16 +10,16 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from xavs import plan, template
+from xavs.overrides import Line, merge
+from xavs.variables import SWITCHES
 from xloud_image.config.store_options import OPTIONS, READ_ONLY, type_of
-from xloud_image.deploy import choice, sections
-from xloud_image.deploy.keys import SWITCHES
-from xloud_image.deploy.overrides import Line, merge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xloud_image.deploy.choice import Store
-    from xloud_image.deploy.problems import Problems
+    from xavs.findings import Problems
+    from xavs.plan import Store
 
 GLOBAL: Final = "glance_store"
 _TYPE_OF_OPTION: Final = {opt.dest: type_ for type_, opts in OPTIONS.items() for opt in opts}
@@ -33,7 +33,7 @@ _NEW_NAME: Final = {
 _INSTEAD: Final = {
     "filesystem_store_datadirs": ("filesystem_store_datadir",),
     **dict.fromkeys(
-        (*sections.SWIFT_ACCOUNT[:2], *sections.SWIFT_CREDENTIAL),
+        (*template.SWIFT_ACCOUNT[:2], *template.SWIFT_CREDENTIAL),
         ("swift_store_config_file", "default_swift_reference"),
     ),
 }
@@ -87,9 +87,9 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
     if line.key == (GLOBAL, "default_backend"):
         name = line.value.strip().strip("\"'")
         in_use = [store for store in stores if not store.kept]
-        store = choice.named(name, in_use)
+        store = plan.named(name, in_use)
         if store is None:
-            problems.error(choice.not_enabled(name, in_use), where, line.origin)
+            problems.error(plan.not_enabled(name, in_use), where, line.origin)
         elif store.type in READ_ONLY:
             problems.warning(
                 f"the store '{store.name}' never takes data: every upload that names no other store gets 410",
@@ -100,7 +100,7 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
         in_use = [store for store in stores if not store.kept]
         for name in filter(None, (part.strip().strip("\"'") for part in line.value.strip("[] ").split(","))):
             if not any(store.type == type_of(name) or store.name == name for store in in_use):
-                problems.error(choice.not_enabled(name, in_use), where, line.origin)
+                problems.error(plan.not_enabled(name, in_use), where, line.origin)
         problems.warning("is not used: the globals say which stores there are", where, line.origin)
         return False
     elif line.key == ("DEFAULT", "enabled_backends"):

@@ -10,17 +10,17 @@ from urllib.parse import quote
 
 from oslo_config import cfg
 
+from xavs import variables
+from xavs.findings import Origin
+from xavs.overrides import Line
+from xavs.variables import Type
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy import keys
-from xloud_image.deploy.keys import Type
-from xloud_image.deploy.overrides import Line
-from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xloud_image.deploy.choice import Store
-    from xloud_image.deploy.given import Globals
+    from xavs.plan import Store
+    from xavs.site_globals import Globals
 
 SWIFT_FILE: Final = "glance-swift.conf"
 SWIFT_REFERENCE: Final = "swift"
@@ -44,7 +44,7 @@ class Sheet:
         """The value of a key; nothing when it has none. `value`: what is made of it."""
         found = self._g.get(name) if value is None else value
         if found is not None and found != "":
-            self._line(section, option, found, self._g.origin(name), secret=keys.table()[name].secret)
+            self._line(section, option, found, self._g.origin(name), secret=variables.table()[name].secret)
 
     def fixed(self, section: str, option: str, value: Any, why: str, *, secret: bool = False) -> None:
         """A value with its reason."""
@@ -208,10 +208,10 @@ def _store(g: Globals, sheet: Sheet, store: Store) -> None:
         sheet.fixed(store.name, "default_swift_reference", SWIFT_REFERENCE, f"section of {SWIFT_FILE}")
     for opt in OPTIONS[store.type]:
         name = f"glance_{opt.dest}"
-        if name not in keys.table() or (store.type == "swift" and opt.dest in SWIFT_ACCOUNT):
+        if name not in variables.table() or (store.type == "swift" and opt.dest in SWIFT_ACCOUNT):
             continue
         several = name == "glance_filesystem_store_datadir" and g.is_set("glance_filesystem_store_datadirs")
-        if g.is_set(name) or (keys.table()[name].default is not None and not several):
+        if g.is_set(name) or (variables.table()[name].default is not None and not several):
             _option(g, sheet, store, opt, name)
 
 
@@ -224,7 +224,7 @@ def _ceph_origin(g: Globals, option: str) -> Origin:
 
 def _option(g: Globals, sheet: Sheet, store: Store, opt: cfg.Opt, name: str) -> None:
     value = g.get(name)
-    if keys.table()[name].type is Type.NAMES and isinstance(opt, cfg.ListOpt) and value:
+    if variables.table()[name].type is Type.NAMES and isinstance(opt, cfg.ListOpt) and value:
         value = ",".join(value)
     if isinstance(value, dict):
         value = ",".join(f"{key}:{item}" for key, item in value.items())

@@ -53,7 +53,7 @@ app = typer.Typer(
 
 def place() -> Path:
     """The folder of the playbook: beside the sources, or where the package was installed."""
-    for folder in (Path(__file__).parents[3] / "deploy", Path(sysconfig.get_path("data")) / "share/xloud-image/deploy"):
+    for folder in (Path(__file__).parents[2] / "deploy", Path(sysconfig.get_path("data")) / "share/xloud-image/deploy"):
         if (folder / "site.yml").is_file():
             return folder
     raise ConfigError("the playbook is missing: install the package anew")

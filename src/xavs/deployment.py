@@ -11,16 +11,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from xavs import overrides, retained, template
+from xavs.findings import Origin
 from xloud_image import __version__
-from xloud_image.deploy import former, overrides, sections
-from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xloud_image.deploy.choice import Store
-    from xloud_image.deploy.given import Globals
-    from xloud_image.deploy.overrides import Line
+    from xavs.overrides import Line
+    from xavs.plan import Store
+    from xavs.site_globals import Globals
 
 IMAGE: Final = "localhost/xloud-image"
 NAME: Final = "glance_api"
@@ -51,9 +51,9 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
         _copy(g, found, folder / "property-protections-rules.conf", "property-protections-rules.conf", 0o640)
     if g.get("glance_enable_interoperable_image_import"):
         _copy(g, found, folder / "glance-image-import.conf", "glance.conf.d/glance-image-import.conf", 0o640)
-    for path in sorted((folder / sections.CERTIFICATES).glob("*")):
+    for path in sorted((folder / template.CERTIFICATES).glob("*")):
         if path.suffix in (".crt", ".pem"):
-            _copy(g, found, path, f"{sections.CERTIFICATES}/{path.name}", 0o640)
+            _copy(g, found, path, f"{template.CERTIFICATES}/{path.name}", 0o640)
     for store in stores:
         if store.type == "rbd":
             _ceph(g, found, folder, store, host)
@@ -66,12 +66,12 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
 
 def absent_certificates(lines: Sequence[Line], found: Beside) -> list[str]:
     """Options that name a file which the override directory should have given, a sentence each."""
-    here = f"{sections.ETC}/{sections.CERTIFICATES}/"
+    here = f"{template.ETC}/{template.CERTIFICATES}/"
     return [
         f"{line.value}, which [{line.section}] {line.name} names: put it into the override directory as "
-        f"glance/{sections.CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
+        f"glance/{template.CERTIFICATES}/{line.value.removeprefix(here)} (the name ends in .crt or .pem)"
         for line in lines
-        if line.value.startswith(here) and f"{sections.CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
+        if line.value.startswith(here) and f"{template.CERTIFICATES}/{line.value.removeprefix(here)}" not in found.files
     ]
 
 
@@ -169,8 +169,8 @@ def of(
             {"name": store.name, "type": store.type, "default": store.name == default, "kept": store.kept}
             for store in stores
         ],
-        "forgotten": [str(name) for name in g.get(former.FORGET) or ()],
-        former.VOLUME: str(g.get("glance_file_datadir_volume")),
+        "forgotten": [str(name) for name in g.get(retained.FORGET) or ()],
+        retained.VOLUME: str(g.get("glance_file_datadir_volume")),
         "api": {
             "address": address,
             "port": port,
@@ -263,7 +263,7 @@ def _volumes(g: Globals, stores: list[Store], directories: list[dict[str, Any]])
 def _database(g: Globals) -> dict[str, Any]:
     if g.is_set("glance_database_connection") or g.get("use_preconfigured_databases"):
         return {"create": False}
-    host, port = sections.database_address(g)
+    host, port = template.database_address(g)
     return {
         "create": True,
         "host": host,

@@ -9,8 +9,8 @@ from xloud_image.config.options import table
 from xloud_image.config.store_options import OPTIONS
 
 if TYPE_CHECKING:
-    from xloud_image.deploy.overrides import Line
-    from xloud_image.deploy.rendering import Rendered
+    from xavs.overrides import Line
+    from xavs.render import Rendered
 
 _SECRET = frozenset(opt.dest for opts in OPTIONS.values() for opt in opts if opt.secret) | frozenset(
     name for options in table().values() for name, option in options.items() if option.opt.secret

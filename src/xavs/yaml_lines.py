@@ -1,4 +1,4 @@
-"""YAML files as names with text and the line of each. Which names there are, and what they mean, is for `keys`.
+"""YAML files as names with text and the line of each. Which names there are, and what they mean, is for `variables`.
 
 Every scalar stays the text that was written (null: None), so that a port, a mode and a password look as typed; the
 types come from the table of keys. `!unsafe`, `!vault` and `<<` are read as Ansible reads them. A name of ours that
@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from xloud_image.deploy import elsewhere, keys, meaningless, vaults
-from xloud_image.deploy.expressions import Unread, Unsafe
-from xloud_image.deploy.problems import Origin
+from xavs import foreign_names, no_effect, variables, vaults
+from xavs.expressions import Unread, Unsafe
+from xavs.findings import Origin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xloud_image.deploy.problems import Problems
-    from xloud_image.deploy.vaults import Vault
+    from xavs.findings import Problems
+    from xavs.vaults import Vault
 
 _NULL: Final = "tag:yaml.org,2002:null"
 _UNSAFE: Final = "!unsafe"
@@ -89,9 +89,9 @@ def parse(text: str, path: Path, problems: Problems, vault: Vault | None = None)
 
 def _is_ours(name: str) -> bool:
     return (
-        name in keys.shared()
-        or elsewhere.looks_like_ours(name)
-        or (name in keys.names() and name not in meaningless.WITHOUT_MEANING)
+        name in variables.shared()
+        or foreign_names.looks_like_ours(name)
+        or (name in variables.names() and name not in no_effect.WITHOUT_MEANING)
     )
 
 

@@ -11,16 +11,16 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.deploy import documents, vaults
-from xloud_image.deploy.problems import Origin
+from xavs import vaults, yaml_lines
+from xavs.findings import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from xloud_image.deploy.documents import Entry
-    from xloud_image.deploy.problems import Problems
-    from xloud_image.deploy.vaults import Vault
+    from xavs.findings import Problems
+    from xavs.vaults import Vault
+    from xavs.yaml_lines import Entry
 
 MADE: Final = ("glance_database_password", "glance_keystone_password", "memcache_secret_key")
 MODE: Final = 0o600
@@ -44,7 +44,7 @@ def read(
     """The file with what is missing in it, and in `given` (names with a value elsewhere); nothing is written."""
     there = path.exists()
     before = len(problems.of("error"))
-    found = documents.read(path, problems, vault) if there else {}
+    found = yaml_lines.read(path, problems, vault) if there else {}
     if len(problems.of("error")) > before:
         return Passwords(path, found)
     missing = [name for name in MADE if name not in given and (name not in found or found[name].value in (None, ""))]
@@ -62,4 +62,4 @@ def read(
         text, count = empty.subn(line, text)
         if not count:
             text += ("\n" if text and not text.endswith("\n") else "") + line
-    return Passwords(path, documents.parse(text, path, problems, vault), tuple(missing), text)
+    return Passwords(path, yaml_lines.parse(text, path, problems, vault), tuple(missing), text)

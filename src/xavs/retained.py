@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oslo_config import cfg
 
+from xavs.findings import Origin
+from xavs.overrides import Line
+from xavs.plan import Store
+from xavs.template import CERTIFICATES, ETC, as_text
 from xloud_image.config import loader
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy.choice import Store
-from xloud_image.deploy.overrides import Line
-from xloud_image.deploy.problems import Origin
-from xloud_image.deploy.sections import CERTIFICATES, ETC, as_text
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from xavs.site_globals import Globals
     from xloud_image.config.settings import StoreSettings
-    from xloud_image.deploy.given import Globals
 
 FORGET: Final = "glance_forget_stores"
 VOLUME: Final = "volume"  # among the facts: what was mounted at /var/lib/glance

@@ -1,4 +1,4 @@
-"""Which stores the globals mean, and which is the default. The lines of each store are rendered in `sections`."""
+"""Which stores the globals mean, and which is the default. The lines of each store are rendered in `template`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from xavs.findings import Origin
+from xavs.site_globals import read_as
+from xavs.variables import LARGER_STORES, SWITCHES, Type
 from xloud_image.config.store_options import OPTIONS, READ_ONLY, type_of
-from xloud_image.deploy.given import read_as
-from xloud_image.deploy.keys import LARGER_STORES, SWITCHES, Type
-from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from xloud_image.deploy.given import Globals
+    from xavs.site_globals import Globals
 
 # The store for new images, when nobody named it: what several nodes share comes first.
 ORDER: Final = ("rbd", "s3", "swift", "vmware", "cinder", "file", "http")

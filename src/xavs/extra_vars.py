@@ -7,15 +7,15 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xloud_image.deploy import documents
-from xloud_image.deploy.documents import Entry
-from xloud_image.deploy.problems import Origin
+from xavs import yaml_lines
+from xavs.findings import Origin
+from xavs.yaml_lines import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xloud_image.deploy.problems import Problems
-    from xloud_image.deploy.vaults import Vault
+    from xavs.findings import Problems
+    from xavs.vaults import Vault
 
 
 def read(texts: Sequence[str], problems: Problems, vault: Vault | None = None) -> dict[str, Entry]:
@@ -23,9 +23,9 @@ def read(texts: Sequence[str], problems: Problems, vault: Vault | None = None) -
     found: dict[str, Entry] = {}
     for text in texts:
         if text.startswith("@"):
-            found |= documents.read(Path(text[1:]), problems, vault)
+            found |= yaml_lines.read(Path(text[1:]), problems, vault)
         elif text.lstrip().startswith("{"):
-            found |= documents.parse(text, Path("-e"), problems, vault)
+            found |= yaml_lines.parse(text, Path("-e"), problems, vault)
         else:
             found |= _pairs(text, problems)
     return found

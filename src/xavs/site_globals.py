@@ -1,4 +1,4 @@
-"""The globals of one run as typed values, each with the line it came from. Which stores they mean is for `choice`.
+"""The globals of one run as typed values, each with the line it came from. Which stores they mean is for `plan`.
 
 Order, the later wins: defaults of the table, `globals.yml`, `globals.d/*.yml` by name, the passwords file, `-e`.
 A value may hold expressions (see `expressions`), with every other key in them, and what a name of the wider deployment
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from oslo_config import cfg
 
+from xavs import expressions, foreign_names, no_effect, variables
+from xavs.expressions import Failed, Unread
+from xavs.findings import Origin
+from xavs.variables import Key, Type
+from xavs.yaml_lines import Entry, Plain
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy import elsewhere, expressions, keys, meaningless
-from xloud_image.deploy.documents import Entry, Plain
-from xloud_image.deploy.expressions import Failed, Unread
-from xloud_image.deploy.keys import Key, Type
-from xloud_image.deploy.problems import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from xloud_image.deploy.problems import Problems
+    from xavs.findings import Problems
 
 _TRUE: Final = frozenset({"yes", "true", "on", "1", "y"})
 _FALSE: Final = frozenset({"no", "false", "off", "0", "n"})
@@ -53,11 +53,11 @@ class Globals:
 
     def is_set(self, name: str) -> bool:
         """Whether somebody gave this key a value, under any of its names."""
-        return self._found(keys.table()[name]) is not None
+        return self._found(variables.table()[name]) is not None
 
     def origin(self, name: str) -> Origin:
         """The line that gave the value, or the default's reason."""
-        key = keys.table()[name]
+        key = variables.table()[name]
         found = self._found(key)
         if found is None:
             return Origin(why=f"default of {name}: {key.why}" if key.why != "default" else f"default of {name}")
@@ -67,7 +67,7 @@ class Globals:
     def get(self, name: str) -> Any:
         """The typed value, or the default (None: there is none)."""
         if name not in self._values:
-            key = keys.table()[name]
+            key = variables.table()[name]
             found = self._found(key)
             value = None
             if found is not None:
@@ -84,7 +84,7 @@ class Globals:
     def is_upstreams(self, name: str) -> bool:
         """Whether what was written for a name is what kolla-ansible has as its default."""
         entry = self._entries.get(name)
-        return entry is not None and elsewhere.is_default(name, entry.value)
+        return entry is not None and foreign_names.is_default(name, entry.value)
 
     def text(self, text: str, told: Callable[[str], None]) -> str:
         """A text with its expressions filled in. `told` hears a sentence when that cannot be done."""
@@ -103,21 +103,21 @@ class Globals:
     def look_at_names(self) -> list[tuple[str, Entry, str]]:
         """Complain about names that are rather ones of ours, mistyped; the others that mean nothing here, each with the
         reason. What a whole cloud has besides is its own matter."""
-        known = keys.names()
+        known = variables.names()
         unused, strange = [], []
         for name, entry in self._entries.items():
-            if name in meaningless.WITHOUT_MEANING:
-                unused.append((name, entry, meaningless.WITHOUT_MEANING[name]))
-                if name in meaningless.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
-                    self.problems.warning(f"has no effect: {meaningless.WITHOUT_MEANING[name]}", name, entry.origin)
-            elif name in known or name in keys.shared():
+            if name in no_effect.WITHOUT_MEANING:
+                unused.append((name, entry, no_effect.WITHOUT_MEANING[name]))
+                if name in no_effect.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
+                    self.problems.warning(f"has no effect: {no_effect.WITHOUT_MEANING[name]}", name, entry.origin)
+            elif name in known or name in variables.shared():
                 continue
-            elif elsewhere.is_kollas(name):
+            elif foreign_names.is_kollas(name):
                 unused.append((name, entry, "concerns another service"))
                 # TLS between balancer and service has a switch, which is refused
                 if (
                     not name.startswith("glance_tls_proxy")
-                    and elsewhere.looks_like_ours(name)
+                    and foreign_names.looks_like_ours(name)
                     and not (self.is_upstreams(name) or _is_off(entry.value))
                 ):
                     self.problems.warning("has no effect: the image service here does not have it", name, entry.origin)
@@ -127,11 +127,11 @@ class Globals:
                 self.problems.error(f"is an option of a store; its key is '{_OPTIONS[name]}'", name, entry.origin)
             elif near := self._near(name, known):
                 self.problems.error(f"is no key that is known; is '{near}' meant?", name, entry.origin)
-            elif elsewhere.looks_like_ours(name):
+            elif foreign_names.looks_like_ours(name):
                 self.problems.error("is no key that is known", name, entry.origin)
             else:
                 unused.append((name, entry, "concerns another service"))
-                if not elsewhere.belongs_elsewhere(name):
+                if not foreign_names.belongs_elsewhere(name):
                     strange.append(name)
         if strange:
             shown = ", ".join(sorted(strange)[:20]) + (", …" if len(strange) > 20 else "")
@@ -139,8 +139,8 @@ class Globals:
         return unused
 
     def _near(self, name: str, known: Mapping[str, Key]) -> str:
-        cutoff = 0.75 if elsewhere.looks_like_ours(name) else _NEARLY
-        if found := difflib.get_close_matches(name, sorted({*known, *keys.shared()}), 1, cutoff):
+        cutoff = 0.75 if foreign_names.looks_like_ours(name) else _NEARLY
+        if found := difflib.get_close_matches(name, sorted({*known, *variables.shared()}), 1, cutoff):
             return found[0]
         option = next(iter(difflib.get_close_matches(name, sorted(_OPTIONS), 1, _NEARLY)), "")
         return _OPTIONS.get(option, "")
@@ -176,7 +176,7 @@ class Globals:
         found = self._value(name)
         if isinstance(found, Failed):
             # what it refers to is one of ours without a value, or upstream's own way to say its default
-            return not found.unknown or not (found.name in keys.names() or self.is_upstreams(name))
+            return not found.unknown or not (found.name in variables.names() or self.is_upstreams(name))
         return found not in (None, "")
 
     def emptied(self, name: str) -> Entry | None:
@@ -186,7 +186,7 @@ class Globals:
 
     def _name(self, name: str) -> Any:
         """The value of a name in an expression. KeyError: it has none; Failed."""
-        key = keys.names().get(name)
+        key = variables.names().get(name)
         if name in self._open or (key is not None and key.name in self._open):
             raise Failed(f"refers to {{{{ {name} }}}}, which refers back to it")
         self._open.append(key.name if key else name)
@@ -198,16 +198,16 @@ class Globals:
                 if isinstance(found, Failed):
                     raise found
                 return found
-            return _typed_plain(elsewhere.values()[name])
+            return _typed_plain(foreign_names.values()[name])
         finally:
             self._open.pop()
 
     def _of_ours(self, key: Key) -> Any:
-        from xloud_image.deploy import choice
+        from xavs import plan
 
-        for type_, switch in keys.SWITCHES.items():
+        for type_, switch in variables.SWITCHES.items():
             if key.name == switch:
-                return choice.switch(self, type_)
+                return plan.switch(self, type_)
         found = self._found(key)
         if found is not None and key.type in (Type.ENTRIES, Type.MAP, Type.NAMES, Type.ANY):
             native = self._value(found[0])

@@ -12,22 +12,22 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from xavs import deployment, overrides, passwords, plan, precedence, retained, template, variables, yaml_lines
+from xavs.atomic_write import write_whole
+from xavs.findings import Origin, Problems
+from xavs.overrides import Line
+from xavs.site_globals import Globals
+from xavs.yaml_lines import Entry
 from xloud_image.config import loader
 from xloud_image.config.notes import Kind, label
-from xloud_image.deploy import choice, documents, facts, former, keys, overrides, passwords, sections, wishes
-from xloud_image.deploy.documents import Entry
-from xloud_image.deploy.given import Globals
-from xloud_image.deploy.overrides import Line
-from xloud_image.deploy.problems import Origin, Problems
-from xloud_image.deploy.writing import write_whole
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from xavs.passwords import Passwords
+    from xavs.vaults import Vault
     from xloud_image.config.loader import Loaded
-    from xloud_image.deploy.passwords import Passwords
-    from xloud_image.deploy.vaults import Vault
 
 MAIN: Final = "glance-api.conf"
 FACTS: Final = "deployment.json"
@@ -39,7 +39,7 @@ _HEAD: Final = (
     "`xloud-image config render --explain` says where each line comes from."
 )
 _SECRET, _PLAIN = 0o600, 0o640
-_THERE: Final = f"{sections.ETC}/"
+_THERE: Final = f"{template.ETC}/"
 # of the service's notes those that somebody who deploys should hear; what is pending is told where its key is
 _TOLD: Final = frozenset({Kind.UNKNOWN, Kind.GUESS})
 
@@ -86,57 +86,57 @@ def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded:
     """
     problems = Problems()
     g, secrets = _globals(inputs, problems)
-    for name in keys.table():
+    for name in variables.table():
         g.get(name)  # the type of every key is checked, also of those that mean nothing today
-    stores = choice.stores(g)
-    default = choice.default(g, stores)
+    stores = plan.stores(g)
+    default = plan.default(g, stores)
     directory = _overrides(inputs, g)
     theirs: list[Line] = []
     for path in overrides.files(directory, inputs.hostname) if directory else ():
         theirs = overrides.merge(theirs, overrides.read(path, g.text, problems))
     unused = g.look_at_names()
     _without_effect(inputs, g, directory)
-    lines = wishes.apply(sections.main(g, stores, default), theirs, stores, problems)
+    lines = precedence.apply(template.main(g, stores, default), theirs, stores, problems)
     _complete(inputs, g, lines, stores)
-    beside = facts.beside(g, stores, directory, inputs.hostname)
-    beside.missing += facts.absent_certificates(lines, beside)
+    beside = deployment.beside(g, stores, directory, inputs.hostname)
+    beside.missing += deployment.absent_certificates(lines, beside)
     kept = _kept(inputs, g, lines)
     if kept.stores:
         stores = [*stores, *kept.stores]
-        lines = wishes.apply([*sections.main(g, stores, default), *kept.lines], theirs, stores, problems)
+        lines = precedence.apply([*template.main(g, stores, default), *kept.lines], theirs, stores, problems)
     _contradictions(g, stores)
     # files that a kept store needs are the operator's when they are still there, else those that it had
-    files = {**kept.files, **facts.beside(g, stores, directory, inputs.hostname).files}
+    files = {**kept.files, **deployment.beside(g, stores, directory, inputs.hostname).files}
     problems.stop()
 
     if beside.policy and not any(line.key == ("oslo_policy", "policy_file") for line in lines):
         lines.append(Line("oslo_policy", "policy_file", beside.policy.name, Origin(beside.policy)))
     by_file: dict[str, Sequence[Line]] = {MAIN: lines}
     if any(line.name == "swift_store_config_file" and not line.theirs for line in lines):
-        by_file[sections.SWIFT_FILE] = sections.swift_file(g)
+        by_file[template.SWIFT_FILE] = template.swift_file(g)
     for name, some in by_file.items():
         files[name] = (overrides.as_ini(some, _HEAD).encode(), _SECRET)
     theirs_named = (label(line.key[0], name) for line in lines if line.theirs for name in (line.key[1], None))
     try_out(files, problems, complete, frozenset(theirs_named))
     problems.stop()
-    told = facts.of(g, stores, default[0], lines, beside, sorted(files))
+    told = deployment.of(g, stores, default[0], lines, beside, sorted(files))
     files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
     return Rendered(files, by_file, told, problems, unused, secrets)
 
 
-def _kept(inputs: Inputs, g: Globals, lines: Sequence[Line]) -> former.Kept:
+def _kept(inputs: Inputs, g: Globals, lines: Sequence[Line]) -> retained.Kept:
     """The stores of earlier deployments that are not among those of these lines, as the service will read them."""
-    formers = former.known(inputs.former, FACTS)
+    formers = retained.known(inputs.former, FACTS)
     if not formers or g.problems.of("error"):
-        return former.Kept()
+        return retained.Kept()
     with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
         (Path(name) / MAIN).write_text(overrides.as_ini(lines, _HEAD))
         now = loader.load([], [Path(name)], env={}).settings.stores
-    return former.keep(g, formers, now, inputs.emptied)
+    return retained.keep(g, formers, now, inputs.emptied)
 
 
-def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[choice.Store]) -> None:
-    for store, lacking in sections.required(lines, stores):
+def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[plan.Store]) -> None:
+    for store, lacking in template.required(lines, stores):
         for option, key in lacking.items():
             told = g.emptied(key)
             g.problems.error(
@@ -172,7 +172,7 @@ def _globals(inputs: Inputs, problems: Problems) -> tuple[Globals, Passwords]:
         problems.error("does not exist; `xavs-ansible` looks for it in its --configdir", origin=Origin(inputs.globals))
         problems.stop()
     paths = [inputs.globals, *sorted((inputs.globals.parent / "globals.d").glob("*.y*ml"))]
-    layers = [documents.read(path, problems, inputs.vault) for path in paths]
+    layers = [yaml_lines.read(path, problems, inputs.vault) for path in paths]
     given = frozenset(name for layer in (*layers, inputs.more) for name, entry in layer.items() if entry.value)
     without = Globals([*layers, inputs.more], Problems())
     if without.get("use_preconfigured_databases") and without.get("use_common_mariadb_user"):
@@ -241,7 +241,7 @@ def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
                                    origin=Origin(path))  # fmt: skip
 
 
-def _contradictions(g: Globals, stores: list[choice.Store]) -> None:
+def _contradictions(g: Globals, stores: list[plan.Store]) -> None:
     """What cannot be meant, beyond two names with two values."""
     ceph = [store for store in stores if store.type == "rbd" and not store.kept]
     if ceph and g.get("external_ceph_cephx_enabled") and (empty := g.emptied("ceph_glance_keyring")):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from oslo_config import iniparser
 
-from xloud_image.deploy.problems import Origin
+from xavs.findings import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from xloud_image.deploy.problems import Problems
+    from xavs.findings import Problems
 
 POLICIES: Final = ("policy.yaml", "policy.yml", "policy.json")
 

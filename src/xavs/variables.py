@@ -2,7 +2,8 @@
 
 An option of a store has a key of its own, made from `config.store_options`: `glance_` and the option's name. So
 `glance_swift_store_container` is `swift_store_container` of the store of type swift. What other names a key has had
-stands beside it; two names with different values are a contradiction. Keys of the wider deployment are in `elsewhere`.
+stands beside it; two names with different values are a contradiction. Keys of the wider deployment are in
+`foreign_names`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oslo_config import cfg
 
+from xavs.no_effect import WITHOUT_MEANING
 from xloud_image.config.store_options import OPTIONS
-from xloud_image.deploy.meaningless import WITHOUT_MEANING
 
 if TYPE_CHECKING:
-    from xloud_image.deploy.given import Globals
+    from xavs.site_globals import Globals
 
 
 class Type(enum.StrEnum):
@@ -60,7 +61,7 @@ class Key:
     store: str = ""
 
 
-# Switches of stores: type → key. Their defaults are rules, in `choice`.
+# Switches of stores: type → key. Their defaults are rules, in `plan`.
 SWITCHES: Final[Mapping[str, str]] = {
     "rbd": "glance_backend_ceph",
     "s3": "glance_backend_s3",
