@@ -11,7 +11,7 @@ from xloud_image import checking, patch, schemas
 from xloud_image.config.settings import Formats, Limits
 from xloud_image.errors import BadRequest, ImageServiceError
 from xloud_image.model import Image
-from xloud_image.services import changes
+from xloud_image.services import image_patch
 
 SCHEMA, LIMITS = schemas.ImageSchema(Formats()), Limits()
 LOCATION, NEW_LOCATION = checking.Check(schemas.location()), schemas.Shape(schemas.new_location())
@@ -68,9 +68,9 @@ def taken(kind: str, body: bytes) -> None:
 
 def checked(kind: str, value: Any) -> None:
     if kind == "new":
-        changes.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS)
+        image_patch.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS)
     elif kind == "patch":
-        changes.apply(Image("i"), patch.parse(value, patch.V21), schema=SCHEMA, limits=LIMITS)
+        image_patch.apply(Image("i"), patch.parse(value, patch.V21), schema=SCHEMA, limits=LIMITS)
     else:
         NEW_LOCATION.require(value)
 
@@ -106,7 +106,7 @@ def test_changes_one_after_the_other_are_those_of_the_whole() -> None:
     operations = [{"op": "add", "path": f"/k{n}", "value": str(n)} for n in range(4000)]
     operations += [{"op": "remove", "path": f"/k{n}"} for n in range(3999)]
     parsed = patch.parse(operations, patch.V21)
-    assert changes.apply(Image("i"), parsed, schema=SCHEMA, limits=LIMITS).properties == {"k3999": "3999"}
+    assert image_patch.apply(Image("i"), parsed, schema=SCHEMA, limits=LIMITS).properties == {"k3999": "3999"}
 
 
 DEEP: Any = []
@@ -155,7 +155,7 @@ def test_words_about_the_largest_bodies_cost_little(name: str) -> None:
 
 def test_the_largest_legal_body_is_taken() -> None:
     value = {f"k{n}": HUGE[:65535] for n in range(128)}
-    assert len(changes.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS).properties) == 128
+    assert len(image_patch.new_image(value, owner="p", schema=SCHEMA, limits=LIMITS).properties) == 128
 
 
 def test_words_quote_the_beginning_only() -> None:

@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / PACKAGE
 FLOORS = (
     ("cli", "server", "__main__"),
     ("api",),
-    ("services",),
+    ("services", "bootstrap"),
     ("db", "stores", "identity"),
     ("streams", "policy", "schemas", "patch"),
     ("inspection", "checking"),

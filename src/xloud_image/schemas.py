@@ -254,7 +254,7 @@ class ImageSchema:
 
     @functools.cached_property
     def new(self) -> Json:
-        """The body of a create request: what `services.changes` takes, field by field with `check`."""
+        """The body of a create request: what `services.image_patch` takes, field by field with `check`."""
         fields = {name: one for name, one in self.properties.items() if self.may_give(name)}
         taken = sorted({*READ_ONLY, *RESERVED, "locations"})
         return {

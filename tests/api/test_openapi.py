@@ -18,7 +18,7 @@ from xloud_image.api.app import ROUTES
 from xloud_image.api.openapi.calls import CALLS
 from xloud_image.config.settings import Formats, Limits
 from xloud_image.errors import ImageServiceError, QuotaExceeded
-from xloud_image.services.changes import new_image
+from xloud_image.services.image_patch import new_image
 
 METHODS = ("get", "head", "put", "post", "patch", "delete")
 

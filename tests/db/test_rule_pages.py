@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from xloud_image.config.settings import PolicySettings
-from xloud_image.db import details
+from xloud_image.db import image_children
 from xloud_image.db import images as rows
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
@@ -68,7 +68,7 @@ async def test_the_search_for_the_first_one_ends(service: Any, db: Database, mon
 
 async def test_a_page_ends_by_its_bytes(service: Any, db: Database, monkeypatch: Any) -> None:
     monkeypatch.setattr(images, "PAGE", 60_000)
-    monkeypatch.setattr(details, "PAGE", 60_000)
+    monkeypatch.setattr(image_children, "PAGE", 60_000)
     ids = await store(db, 12, shelf="open", text="x" * 20_000)
     found = await images.find(service, ANN, query(1000))
     assert ([image.id for image in found], found.more, found.end) == (ids[:2], True, ids[1])

@@ -20,7 +20,7 @@ from xloud_image.errors import BadRequest, Forbidden, QuotaExceeded
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
-from xloud_image.services import digests, foreign, images, locations, owed, reaper
+from xloud_image.services import deletions, external, hashing, images, locations, reaper
 from xloud_image.stores.http import addresses
 
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))
@@ -58,7 +58,7 @@ async def nothing(*_: Any) -> None: ...
 async def settled(house: House) -> None:
     """Until nothing waits to be read."""
     for _ in range(400):
-        await digests.look(house.service)
+        await hashing.look(house.service)
         if not await house.service.db.read(claims.list_all):
             return
         await asyncio.sleep(0.05)
@@ -73,7 +73,7 @@ async def test_saying_it_twice_proves_nothing(
     image = await house.new(GOOD, "one")
     url = web(EVIL)
     with monkeypatch.context() as patch:
-        patch.setattr(digests, "look", nothing)
+        patch.setattr(hashing, "look", nothing)
         patch.setattr(locations, "_PATIENCE", 0.1)
         await patched(house, image, url)
         (claim,) = await house.service.db.read(claims.list_all)
@@ -85,7 +85,7 @@ async def test_saying_it_twice_proves_nothing(
             else:
                 await locations.register(house.service, ADMIN, image.id, url, {})
         now = await house.get(image)
-        assert [foreign.counts(location) for location in now.locations] == [True, False]
+        assert [external.counts(location) for location in now.locations] == [True, False]
         assert [claim.kind for claim in await house.service.db.read(claims.list_all)] == ["hash"]
     await settled(house)
     assert [location.url for location in (await house.get(image)).locations] == [image.locations[0].url]
@@ -96,13 +96,13 @@ async def test_the_list_that_was_shown_can_be_sent_back(
 ) -> None:
     """While a location waits that nobody sees."""
     image = await house.new(GOOD, "one")
-    monkeypatch.setattr(digests, "look", nothing)
+    monkeypatch.setattr(hashing, "look", nothing)
     monkeypatch.setattr(locations, "_PATIENCE", 0.1)
     await patched(house, image, web(GOOD))
     shown = [{"url": image.locations[0].url, "metadata": {"zone": "north"}}]
     change = parse([{"op": "replace", "path": "/locations", "value": shown}], V21)
     now = await images.change(house.service, ADMIN, image.id, change)
-    assert [foreign.counts(one) for one in now.locations] == [True, False]
+    assert [external.counts(one) for one in now.locations] == [True, False]
     assert now.locations[0].metadata["zone"] == "north"
     more = [*shown, {"url": now.locations[1].url, "metadata": {}}]
     with pytest.raises(BadRequest, match="only change their metadata"):
@@ -119,11 +119,11 @@ async def test_what_counts_and_is_found_wrong_is_not_read_any_more(house: House,
     web(EVIL)
     await locations.register(house.service, ADMIN, image.id, url, {})
     await settled(house)
-    assert foreign.is_wrong((await house.get(image)).locations[0])
+    assert external.is_wrong((await house.get(image)).locations[0])
     web(GOOD)
     await patched(house, image, url)
     await settled(house)
-    assert not foreign.is_wrong((await house.get(image)).locations[0])
+    assert not external.is_wrong((await house.get(image)).locations[0])
     assert (await house.download(image))[1] == GOOD
 
 
@@ -140,16 +140,16 @@ async def test_one_look_is_due_however_many_register(house: House, monkeypatch: 
 
     monkeypatch.setattr(house.service, "spawn", spawn)
     for _ in range(100):
-        digests.soon(house.service)
+        hashing.soon(house.service)
     assert len(begun) == 1
     await settled(house)
-    digests.soon(house.service)
+    hashing.soon(house.service)
     assert len(begun) == 2
 
 
 async def test_so_many_wait_for_one_project(house: House, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "look", nothing)
-    monkeypatch.setattr(digests, "WAITING", 2)
+    monkeypatch.setattr(hashing, "look", nothing)
+    monkeypatch.setattr(hashing, "WAITING", 2)
     monkeypatch.setattr(addresses, "public", lambda _: True)
 
     async def register(ctx: Context, number: int) -> None:
@@ -172,7 +172,7 @@ async def waits(house: House, owner: str, store: str) -> Image:
     await house.service.db.write(
         lambda conn: rows.change(conn, image.id, lambda now: now.replace(owner=owner, os_hash_value=None))
     )
-    claim = owed.new_claim(house.service, "hash", image.id, store, url=image.locations[0].url)
+    claim = deletions.new_claim(house.service, "hash", image.id, store, url=image.locations[0].url)
     await house.service.db.write(lambda conn: claims.begin(conn, dataclasses.replace(claim, holder=None), lease=0))
     return image
 
@@ -180,7 +180,7 @@ async def waits(house: House, owner: str, store: str) -> Image:
 async def read(house: House, image: Image) -> bool:
     """Whether the data are read before long."""
     for _ in range(200):
-        await digests.look(house.service)
+        await hashing.look(house.service)
         if (await house.get(image)).os_hash_value:
             return True
         await asyncio.sleep(0.05)
@@ -191,25 +191,25 @@ async def test_the_last_place_is_for_who_has_none(house: House) -> None:
     house.store("one").ill = "hangs"
     for owner in ("a", "b", "a", "b", "a"):
         await waits(house, owner, "one")
-    await digests.look(house.service)
-    await digests.look(house.service)
+    await hashing.look(house.service)
+    await hashing.look(house.service)
     assert sorted(str(one.owner) for one in house.service.hashing.values()) in (["a", "a", "b"], ["a", "b", "b"])
     assert await read(house, await waits(house, "c", "two"))
 
 
 async def test_who_is_long_at_it_makes_room_for_others(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "LOOK", 0.05)
+    monkeypatch.setattr(hashing, "LOOK", 0.05)
     house.store("one").ill = "hangs"
     slow = [await waits(house, owner, "one") for owner in "abcd"]
-    await digests.look(house.service)
-    assert len(house.service.hashing) == digests.READERS
+    await hashing.look(house.service)
+    assert len(house.service.hashing) == hashing.READERS
     other = await waits(house, "e", "two")
-    await digests.look(house.service)
+    await hashing.look(house.service)
     assert not any(one.aside for one in house.service.hashing.values()), "not before its share is over"
     for one in house.service.hashing.values():
         one.share = 0.0
     assert await read(house, other)
-    assert 2 * digests.SHARE in house.service.hashing_shares.values()
+    assert 2 * hashing.SHARE in house.service.hashing_shares.values()
     house.store("one").ill = ""
     left = await house.service.db.read(claims.list_all)
     assert {claim.image_id for claim in left} == {image.id for image in slow}
@@ -217,8 +217,8 @@ async def test_who_is_long_at_it_makes_room_for_others(house: House, monkeypatch
 
 
 def test_the_pace_grows_with_the_size() -> None:
-    assert digests.pace(None) == digests.pace(1000) == digests.PACE
-    assert digests.pace(1 << 40) * digests.MOST == 1 << 40
+    assert hashing.pace(None) == hashing.pace(1000) == hashing.PACE
+    assert hashing.pace(1 << 40) * hashing.MOST == 1 << 40
 
 
 async def test_what_a_dead_process_read_is_read_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ async def test_what_a_dead_process_read_is_read_at_once(house: House, monkeypatc
 
 
 async def read_now(house: House, image: Image) -> bool:
-    await digests.look(house.service)
+    await hashing.look(house.service)
     await asyncio.sleep(0.2)
     return bool((await house.get(image)).os_hash_value)
 
@@ -252,7 +252,7 @@ async def test_a_service_token_of_keystone_names_what_a_user_may_not(house: Hous
             url = f"memory://one/{made.id}"
             if may:
                 image = await locations.register(house.service, ctx, made.id, url, {})
-                assert foreign.notes(image.locations[0]) == {}, "made for the image, and goes with it"
+                assert external.notes(image.locations[0]) == {}, "made for the image, and goes with it"
                 await settled(house)
                 await images.delete(house.service, ctx, made.id)
                 assert made.id not in house.store("one").blobs
@@ -279,7 +279,7 @@ async def test_bytes_of_ours_that_are_refused_are_removed(house: House, ours: bo
 
 async def test_bytes_of_ours_that_cannot_be_read_stay(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may be right."""
-    monkeypatch.setattr(owed, "_LAST_RETRY", 0)
+    monkeypatch.setattr(deletions, "_LAST_RETRY", 0)
     made = await images.create(house.service, SERVICE, {"disk_format": "raw", "container_format": "bare"})
     house.store("one").blobs[made.id] = GOOD
     house.store("one").ill = "open"

@@ -10,7 +10,7 @@ from tests.services.conftest import ADMIN, House
 from xloud_image.db import claims, tables
 from xloud_image.errors import Conflict, StoreUnavailable
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import advice, images, locations, owed, reaper
+from xloud_image.services import deletions, hints, images, locations, reaper
 
 DATA = b"some data"
 
@@ -36,7 +36,7 @@ async def test_what_a_clone_needs_is_owed_until_it_is_gone(house: House) -> None
         assert (debt.kind, debt.attempts) == ("delete", attempts + 1)
         assert debt.error is not None
         assert "the volumes a and b are clones" in debt.error, "stores owed shows the reason"
-        assert [one.error for one in await owed.everything(house.service.settings.database)] == [debt.error]
+        assert [one.error for one in await deletions.everything(house.service.settings.database)] == [debt.error]
         await at_once(house, debt)
         await reaper.once(house.service)
     house.store("one").needed = False
@@ -73,7 +73,7 @@ async def test_it_is_asked_at_most_hourly_in_the_end(
 
     monkeypatch.setattr(claims, "postpone", postponed)
     claim = Claim(id="c", kind="delete", image_id="i", store="one", url="memory://one/x", attempts=attempts)
-    await owed.postpone(house.service, claim, Conflict("a clone"))
+    await deletions.postpone(house.service, claim, Conflict("a clone"))
     assert least <= waits[0] <= most
 
 
@@ -169,5 +169,5 @@ async def test_advice_is_in_the_answer_and_in_the_log(house: House, capfd: pytes
                 )
                 assert status == 200
             assert headers.get("Warning") == expected
-            assert (advice.of(house.service, await house.get(other)) is not None) is said
+            assert (hints.of(house.service, await house.get(other)) is not None) is said
     assert "advice of a store" in capfd.readouterr().out

@@ -13,7 +13,7 @@ from xloud_image.errors import BadRequest, Conflict
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.patch import V21, parse
-from xloud_image.services import foreign, images, locations
+from xloud_image.services import external, images, locations
 from xloud_image.stores.http import addresses
 
 OUTSIDE = private_address()  # counts as public here
@@ -92,9 +92,9 @@ async def test_what_is_registered_is_never_taken_for_an_older_row(house: House, 
     image = await registered(house, SERVICE, url, way)
     location = image.locations[0]
     assert "version" not in location.metadata["xloud"]
-    for one in (location, foreign.proved(foreign.unproved(location))):
-        assert not foreign.caller(Context(), one).older
-    assert foreign.caller(Context(), Location(url, {})).older
+    for one in (location, external.proved(external.unproved(location))):
+        assert not external.caller(Context(), one).older
+    assert external.caller(Context(), Location(url, {})).older
     assert (await house.download(image))[1] == b"data of a stranger"
 
 

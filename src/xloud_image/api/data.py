@@ -8,7 +8,7 @@ from xloud_image.api import messages, receiving, sending, wire
 from xloud_image.api.state import context, image_id, service
 from xloud_image.errors import BadRequest, NotFound, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
-from xloud_image.services import advice, data, downloads, lookup
+from xloud_image.services import data, downloads, hints, lookup
 
 OCTETS = "application/octet-stream"
 
@@ -26,7 +26,7 @@ async def upload(request: web.Request) -> web.Response:
         declared=receiving.declared_size(request),
         store_id=request.headers.get("X-Image-Meta-Store"),
     )
-    headers = _store_headers(image) | wire.warning(advice.of(service(request), image))
+    headers = _store_headers(image) | wire.warning(hints.of(service(request), image))
     return web.Response(status=204, headers=headers)
 
 

@@ -10,7 +10,7 @@ from xloud_image import patch, schemas
 from xloud_image.api import listing, proxies, wire
 from xloud_image.api.state import context, image_id, service
 from xloud_image.errors import WrongMediaType
-from xloud_image.services import advice, images, lookup, members, tags
+from xloud_image.services import hints, images, lookup, members, tags
 
 _NEW_MEMBER: Final = schemas.Shape(schemas.NEW_MEMBER)
 _MEMBER_ANSWER: Final = schemas.Shape(schemas.MEMBER_ANSWER)
@@ -57,7 +57,7 @@ async def change(request: web.Request) -> web.Response:
     changes = patch.parse(await wire.body(request), kind)
     image = await images.change(service(request), context(request), image_id(request), changes)
     placed = any(item.path[0] == "locations" and item.op != "remove" for item in changes)
-    headers = wire.warning(advice.of(service(request), image)) if placed else None
+    headers = wire.warning(hints.of(service(request), image)) if placed else None
     return wire.answer(wire.image(service(request), context(request), image), headers=headers)
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from xloud_image import schemas
 from xloud_image.api import wire
 from xloud_image.api.state import context, image_id, service, store_id
-from xloud_image.services import advice, locations
+from xloud_image.services import hints, locations
 
 _NEW_LOCATION: Final = schemas.Shape(schemas.new_location())
 
@@ -20,7 +20,7 @@ async def add(request: web.Request) -> web.Response:
     _NEW_LOCATION.require(body)
     validation = body.get("validation_data") or {}
     image = await locations.register(service(request), context(request), image_id(request), body["url"], validation)
-    return web.Response(status=202, headers=wire.warning(advice.of(service(request), image)))
+    return web.Response(status=202, headers=wire.warning(hints.of(service(request), image)))
 
 
 async def find(request: web.Request) -> web.Response:

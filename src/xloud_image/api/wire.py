@@ -22,7 +22,7 @@ from xloud_image.errors import BadRequest, TooLarge
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, Member, shown_url
 from xloud_image.policy import images as rights
-from xloud_image.services import downloads, foreign
+from xloud_image.services import downloads, external
 from xloud_image.services.service import Service
 
 JSON: Final = "application/json"
@@ -135,7 +135,7 @@ def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
 def _stores(service: Service, value: Image) -> dict[str, None]:
     found: dict[str, None] = {}
     for place in value.locations:
-        if not foreign.counts(place):
+        if not external.counts(place):
             continue
         name = place.store
         if name is None or service.stores.get(name) is None:
@@ -156,7 +156,7 @@ def _expose(service: Service, value: Image, shown: dict[str, Any]) -> None:
 
 def location(value: Location) -> dict[str, Any]:
     """One location, without a login that its URL may hold."""
-    return {"url": shown_url(value.url), "metadata": foreign.without_notes(value.metadata)}
+    return {"url": shown_url(value.url), "metadata": external.without_notes(value.metadata)}
 
 
 def member(value: Member) -> dict[str, Any]:

@@ -43,11 +43,11 @@ def create(
 
         xloud-image db create --config-dir /etc/glance
     """
-    from xloud_image.db import creation
+    from xloud_image.bootstrap import database
 
     settings = _database(config_file, config_dir)
     password = os.environ.get("XLOUD_IMAGE_ADMIN_PASSWORD", "")
-    done = asyncio.run(creation.create(settings, administrator, password))
+    done = asyncio.run(database.create(settings, administrator, password))
     for line in done:
         typer.echo(f"changed: {line}")
     if not done:

@@ -35,8 +35,8 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
 
     xloud-image keystone check --config-dir /etc/glance
     """
+    from xloud_image.bootstrap import keystone as registration
     from xloud_image.errors import ConfigError
-    from xloud_image.identity import registration
 
     if reason := registration.is_valid(_settings(config_file, config_dir)):
         raise ConfigError(reason)
@@ -58,8 +58,8 @@ def register(
 
         xloud-image keystone register --facts /etc/glance/deployment.json --config-dir /etc/glance
     """
+    from xloud_image.bootstrap import keystone as registration
     from xloud_image.errors import ConfigError
-    from xloud_image.identity import registration
 
     settings = _settings(config_file, config_dir)
     try:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
     from xloud_image.config.settings import Settings, StoreSettings
     from xloud_image.model import Claim
-    from xloud_image.services.contents import Content
     from xloud_image.services.store_check import Result
+    from xloud_image.services.usage import Content
 
 app = typer.Typer(no_args_is_help=True, help="The stores: list them, and try each one.")
 
@@ -96,7 +96,7 @@ def _role(store: "StoreSettings", default: str) -> str:
 def _contents(settings: "Settings") -> dict[tuple[str, bool], "Content"]:
     """By name and whether it is configured: rows may name a store whose data lies elsewhere now."""
     from xloud_image.cli import ready
-    from xloud_image.services import contents
+    from xloud_image.services import usage as contents
 
     ready.sqlite_place(settings)
     return {(content.store, content.configured): content for content in asyncio.run(contents.of_all(settings))}
@@ -189,7 +189,7 @@ def owed(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json
         xloud-image stores owed --json | jq '.[] | select(.kind == "delete" and .error)'
     """
     from xloud_image.cli import ready
-    from xloud_image.services import owed as services
+    from xloud_image.services import deletions as services
 
     loaded = _loaded(config_file, config_dir)
     ready.sqlite_place(loaded.settings)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
-from xloud_image.db.failures import Meaning, meaning
+from xloud_image.db.dialect_errors import Meaning, meaning
 from xloud_image.db.tables import claims
 from xloud_image.errors import Duplicate
 from xloud_image.model import Claim

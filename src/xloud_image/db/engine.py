@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import arguments, connect, reasons, sql
-from xloud_image.db.failures import Meaning, meaning, translate
+from xloud_image.db import arguments, connect, connection_errors, sql
+from xloud_image.db.dialect_errors import Meaning, meaning, translate
 from xloud_image.errors import DatabaseUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Database:
                 await self.check()
                 return
             except DatabaseUnavailable as error:
-                if reason := reasons.explain(error, arguments.read(self._settings)):
+                if reason := connection_errors.explain(error, arguments.read(self._settings)):
                     _LOG.warning("%s", reason.message)
                 if tries == 0:
                     await self.aclose()

@@ -13,9 +13,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import details, sql
-from xloud_image.db.details import Details
-from xloud_image.db.failures import Meaning, meaning
+from xloud_image.db import image_children, sql
+from xloud_image.db.dialect_errors import Meaning, meaning
+from xloud_image.db.image_children import Details
 from xloud_image.db.tables import images
 from xloud_image.errors import BadRequest, Duplicate, NoSuchImage, NotFound
 from xloud_image.model import Image, utcnow
@@ -57,7 +57,7 @@ async def get(
 async def _load(
     conn: AsyncConnection, image_id: str, project: str | None, hidden: bool
 ) -> tuple[Image, Details] | None:
-    values = [image_id] * (1 + len(details.SOURCES))
+    values = [image_id] * (1 + len(image_children.SOURCES))
     if project is not None:
         values += [image_id, project]
     rows = await sql.fetch(conn, _one(sql.engine_of(conn), project is not None, hidden), values)
@@ -89,9 +89,9 @@ def _one(engine: sql.Engine, member: bool, hidden: bool) -> str:
 
     columns = ", ".join(ROW)
     image = f"SELECT 0, {columns}, NULL, NULL FROM images WHERE id = {text.bind(None)}"  # noqa: S608 - constants
-    selects = [image if hidden else f"{image} AND NOT deleted", *[select(*source) for source in details.SOURCES]]
+    selects = [image if hidden else f"{image} AND NOT deleted", *[select(*source) for source in image_children.SOURCES]]
     if member:
-        one = select(details.MEMBER, "image_members", "status", "NULL", "NULL", "id")
+        one = select(image_children.MEMBER, "image_members", "status", "NULL", "NULL", "id")
         selects.append(f"{one} AND member = {text.bind(None)}")
     return " UNION ALL ".join(selects)
 
@@ -106,7 +106,7 @@ def _require_numbers(values: Mapping[str, Any]) -> None:
 
 async def create(conn: AsyncConnection, image: Image) -> Image:
     """Store a new image with its details; the image as stored. Duplicate when the id is, or ever was, in use."""
-    now = details.kept(conn, image.created_at)
+    now = image_children.kept(conn, image.created_at)
     image = image.replace(created_at=now, updated_at=now, tags=tuple(sorted(set(image.tags))))
     values = {name: getattr(image, name) for name in ROW}
     _require_numbers(values)
@@ -116,7 +116,7 @@ async def create(conn: AsyncConnection, image: Image) -> Image:
         if meaning(error) is not Meaning.TAKEN:
             raise
         raise Duplicate(f"Image ID {image.id} already exists!") from error
-    await details.write(conn, image.id, Details(), image, now)
+    await image_children.write(conn, image.id, Details(), image, now)
     if image.locations:
         found = await _load(conn, image.id, None, hidden=False)  # they have numbers now
         assert found is not None
@@ -137,8 +137,8 @@ async def change(
     new = step(old)
     columns = {name: getattr(new, name) for name in _COLUMNS if getattr(new, name) != getattr(old, name)}
     _require_numbers(columns)
-    now = details.kept(conn, utcnow())
-    differs = await details.write(conn, image_id, found, new, now)
+    now = image_children.kept(conn, utcnow())
+    differs = await image_children.write(conn, image_id, found, new, now)
     if not columns and not differs:
         return old
     await sql.update(conn, "images", {"updated_at": now, **columns}, id=image_id)
@@ -163,7 +163,7 @@ async def hide(
     old, _ = await _locked(conn, image_id, project)
     if step is not None:
         step(old)
-    now = details.kept(conn, utcnow())
+    now = image_children.kept(conn, utcnow())
     gone = {"status": "deleted", "deleted": True, "deleted_at": now, "updated_at": now}
     await sql.update(conn, "images", gone, id=image_id)
     return old
@@ -171,7 +171,7 @@ async def hide(
 
 async def revive(conn: AsyncConnection, image_id: str, status: str) -> None:
     """Undo `hide` with this status. NotFound when the image is not hidden."""
-    now = details.kept(conn, utcnow())
+    now = image_children.kept(conn, utcnow())
     done = await conn.execute(
         images.update()
         .where(images.c.id == image_id, images.c.deleted == sa.true())
@@ -186,7 +186,7 @@ async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | 
 
     `known`: the image as `hide` gave it in this very transaction; what it has not need not be looked for.
     """
-    await details.remove_all(conn, image_id, details.kept(conn, utcnow()), known=known)
+    await image_children.remove_all(conn, image_id, image_children.kept(conn, utcnow()), known=known)
 
 
 async def locked(conn: AsyncConnection, image_id: str, *, project: str | None = None) -> Image:

@@ -1,4 +1,4 @@
-"""Locations by their URL, across images. The locations of one image are read and written in `details`."""
+"""Locations by their URL, across images. The locations of one image are read and written in `image_children`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
 from xloud_image.db.claims import slot_of
-from xloud_image.db.details import metadata
+from xloud_image.db.image_children import metadata
 from xloud_image.model import Location
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
-from xloud_image.db.details import kept
+from xloud_image.db.image_children import kept
 from xloud_image.db.tables import image_members, images
 from xloud_image.errors import Duplicate, NoSuchImage, NotFound, QuotaExceeded
 from xloud_image.model import Member, utcnow

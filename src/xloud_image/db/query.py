@@ -18,11 +18,11 @@ from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import details, sql
-from xloud_image.db.failures import Meaning, meaning
+from xloud_image.db import image_children, sql
+from xloud_image.db.dialect_errors import Meaning, meaning
 from xloud_image.db.filters import COMPARE, Filter, Words, filters, same
 from xloud_image.db.images import ROW, image_of
-from xloud_image.db.seen import Part, always, memberships, parts
+from xloud_image.db.visibility import Part, always, memberships, parts
 from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.model import VISIBILITIES, Image
 from xloud_image.policy.lists import Sight
@@ -126,7 +126,7 @@ async def find(conn: AsyncConnection, query: Query) -> Page:
             raise
         text = sql.Text(sql.engine_of(conn), hints=False)  # our indexes were removed
         rows = await sql.fetch(conn, page(text, query, order, way), text.values)
-    found = await details.load(conn, [row[0] for row in rows], query.project) if rows else {}
+    found = await image_children.load(conn, [row[0] for row in rows], query.project) if rows else {}
     fit = len(found)
     full = 0 < len(rows) == query.limit
     sizes = {} if is_sure(query) else {image_id: one.size for image_id, one in found.items()}

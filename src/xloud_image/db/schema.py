@@ -22,8 +22,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import arguments, connect, indexes, reasons, tables
-from xloud_image.db.failures import Meaning, meaning, translate
+from xloud_image.db import arguments, connect, connection_errors, indexes, tables
+from xloud_image.db.dialect_errors import Meaning, meaning, translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnecti
                 await conn.exec_driver_sql("SET lock_timeout = 0")  # building an index beside writers waits for them
             yield conn
     except Exception as error:
-        told = (None if opened else reasons.explain(error, arguments.read(settings))) or translate(error)
+        told = (None if opened else connection_errors.explain(error, arguments.read(settings))) or translate(error)
         if told is error:
             raise
         raise told from error

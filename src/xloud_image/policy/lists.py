@@ -1,7 +1,7 @@
 """A rule looked at for a whole list: what it says of all images of a kind, for a database to leave the others out.
 
 A condition may let more through than the rule, never less; the rule itself is asked for each image where that is so.
-No SQL stands here: `db.seen` puts conditions into words.
+No SQL stands here: `db.visibility` puts conditions into words.
 """
 
 from __future__ import annotations

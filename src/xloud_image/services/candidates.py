@@ -16,8 +16,8 @@ from xloud_image.errors import BadRequest, Conflict, ImageServiceError, QuotaExc
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import fetching, foreign, owed
-from xloud_image.services.places import notes_for, require_may_name, same
+from xloud_image.services import deletions, external, fetching
+from xloud_image.services.ownership import notes_for, require_may_name, same
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Store
 
@@ -45,9 +45,9 @@ class Seen:
 
 async def looked_at(service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]) -> Seen:
     """`BadRequest` when no store can have it, `Forbidden` when the caller may not name it, `TooLarge`."""
-    metadata = foreign.without_notes(metadata)
+    metadata = external.without_notes(metadata)
     require_short(metadata)
-    foreign.require_no_credentials(url)
+    external.require_no_credentials(url)
     fetching.require_allowed(service, url)
     scheme = url.partition("://")[0].lower()
     if scheme in _REFUSED:
@@ -61,7 +61,7 @@ async def looked_at(service: Service, ctx: Context, image: Image, url: str, meta
     require_may_name(service, ctx, store)
     trusted = may_reach_all(service, ctx, image)
     try:
-        blob = await store.stat(url, caller=owed.caller(ctx, trusted=trusted))
+        blob = await store.stat(url, caller=deletions.caller(ctx, trusted=trusted))
     except ImageServiceError as error:
         if error.temporary:
             raise
@@ -71,9 +71,9 @@ async def looked_at(service: Service, ctx: Context, image: Image, url: str, meta
     cap = service.settings.limits.image_size_cap
     if blob.size > cap:
         raise TooLarge(f"The data at this URL has {blob.size} bytes; an image may have {cap} here.")
-    notes = {**foreign.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, blob)}
+    notes = {**external.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, blob)}
     named = {"store": store.name} if service.settings.multi_store else {}
-    found = foreign.with_notes(Location(url, {**metadata, **named}), notes)
+    found = external.with_notes(Location(url, {**metadata, **named}), notes)
     return Seen(found, blob.size, store, trusted)
 
 

@@ -33,8 +33,8 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import advice, formats, owed, sharing
-from xloud_image.services.changes import require_formats
+from xloud_image.services import acls, deletions, formats, hints
+from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Can, Store
@@ -76,14 +76,14 @@ async def upload(
         try:
             await reach("upload.claimed")
             flow = _flow(service, image, _watched(source, declared), declared)
-            blob = await store.write(claim.key, flow, size=declared, caller=owed.caller(ctx))
+            blob = await store.write(claim.key, flow, size=declared, caller=deletions.caller(ctx))
             await reach("upload.written")
             summary = await flow.result()
             if (summary.virtual_size or 0) > MOST:
                 raise FormatRefused(f"The data claims a disk of {summary.virtual_size} bytes; no disk has so many.")
             done = await _activate(service, claim, blob, summary)
-            advice.log_for(service, done)
-            await sharing.follow(service, ctx, done)
+            hints.log_for(service, done)
+            await acls.follow(service, ctx, done)
             return done
         except BaseException as error:
             # Bytes that were there before us are not ours to remove.
@@ -204,12 +204,12 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store, ch
             raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
         with service.holding(mine):
             try:
-                await store.discard(mine.key, caller=owed.caller(ctx))
+                await store.discard(mine.key, caller=deletions.caller(ctx))
             except Exception as error:
-                await owed.postpone(service, mine, error)
+                await deletions.postpone(service, mine, error)
                 raise
             await service.db.write(lambda conn: claims.end(conn, left, holder=service.holder))
-    claim = owed.new_claim(service, "write", image_id, store.name)
+    claim = deletions.new_claim(service, "write", image_id, store.name)
 
     async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
@@ -274,12 +274,12 @@ async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store |
                 found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
                 return found is not None and summary is not None and _holds(found, summary)
             if store is not None:
-                await store.discard(claim.key, caller=owed.caller(ctx))
+                await store.discard(claim.key, caller=deletions.caller(ctx))
             await reach("undo.bytes_gone")
             await release(service, claim)
         except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
             await requeue(service, claim)
-            await owed.postpone(service, claim, error)
+            await deletions.postpone(service, claim, error)
     return False
 
 

@@ -27,7 +27,7 @@ from xloud_image.errors import (
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import foreign
+from xloud_image.services import external
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can, Reader, Store
@@ -85,7 +85,7 @@ def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list
     other data come last."""
     found = []
     for location in image.locations:
-        if not foreign.counts(location):
+        if not external.counts(location):
             continue
         store = service.stores.of(location)
         if store is None:
@@ -96,7 +96,7 @@ def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list
     def rank(item: tuple[Store, Location]) -> tuple[bool, int, int]:
         name = item[0].name
         preferred = prefer.index(name) if name in prefer else len(prefer)
-        return foreign.is_wrong(item[1]), preferred, -service.stores.weight(name)
+        return external.is_wrong(item[1]), preferred, -service.stores.weight(name)
 
     return sorted(found, key=rank)
 
@@ -129,7 +129,7 @@ async def download(
     if refused is not None and not any(error.temporary for error in failures):
         raise Forbidden(f"The data of the image {image.id} lies elsewhere and is not given out: {refused.message}.")
     if not any(error.temporary for error in failures) and any(isinstance(error, BlobChanged) for error in failures):
-        raise foreign.none_left(image)
+        raise external.none_left(image)
     if failures and not any(error.temporary for error in failures):
         said = dict.fromkeys(error.message for error in failures if isinstance(error, StoreRefused))
         why = "; ".join(said) or "its operator finds the reason in the service's log"
@@ -149,11 +149,11 @@ async def _open(
     stack: AsyncExitStack,
 ) -> Download:
     """The data at one location, with its first byte there. `BadRange` only when the range lies outside the image."""
-    if (why := foreign.refusal(location)) is not None:
+    if (why := external.refusal(location)) is not None:
         raise FormatRefused(why)
-    if foreign.is_wrong(location):
+    if external.is_wrong(location):
         raise BlobChanged("a full read showed other data than the image has")
-    caller = foreign.caller(ctx, location)
+    caller = external.caller(ctx, location)
     size = image.size
     if size is None:
         size = (await store.stat(location.url, caller=caller)).size
@@ -164,10 +164,10 @@ async def _open(
         wanted: dict[str, int] = {} if whole else {"offset": start, "length": length}
         reader = await stack.enter_async_context(store.open(location.url, **wanted, caller=caller))
     except BadRange as error:
-        raise foreign.other_size(store, size, error.message) from error
-    foreign.require_unchanged(store, location, reader, size)
+        raise external.other_size(store, size, error.message) from error
+    external.require_unchanged(store, location, reader, size)
     if Can.CHANGE in store.can and whole and length:
-        chunks = foreign.verified(service, image, location, reader.chunks, size)
+        chunks = external.verified(service, image, location, reader.chunks, size)
         reader = dataclasses.replace(reader, chunks=chunks, file=None)
     if reader.file is not None:
         count = min(reader.file.length, _FIRST)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images as rows
-from xloud_image.db.details import PAGE
+from xloud_image.db.image_children import PAGE
 from xloud_image.db.query import Page, Query, is_sure
 from xloud_image.db.query import find as find_rows
 from xloud_image.errors import BadRequest, Forbidden, Protected
@@ -19,8 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import changes as apply
-from xloud_image.services import locations, owed, sharing
+from xloud_image.services import acls, deletions, image_patch, locations
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 
@@ -32,7 +31,7 @@ _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> Image:
     """A new image in status queued. `Duplicate` when the id is or was in use."""
-    image = apply.new_image(fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits)
+    image = image_patch.new_image(fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits)
     rights.require_create(service.policy, ctx, image)
     await reach("create.begin")
     await service.db.write(lambda conn: rows.create(conn, image))
@@ -86,7 +85,7 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
     # rights are looked at under the lock only: one statement less, and nothing can change in between
     def applied(current: Image) -> Image:
         rights.require(service.policy, ctx, "modify_image", current)
-        result = apply.apply(current, changes, schema=service.schema, limits=service.settings.limits)
+        result = image_patch.apply(current, changes, schema=service.schema, limits=service.settings.limits)
         if result.visibility != current.visibility:
             rights.require_visibility(service.policy, ctx, current, result.visibility)
         if result.owner != current.owner:
@@ -99,7 +98,7 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
     changed = await service.db.write(lambda conn: rows.change(conn, image_id, applied, project=ctx.project))
     await reach("change.stored")
     if any(item.path[0] in ("visibility", "owner") for item in changes):
-        await sharing.follow(service, ctx, changed)
+        await acls.follow(service, ctx, changed)
     return changed
 
 
@@ -120,16 +119,16 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
 
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
-        claims = await owed.begin_deletes(service, conn, current, current.locations, scope="image")
+        claims = await deletions.begin_deletes(service, conn, current, current.locations, scope="image")
         if not claims:
-            await owed.finish_delete(conn, image_id, known=current)
+            await deletions.finish_delete(conn, image_id, known=current)
         return current, claims
 
     hidden, claims = await service.db.write(hide)
     await reach("delete.marked")
     if claims:
         with service.holding(*claims):
-            await owed.pay_image(service, ctx, hidden, claims)
+            await deletions.pay_image(service, ctx, hidden, claims)
     await reach("delete.done")
 
 

@@ -27,11 +27,11 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
 from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
-from xloud_image.services import advice, candidates, digests, foreign, owed
-from xloud_image.services.changes import require_formats
+from xloud_image.services import candidates, deletions, external, hashing, hints
 from xloud_image.services.downloads import in_order
+from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
-from xloud_image.services.places import is_internal, require_free
+from xloud_image.services.ownership import is_internal, require_free
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
 
@@ -91,7 +91,7 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
             if current.size is not None and current.size != size:
                 raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
             examine = waits = True
-            new = foreign.unproved(location)
+            new = external.unproved(location)
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
         candidates.require_own_algorithm(service, validation)
         # where the bytes may change, only a digest tells later whether they did
@@ -107,13 +107,13 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
     if waits:
         return await _examined(service, changed, claim)
     if examine:
-        digests.soon(service)
+        hashing.soon(service)
     return changed
 
 
 def _claim(service: Service, image: Image, location: Location) -> Claim:
     """That the data of a location have to be read. Held by nobody: the claims are the queue of the readers."""
-    claim = owed.new_claim(service, "hash", image.id, location.store or "", url=location.url)
+    claim = deletions.new_claim(service, "hash", image.id, location.store or "", url=location.url)
     return dataclasses.replace(claim, holder=None)
 
 
@@ -123,9 +123,9 @@ async def _queued(conn: Any, claim: Claim, image: Image, *, trusted: bool) -> Cl
     for waiting in await claims.list_all(conn, image_id=claim.image_id, kind=claim.kind):
         if (waiting.store, waiting.url) == (claim.store, claim.url):
             return waiting
-    if not trusted and await claims.count(conn, claim.kind, image.owner) >= digests.WAITING:
+    if not trusted and await claims.count(conn, claim.kind, image.owner) >= hashing.WAITING:
         raise QuotaExceeded(
-            f"{digests.WAITING} registered locations of this project wait to be read already; register more when some"
+            f"{hashing.WAITING} registered locations of this project wait to be read already; register more when some"
             " have been."
         )
     await claims.begin(conn, claim, lease=0)
@@ -139,14 +139,14 @@ async def _stored(service: Service, begin: Callable[[Any], Awaitable[tuple[Image
     except Duplicate:
         raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
-    advice.log_for(service, changed)
+    hints.log_for(service, changed)
     return changed, claim
 
 
 async def _examined(service: Service, image: Image, claim: Claim) -> Image:
     """The image after its new location was compared. What takes long goes on beside: the image as it is by then, in
     which that location does not count yet. `Conflict` when the data are others than they should be."""
-    digests.soon(service)
+    hashing.soon(service)
     pause, left = 0.05, _PATIENCE
     while left > 0:
         await asyncio.sleep(pause)
@@ -183,7 +183,7 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         # what does not count yet is not shown to them, and stays
         known: dict[str, list[Location]] = {}
         for location in current.locations:
-            if foreign.counts(location):
+            if external.counts(location):
                 known.setdefault(shown_url(location.url), []).append(location)
         given = [shown_url(item["url"]) for item in value]
         if sorted(given) != sorted(url for url, those in known.items() for _ in those):
@@ -192,7 +192,7 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         for url, item in zip(given, value, strict=True):
             location = known[url].pop(0)
             places.append(Location(location.url, _metadata(item["metadata"], location), location.status, location.id))
-        unseen = (location for location in current.locations if not foreign.counts(location))
+        unseen = (location for location in current.locations if not external.counts(location))
         return current.replace(locations=(*places, *unseen))
 
     return await service.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
@@ -200,8 +200,8 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
 
 def _metadata(given: Mapping[str, Any], location: Location) -> dict[str, Any]:
     """A client's new metadata of a location; what the service wrote stays."""
-    kept = {name: location.metadata[name] for name in ("store", foreign.NOTES) if name in location.metadata}
-    return {**foreign.without_notes(given), **kept}
+    kept = {name: location.metadata[name] for name in ("store", external.NOTES) if name in location.metadata}
+    return {**external.without_notes(given), **kept}
 
 
 async def _remove_numbered(service: Service, ctx: Context, image: Image, place: str) -> Image:
@@ -229,7 +229,7 @@ async def delete_from_store(service: Service, ctx: Context, store_id: str, image
     found = [item for item in image.locations if (store := service.stores.of(item)) and store.name == store_id]
     if not found:
         raise NotFound(f"The image {image_id} is not in the store '{store_id}'.")
-    if not any(foreign.counts(item) for item in image.locations if item is not found[0]):
+    if not any(external.counts(item) for item in image.locations if item is not found[0]):
         raise Forbidden(f"'{store_id}' is the last store that holds the image; delete the image instead.")
     await _remove(service, ctx, image, found[0])
 
@@ -242,19 +242,19 @@ async def _remove(service: Service, ctx: Context, image: Image, location: Locati
         rest = tuple(other for other in current.locations if other.id != location.id)
         if len(rest) == len(current.locations):
             raise NotFound("This location was removed meanwhile.")
-        if not any(foreign.counts(other) for other in rest):
+        if not any(external.counts(other) for other in rest):
             raise Forbidden("The last location of an image cannot be removed; delete the image instead.")
         return current.replace(locations=rest)
 
     async def hide(conn: Any) -> tuple[Image, list[Claim]]:
         changed = await images.change(conn, image.id, removed, project=ctx.project)
-        return changed, await owed.begin_deletes(service, conn, image, [location], scope="location")
+        return changed, await deletions.begin_deletes(service, conn, image, [location], scope="location")
 
     await reach("delete.begin")
     changed, pending = await service.db.write(hide)
     await reach("delete.marked")
     with service.holding(*pending):
-        await owed.pay_location(service, ctx, image, location, pending)
+        await deletions.pay_location(service, ctx, image, location, pending)
     await reach("delete.done")
     return changed
 
@@ -289,15 +289,15 @@ def _again(service: Service, image: Image, location: Location, size: int) -> Ima
         return None
     if image.size not in (None, size):
         raise Conflict(f"The image has {image.size} bytes, the data at this location {size}; make a new image.")
-    fresh = foreign.with_notes(old, foreign.notes(location))
-    if not foreign.counts(old):  # nobody has compared its data yet: saying it twice does not prove it
-        fresh = foreign.unproved(fresh)
+    fresh = external.with_notes(old, external.notes(location))
+    if not external.counts(old):  # nobody has compared its data yet: saying it twice does not prove it
+        fresh = external.unproved(fresh)
     return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
 
 
 def _waits(image: Image, location: Location) -> bool:
     """Whether the image has this location already, and it does not count yet."""
-    return any(other.url == location.url and not foreign.counts(other) for other in image.locations)
+    return any(other.url == location.url and not external.counts(other) for other in image.locations)
 
 
 async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
@@ -341,7 +341,7 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
 
     changed, _ = await _stored(service, begin)
     if examine:
-        digests.soon(service)
+        hashing.soon(service)
     return changed
 
 
@@ -364,7 +364,7 @@ async def _look_again(
         return changed
 
     changed = await service.db.write(look)
-    digests.soon(service)
+    hashing.soon(service)
     return changed
 
 
@@ -372,4 +372,4 @@ async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:
     """All locations that count, for other services and administrators."""
     image = await load(service, ctx, image_id)
     rights.require(service.policy, ctx, "fetch_image_location", image)
-    return [location for location in image.locations if foreign.counts(location)]
+    return [location for location in image.locations if external.counts(location)]

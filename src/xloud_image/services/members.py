@@ -14,7 +14,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, Image, Member
 from xloud_image.policy import images as rights
-from xloud_image.services import sharing
+from xloud_image.services import acls
 from xloud_image.services.lookup import load
 from xloud_image.services.service import Service
 
@@ -45,7 +45,7 @@ async def add(service: Service, ctx: Context, image_id: str, project: str) -> Me
         return await rows.add(conn, image_id, project, quota=quota)
 
     image, member = await _stored(service, ctx, image_id, added)
-    await sharing.follow(service, ctx, image)
+    await acls.follow(service, ctx, image)
     return member
 
 
@@ -71,7 +71,7 @@ async def remove(service: Service, ctx: Context, image_id: str, project: str) ->
         await rows.remove(conn, image_id, project)
 
     image, _ = await _stored(service, ctx, image_id, removed)
-    await sharing.follow(service, ctx, image)
+    await acls.follow(service, ctx, image)
 
 
 async def _stored(

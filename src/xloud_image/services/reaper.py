@@ -15,7 +15,7 @@ import structlog
 from xloud_image.db import claims, images
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
-from xloud_image.services import data, digests, owed
+from xloud_image.services import data, deletions, hashing
 from xloud_image.services.service import Service, is_dead
 from xloud_image.stores.base import Caller
 
@@ -35,7 +35,7 @@ async def run(service: Service) -> None:
         for store, left in (await _left(service, seen)).items():
             if store not in working or working[store].done():
                 working[store] = service.spawn(_settle_all(service, left), "settle what was left")
-        await digests.look(service)
+        await hashing.look(service)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(service)))
@@ -120,7 +120,7 @@ async def _settle(service: Service, claim: Claim) -> None:
         else:
             await _finish_delete(service, claim)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-        await owed.postpone(service, claim, error)
+        await deletions.postpone(service, claim, error)
 
 
 async def _undo_write(service: Service, claim: Claim) -> None:
@@ -142,7 +142,7 @@ async def _undo_write(service: Service, claim: Claim) -> None:
 
 async def _finish_delete(service: Service, claim: Claim) -> None:
     if claim.scope == "image":
-        await service.db.write(lambda conn: owed.finish_delete(conn, claim.image_id))
-    await owed.pay(service, claim)
+        await service.db.write(lambda conn: deletions.finish_delete(conn, claim.image_id))
+    await deletions.pay(service, claim)
     await reach("reaper.bytes_gone")
     await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))

@@ -8,7 +8,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.policy import images as rights
-from xloud_image.services import changes
+from xloud_image.services import image_patch
 from xloud_image.services.service import Service
 
 
@@ -21,7 +21,7 @@ async def add(service: Service, ctx: Context, image_id: str, tag: str) -> None:
         if tag in current.tags:
             return current
         changed = current.replace(tags=(*current.tags, tag))
-        changes.require_counts(service.settings.limits, tags=len(changed.tags))
+        image_patch.require_counts(service.settings.limits, tags=len(changed.tags))
         return changed
 
     await reach("change.begin")

@@ -22,7 +22,7 @@ from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeed
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import places
+from xloud_image.services import ownership
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Caller, Can
 
@@ -48,13 +48,13 @@ def new_claim(
 async def begin_deletes(
     service: Service, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
 ) -> list[Claim]:
-    """Write a claim for each location whose bytes are ours to remove (`places.are_ours`); read-only stores have none.
+    """Write a claim for each location whose bytes are ours to remove (`ownership.are_ours`); read-only stores have none.
 
     A location whose store is not configured now is owed as well: the store may come back.
     """
     claims = []
     for location in locations:
-        if not places.are_ours(service, image.id, location):
+        if not ownership.are_ours(service, image.id, location):
             continue
         store = service.stores.of(location)
         if store is not None and Can.WRITE not in store.can:
@@ -75,7 +75,7 @@ async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None
     between then and now, which may be days, another may have been registered.
     """
     assert claim.url is not None
-    if await places.bequeath(service, claim):
+    if await ownership.bequeath(service, claim):
         return
     store = service.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:

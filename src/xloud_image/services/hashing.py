@@ -9,7 +9,7 @@ than its share gives up its place when a project that has none waits. It begins 
 share.
 
 While an image waits for its data to be verified it is importing, with the expected digests in its row. A further
-location of an image with data does not count (`foreign.counts`) before its data have been compared. A reader ends with
+location of an image with data does not count (`external.counts`) before its data have been compared. A reader ends with
 its image, and when the data come slower than `pace`.
 """
 
@@ -28,7 +28,7 @@ from xloud_image.errors import BlobNotFound, FormatRefused, ImageServiceError, N
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import downloads, foreign, formats, owed
+from xloud_image.services import deletions, downloads, external, formats
 from xloud_image.services.service import Reading, Service
 from xloud_image.stores.base import Can
 from xloud_image.streams import Flow, Summary
@@ -132,7 +132,7 @@ async def settle(service: Service, claim: Claim) -> None:
         await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
         return
     try:
-        if not foreign.counts(location) and foreign.digest_of(image) is None:
+        if not external.counts(location) and external.digest_of(image) is None:
             image = await _digested(service, image, claim)
         summary = await _while_wanted(service, claim, _read(service, image, location))
     except _Aside:
@@ -142,12 +142,12 @@ async def settle(service: Service, claim: Claim) -> None:
     except (BlobNotFound, TooLarge, FormatRefused) as error:
         await _finish(service, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-        awaited = image.status == "importing" or not foreign.counts(location) or isinstance(error, _TooSlow)
+        awaited = image.status == "importing" or not external.counts(location) or isinstance(error, _TooSlow)
         if awaited and claim.attempts >= service.settings.exposure.http_retries:
             reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
             await _finish(service, claim, location, None, f"the data could not be read: {reason}")
         else:
-            await owed.postpone(service, claim, error)
+            await deletions.postpone(service, claim, error)
     else:
         await reach("hash.read")
         await _finish(service, claim, location, summary, "the digest differs from the one announced")
@@ -191,9 +191,9 @@ async def _digested(service: Service, image: Image, claim: Claim) -> Image:
             continue
 
         def filled(current: Image, location: Location = location, summary: Summary = summary) -> Image:
-            if not any(other.id == location.id and foreign.counts(other) for other in current.locations):
+            if not any(other.id == location.id and external.counts(other) for other in current.locations):
                 raise StoreUnavailable("the location was removed meanwhile")
-            return current if foreign.digest_of(current) else _filled(service, current, summary)
+            return current if external.digest_of(current) else _filled(service, current, summary)
 
         return await service.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
     raise failure
@@ -203,14 +203,14 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
     store = service.stores.of(location)
     if store is None:
         raise StoreUnavailable(f"the store '{location.store}' is not configured now")
-    known = foreign.digest_of(image)
+    known = external.digest_of(image)
     names = [known[0]] if known else []
     names.append(image.os_hash_algo or service.settings.hashing_algorithm)
     if service.settings.legacy_md5 or image.checksum:
         names.append("md5")
     # with nobody's rights, and no further than whoever registered it may reach
-    async with store.open(location.url, caller=foreign.caller(Context(), location)) as reader:
-        foreign.require_unchanged(store, location, reader, image.size)
+    async with store.open(location.url, caller=external.caller(Context(), location)) as reader:
+        external.require_unchanged(store, location, reader, image.size)
         flow = Flow(
             _paced(reader.chunks, pace(image.size)),
             declared=image.size,
@@ -246,7 +246,7 @@ async def _paced(source: AsyncIterator[bytes], least: float) -> AsyncIterator[by
 
 def _agrees(image: Image, summary: Summary) -> bool:
     """Whether these are the data that every digest in the row is of."""
-    known = foreign.digest_of(image)
+    known = external.digest_of(image)
     pairs = [known] if known else []
     if image.checksum and "md5" in summary.digests:
         pairs.append(("md5", image.checksum.lower()))
@@ -273,7 +273,7 @@ async def _finish(
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
             return current
-        if foreign.registered_as(mine) != foreign.registered_as(location):
+        if external.registered_as(mine) != external.registered_as(location):
             raise _Again
         rest = tuple(other for other in current.locations if other is not mine)
         good = summary is not None and _agrees(current, summary)
@@ -284,16 +284,16 @@ async def _finish(
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
                 return current.replace(status="queued", locations=rest, **none)
             return _filled(service, current, summary).replace(status="active")
-        if not foreign.counts(mine):
+        if not external.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
                 dropped.append(mine)
                 return current.replace(locations=rest)
-            proved = tuple(foreign.proved(other) if other is mine else other for other in current.locations)
+            proved = tuple(external.proved(other) if other is mine else other for other in current.locations)
             return current.replace(locations=proved)
         if refused:
             log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
-            marked = tuple(foreign.refused(other, why) if other is mine else other for other in current.locations)
+            marked = tuple(external.refused(other, why) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
         if summary is None:
             log.warning("the data of a location could not be compared", image=current.id, reason=why)
@@ -302,7 +302,7 @@ async def _finish(
             log.error("a location has other data than its image", image=current.id, store=mine.store, reason=why)
             if store is None or Can.CHANGE not in store.can:
                 return current
-            marked = tuple(foreign.wrong(other) if other is mine else other for other in current.locations)
+            marked = tuple(external.wrong(other) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
         return current if current.os_hash_value is not None else _filled(service, current, summary)
 
@@ -317,20 +317,20 @@ async def _finish(
         # what could not be read may be right: then the bytes stay where they are
         if (summary is None and not refused) or not dropped:
             return []
-        return await owed.begin_deletes(service, conn, found, dropped, scope="location")
+        return await deletions.begin_deletes(service, conn, found, dropped, scope="location")
 
     try:
         pending = await service.db.write(finish)
     except _Again:
         again = StoreUnavailable("the location was registered again meanwhile")
-        await owed.postpone(service, claim, again, failed=False)
+        await deletions.postpone(service, claim, again, failed=False)
         return
     service.hashing_shares.pop(claim.id, None)
     with service.holding(*pending):
         for debt in pending:
             try:
-                await owed.pay(service, debt)
+                await deletions.pay(service, debt)
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                await owed.postpone(service, debt, error)
+                await deletions.postpone(service, debt, error)
             else:
                 await service.db.write(lambda conn, debt=debt: claims.end(conn, debt.id))  # type: ignore[misc]

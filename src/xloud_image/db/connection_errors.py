@@ -1,6 +1,6 @@
 """Why no connection to the database comes about, in a sentence for its operator: with the address, never a password.
 
-`failures` says what an error means for a request, in words for clients; this says it to whoever starts the service or
+`dialect_errors` says what an error means for a request, in words for clients; this says it to whoever starts the service or
 runs `xloud-image db`. What will not pass by itself is a ConfigError: nobody is told to try again later.
 """
 

@@ -20,7 +20,7 @@ from xloud_image.db import locations as rows
 from xloud_image.errors import Conflict, Forbidden, NotFound
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
-from xloud_image.services import foreign
+from xloud_image.services import external
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Blob, Can, Store
 
@@ -101,7 +101,7 @@ def are_ours(service: Service, image_id: str, location: Location) -> bool:
     Rows without notes are uploads, Glance's too: the name tells them from what a Glance let others register. Where the
     backend makes the names (volumes) it cannot, and they go.
     """
-    notes = foreign.notes(location)
+    notes = external.notes(location)
     if _KEPT in notes or _INHERITED in notes:
         return _KEPT not in notes
     store = service.stores.of(location)
@@ -146,7 +146,9 @@ def _inherited(which: Location) -> Any:
             raise NotFound("The location was removed meanwhile.")
         return current.replace(
             locations=tuple(
-                foreign.with_notes(other, {**_without_kept(other), _INHERITED: True}) if other.id == which.id else other
+                external.with_notes(other, {**_without_kept(other), _INHERITED: True})
+                if other.id == which.id
+                else other
                 for other in current.locations
             )
         )
@@ -155,4 +157,4 @@ def _inherited(which: Location) -> Any:
 
 
 def _without_kept(location: Location) -> dict[str, Any]:
-    return {name: value for name, value in foreign.notes(location).items() if name != _KEPT}
+    return {name: value for name, value in external.notes(location).items() if name != _KEPT}

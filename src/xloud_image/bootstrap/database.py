@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from xloud_image.db import arguments, connect, reasons
-from xloud_image.db.failures import translate
+from xloud_image.db import arguments, connect, connection_errors
+from xloud_image.db.dialect_errors import translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def create(settings: DatabaseSettings, administrator: str, password: str) 
                 f"the database server refuses its administrator '{administrator}'; set database_user and "
                 "database_password"
             ) from None
-        raise (reasons.explain(error, arguments.read(own)) or translate(error)) from error
+        raise (connection_errors.explain(error, arguments.read(own)) or translate(error)) from error
     finally:
         await engine.dispose()
 

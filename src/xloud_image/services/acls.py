@@ -13,9 +13,9 @@ from xloud_image.db import members as rows
 from xloud_image.errors import ImageServiceError
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
-from xloud_image.services import foreign
+from xloud_image.services import external
+from xloud_image.services.deletions import caller
 from xloud_image.services.lookup import load
-from xloud_image.services.owed import caller
 from xloud_image.services.service import Service
 from xloud_image.stores.base import Can
 
@@ -39,7 +39,7 @@ async def follow(service: Service, ctx: Context, image: Image) -> None:
             return
         for location in image.locations:
             store = service.stores.of(location)
-            if not foreign.counts(location) or store is None or Can.SHARE not in store.can:
+            if not external.counts(location) or store is None or Can.SHARE not in store.can:
                 continue
             try:
                 await store.share(location.url, readers=readers, public=public, caller=caller(ctx))
