@@ -1,7 +1,7 @@
 """Why no connection to the database comes about, in a sentence for its operator: with the address, never a password.
 
-`dialect_errors` says what an error means for a request, in words for clients; this says it to whoever starts the service or
-runs `xloud-image db`. What will not pass by itself is a ConfigError: nobody is told to try again later.
+`dialect_errors` says what an error means for a request, in words for clients; this says it to whoever starts the
+service or runs `xloud-image db`. What will not pass by itself is a ConfigError: nobody is told to try again later.
 """
 
 from __future__ import annotations

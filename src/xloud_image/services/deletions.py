@@ -48,7 +48,7 @@ def new_claim(
 async def begin_deletes(
     service: Service, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
 ) -> list[Claim]:
-    """Write a claim for each location whose bytes are ours to remove (`ownership.are_ours`); read-only stores have none.
+    """Write a claim for each location whose bytes are ours to remove (`ownership.are_ours`); none in read-only stores.
 
     A location whose store is not configured now is owed as well: the store may come back.
     """
