@@ -36,6 +36,7 @@ CI = os.environ.get("CI") == "true"
 
 missing_servers = pytest.StashKey[set[str]]()
 remarks = pytest.StashKey[list[str]]()
+SLOWEST = 10  # files that the end of the output names
 
 
 class Server(Protocol):
@@ -84,6 +85,15 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    spent: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                file = report.nodeid.partition("::")[0]
+                spent[file] = spent.get(file, 0.0) + report.duration
+    if len(spent) > SLOWEST:
+        slowest = sorted(spent.items(), key=lambda item: -item[1])[:SLOWEST]
+        terminalreporter.write_line("the slowest files: " + ", ".join(f"{file} {took:.0f} s" for file, took in slowest))
     if told := turns.worst():
         terminalreporter.write_line(told)
     for remark in config.stash[remarks]:
