@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xavs import variables
 from xavs.variables import Key
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 GUIDE = Path(__file__).parent / "operating" / "image-storage-backends.md"
 _MARKED = re.compile(r"(<!-- options: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -42,8 +42,6 @@ def _name(key: Key) -> str:
 
 
 def _default(key: Key) -> str:
-    if key.name in variables.SWITCHES.values():
-        return "on unless a larger store is" if key.name == variables.SWITCHES["file"] else "no"
     value = key.default
     if value is None and key.option is not None and key.option.required:
         return "must be given"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from xloud_image.config.masking import MASK, mask
 from xloud_image.config.options import table
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 if TYPE_CHECKING:
     from xavs.overrides import Line

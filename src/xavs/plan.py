@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xavs.findings import Origin
 from xavs.site_globals import read_as
-from xavs.variables import LARGER_STORES, SWITCHES, Type
-from xloud_image.config.store_options import OPTIONS, READ_ONLY, type_of
+from xavs.variables import SWITCHES, Type
+from xloud_image.config.options.stores import OPTIONS, READ_ONLY, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +40,7 @@ class Store:
 
 def switch(g: Globals, type_: str) -> bool:
     """Whether a type is switched on. File is, unless something larger is."""
-    name = SWITCHES[type_]
-    if g.is_set(name):
-        return bool(g.get(name))
-    return type_ == "file" and not any(g.get(SWITCHES[other]) for other in LARGER_STORES)
+    return bool(g.get(SWITCHES[type_]))
 
 
 def switch_origin(g: Globals, type_: str) -> Origin:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from xavs import plan, template
 from xavs.overrides import Line, merge
 from xavs.variables import SWITCHES
-from xloud_image.config.store_options import OPTIONS, READ_ONLY, type_of
+from xloud_image.config.options.stores import OPTIONS, READ_ONLY, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from xavs.overrides import Line
 from xavs.plan import Store
 from xavs.template import CERTIFICATES, ETC, as_text
 from xloud_image.config import loader
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:

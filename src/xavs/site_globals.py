@@ -21,7 +21,7 @@ from xavs.expressions import Failed, Unread
 from xavs.findings import Origin
 from xavs.variables import Key, Type
 from xavs.yaml_lines import Entry, Plain
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -203,11 +203,6 @@ class Globals:
             self._open.pop()
 
     def _of_ours(self, key: Key) -> Any:
-        from xavs import plan
-
-        for type_, switch in variables.SWITCHES.items():
-            if key.name == switch:
-                return plan.switch(self, type_)
         found = self._found(key)
         if found is not None and key.type in (Type.ENTRIES, Type.MAP, Type.NAMES, Type.ANY):
             native = self._value(found[0])

@@ -14,7 +14,7 @@ from xavs import variables
 from xavs.findings import Origin
 from xavs.overrides import Line
 from xavs.variables import Type
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The one table of what globals may say about the image service, with types, defaults and other names. Data only.
 
-An option of a store has a key of its own, made from `config.store_options`: `glance_` and the option's name. So
+An option of a store has a key of its own, made from `config.options.stores`: `glance_` and the option's name. So
 `glance_swift_store_container` is `swift_store_container` of the store of type swift. What other names a key has had
 stands beside it; two names with different values are a contradiction. Keys of the wider deployment are in
 `foreign_names`.
@@ -12,15 +12,12 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from oslo_config import cfg
 
 from xavs.no_effect import WITHOUT_MEANING
-from xloud_image.config.store_options import OPTIONS
-
-if TYPE_CHECKING:
-    from xavs.site_globals import Globals
+from xloud_image.config.options.stores import OPTIONS
 
 
 class Type(enum.StrEnum):
@@ -37,7 +34,15 @@ class Type(enum.StrEnum):
     ANY = "anything"
 
 
-Default = Callable[["Globals"], Any]
+class Values(Protocol):
+    """The globals of a run, as a default may ask them."""
+
+    def get(self, name: str) -> Any:
+        """The typed value of a key, None when there is none."""
+        ...
+
+
+Default = Callable[[Values], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Key:
     store: str = ""
 
 
-# Switches of stores: type → key. Their defaults are rules, in `plan`.
+# Switches of stores: type → key.
 SWITCHES: Final[Mapping[str, str]] = {
     "rbd": "glance_backend_ceph",
     "s3": "glance_backend_s3",
@@ -78,7 +83,7 @@ def _url(name: str, path: str = "") -> Default:
     return lambda g: f"{str(g.get(name)).rstrip('/')}{path}"
 
 
-def _keystone_v3(g: Globals) -> str:
+def _keystone_v3(g: Values) -> str:
     url = str(g.get("keystone_internal_url")).rstrip("/")
     return url if url.endswith("/v3") else f"{url}/v3"
 
@@ -87,7 +92,7 @@ def _same(name: str) -> Default:
     return lambda g: g.get(name)
 
 
-def _address(g: Globals) -> str:
+def _address(g: Values) -> str:
     return str(g.get("kolla_internal_vip_address"))
 
 
@@ -96,7 +101,7 @@ def _scheme(name: str) -> Default:
 
 
 def _catalogue(kind: str) -> Default:
-    def url(g: Globals) -> str:
+    def url(g: Values) -> str:
         host = str(g.get(f"glance_{kind}_fqdn"))
         port = g.get("glance_api_public_port" if kind == "external" else "glance_api_port")
         scheme = "https" if g.get(f"kolla_enable_tls_{kind}") else "http"
@@ -106,7 +111,7 @@ def _catalogue(kind: str) -> Default:
 
 
 def _keystone(kind: str) -> Default:
-    def url(g: Globals) -> str:
+    def url(g: Values) -> str:
         host = str(g.get("keystone_internal_fqdn" if kind == "internal" else "keystone_external_fqdn"))
         scheme = "https" if g.get(f"kolla_enable_tls_{kind}") else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{g.get('keystone_public_port')}"
@@ -114,19 +119,23 @@ def _keystone(kind: str) -> Default:
     return url
 
 
-def _is_common(g: Globals) -> bool:
+def _is_common(g: Values) -> bool:
     return bool(g.get("use_preconfigured_databases") and g.get("use_common_mariadb_user"))
 
 
-def _database_user(g: Globals) -> Any:
+def _database_user(g: Values) -> Any:
     return g.get("database_user") if _is_common(g) else "glance"
 
 
-def _database_password(g: Globals) -> Any:
+def _database_password(g: Values) -> Any:
     return g.get("database_password") if _is_common(g) else None
 
 
-def _datastores(g: Globals) -> Any:
+def _no_larger_store(g: Values) -> bool:
+    return not any(g.get(SWITCHES[type_]) for type_ in LARGER_STORES)
+
+
+def _datastores(g: Values) -> Any:
     """`<datacenter>:<datastore>` of the two older keys."""
     center, store = g.get("vmware_vcenter_name"), g.get("vmware_datastore_name")
     return [f"{center}:{store}"] if center and store else None
@@ -136,7 +145,9 @@ F, T, N = Type.FLAG, Type.TEXT, Type.NUMBER
 
 _STORES: Final = (
     *(
-        Key(name, F, None, help=f"A store of type {type_}.")
+        Key(name, F, _no_larger_store, "on unless a larger store is", help="A store of type file.")
+        if type_ == "file"
+        else Key(name, F, False, help=f"A store of type {type_}.")
         for type_, name in SWITCHES.items()
     ),
     Key("glance_backends", Type.ENTRIES, None, help="name, type, enabled: stores outside Ceph, instead of switches."),
@@ -223,7 +234,7 @@ def _options() -> list[Key]:
     ]
 
 
-def _here(g: Globals) -> str:
+def _here(g: Values) -> str:
     return str(g.get("api_interface_address"))
 
 

@@ -7,7 +7,8 @@ from oslo_config import cfg
 
 from tests.config.conftest import Read, told
 from xloud_image.config.notes import Kind
-from xloud_image.config.options import Option, table
+from xloud_image.config.options import table
+from xloud_image.config.options.kinds import Option
 
 LEVEL = {Kind.PENDING: "warning", Kind.UNSAFE: "refuse", Kind.IGNORED: "info"}
 

@@ -12,7 +12,7 @@ from tests.config.conftest import Read, told
 from tests.config.guide import SNIPPETS, blocks, options
 from tests.servers.service import command
 from xloud_image.config.loader import Loaded
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import ConfigError
 
 GLOBAL = "glance_store"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.config.conftest import Read, told
 from xloud_image.config.loader import Loaded
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 TWO = """
 [DEFAULT]

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.db.conftest import MakeEmpty
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import query, schema, sql, tables
+from xloud_image.db import listing, schema, sql, tables
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
 
@@ -99,7 +99,7 @@ async def late(db: Database, asked: Query, pages: int = 20) -> Query:
     marker = asked.marker
     for _ in range(pages):
         found = await db.read(
-            lambda conn: query.find(
+            lambda conn: listing.find(
                 conn, Query(project=asked.project, is_admin=asked.is_admin, marker=marker, limit=25)
             )
         )
@@ -113,7 +113,7 @@ async def rows_read(db: Database, engine: str, asked: Query) -> int:
 
         async def counted(conn: AsyncConnection) -> int:
             await sql.fetch(conn, "FLUSH STATUS")
-            await query.find(conn, asked)
+            await listing.find(conn, asked)
             found = await sql.fetch(conn, "SHOW SESSION STATUS LIKE 'Handler_read%'")
             # the merged pages are read once more from a temporary table: that is not the walk
             return sum(int(value) for name, value in found if name != "Handler_read_rnd_next")
@@ -135,7 +135,7 @@ async def rows_read(db: Database, engine: str, asked: Query) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql, "fetch", explained)
-        await db.read(lambda conn: query.find(conn, asked))
+        await db.read(lambda conn: listing.find(conn, asked))
     return read
 
 
@@ -191,10 +191,10 @@ async def test_each_visibility_is_walked_in_order(full: Database, engine: str, v
 async def test_a_filter_with_few_matches_reads_few_rows(
     full: Database, engine: str, narrow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "FEW", 100)  # what is common here is common
+    monkeypatch.setattr(listing, "FEW", 100)  # what is common here is common
     for is_admin in (True, False):
         asked = Query(project="p1", is_admin=is_admin, **narrow)
-        assert await full.read(lambda conn: query.find(conn, asked)), "it must find something"
+        assert await full.read(lambda conn: listing.find(conn, asked)), "it must find something"
         assert await rows_read(full, engine, asked) < BOUND + 450
 
 
@@ -202,7 +202,7 @@ async def test_a_filter_with_few_matches_reads_few_rows(
 async def test_a_filter_that_most_pass_is_a_test_on_the_walk(
     full: Database, engine: str, common: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "FEW", 100)
+    monkeypatch.setattr(listing, "FEW", 100)
     for is_admin in (True, False):
         asked = Query(project="p1", is_admin=is_admin, **common)
         assert await rows_read(full, engine, asked) < BOUND + 450
@@ -211,7 +211,7 @@ async def test_a_filter_that_most_pass_is_a_test_on_the_walk(
 async def test_many_memberships_are_not_read_one_by_one(
     full: Database, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "MEMBERSHIPS", 10)
+    monkeypatch.setattr(listing, "MEMBERSHIPS", 10)
 
     async def share_all(conn: AsyncConnection) -> None:
         await sql.fetch(
@@ -222,7 +222,7 @@ async def test_many_memberships_are_not_read_one_by_one(
 
     await full.write(share_all)
     asked = Query(project="p2", visibility="shared")
-    found = await full.read(lambda conn: query.find(conn, asked))
+    found = await full.read(lambda conn: listing.find(conn, asked))
     assert len(found) == PAGE
     assert {image.membership for image in found if image.owner != "p2"} == {"accepted"}
     assert await rows_read(full, engine, asked) < BOUND

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.db.conftest import wipe
-from xloud_image.db import images, query, sql, tables
+from xloud_image.db import images, listing, sql, tables
 from xloud_image.db.engine import Database
 from xloud_image.db.query import SORT_KEYS, Query
 from xloud_image.errors import BadRequest, Forbidden
@@ -104,7 +104,7 @@ queries = st.builds(
     ),
     times=some(
         st.lists(
-            st.tuples(few(("created_at", "updated_at")), few(tuple(query.COMPARE)), few(TIMES)),
+            st.tuples(few(("created_at", "updated_at")), few(tuple(listing.COMPARE)), few(TIMES)),
             min_size=1,
             max_size=2,
         ).map(tuple),
@@ -219,7 +219,7 @@ async def pages(db: Database, asked: Query) -> list[str]:
     """All pages, one after the other, as a client walks them."""
     found: list[str] = []
     while True:
-        page = await db.read(lambda conn: query.find(conn, asked))
+        page = await db.read(lambda conn: listing.find(conn, asked))
         found += [image.id for image in page]
         if len(page) < asked.limit:
             return found
@@ -244,8 +244,8 @@ async def test_lists_are_those_of_the_model(
     await fill(db, data)
     with pytest.MonkeyPatch.context() as patch:
         # every way to find a page, also with few rows
-        patch.setattr(query, "FEW", few_candidates)
-        patch.setattr(query, "MEMBERSHIPS", few_memberships)
+        patch.setattr(listing, "FEW", few_candidates)
+        patch.setattr(listing, "MEMBERSHIPS", few_memberships)
         for one in asked:
             assert await pages(db, one) == expected(data, one), one
 
@@ -306,11 +306,11 @@ async def test_details_and_membership_come_along(db: Database) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql, "fetch", counting)
-        found = await db.read(lambda conn: query.find(conn, Query(project="p1", is_admin=True)))
+        found = await db.read(lambda conn: listing.find(conn, Query(project="p1", is_admin=True)))
         assert found == stored[::-1]
         assert len(asked) == 2
         asked.clear()
-        await db.read(lambda conn: query.find(conn, Query(project="p1", marker=found[0].id, limit=2)))
+        await db.read(lambda conn: listing.find(conn, Query(project="p1", marker=found[0].id, limit=2)))
         assert len(asked) == 3
 
 
@@ -323,7 +323,7 @@ async def test_markers(db: Database) -> None:
     )
 
     async def find(marker: str, **who: Any) -> list[Image]:
-        return await db.read(lambda conn: query.find(conn, Query(marker=marker, **who)))
+        return await db.read(lambda conn: listing.find(conn, Query(marker=marker, **who)))
 
     with pytest.raises(BadRequest):
         await find(str(uuid.uuid4()), project="p1")
@@ -355,7 +355,7 @@ async def test_markers(db: Database) -> None:
 )
 async def test_what_cannot_be_asked(db: Database, wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        await db.read(lambda conn: query.find(conn, Query(project="p1", **wrong)))
+        await db.read(lambda conn: listing.find(conn, Query(project="p1", **wrong)))
 
 
 @pytest.mark.parametrize("text", ["'", "\\", "%", "%s", "a' OR '1'='1", "?", "$1", ":x", "😀", '"', ";--"])

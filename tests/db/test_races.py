@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import claims, images, members, query
+from xloud_image.db import claims, images, listing, members
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
 from xloud_image.errors import Duplicate, Forbidden, ImageServiceError, NotFound, QuotaExceeded
@@ -224,7 +224,7 @@ async def test_a_walk_misses_nothing_while_others_write(db: Database, other_db: 
         marker = None
         while True:
             asked = Query(project="p1", marker=marker, limit=3)
-            page = await db.read(lambda conn: query.find(conn, asked))
+            page = await db.read(lambda conn: listing.find(conn, asked))
             found += [image.id for image in page]
             if len(page) < 3:
                 break

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.db.conftest import MakeEmpty
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import connect, images, indexes, query, schema, tables
+from xloud_image.db import connect, images, indexes, listing, schema, tables
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
 from xloud_image.errors import ConfigError
@@ -151,7 +151,7 @@ async def test_lists_work_without_our_indexes(empty: MakeEmpty) -> None:
     await db.start()
     image = await db.write(lambda conn: images.create(conn, Image(id=str(uuid.uuid4()), owner="p1", name="n")))
     for asked in (Query(project="p1"), Query(project="p1", is_admin=True), Query(project="p1", equals={"name": "n"})):
-        assert await db.read(lambda conn, asked=asked: query.find(conn, asked)) == [image]  # type: ignore[misc]
+        assert await db.read(lambda conn, asked=asked: listing.find(conn, asked)) == [image]  # type: ignore[misc]
     await db.aclose()
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.deploy.conftest import Desk, told, values
 from xavs import passwords, render, variables
 from xavs.variables import Type
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 # what a deployment without any key of ours gets
 ALWAYS = {

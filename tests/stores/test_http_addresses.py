@@ -12,7 +12,7 @@ from yarl import URL
 
 from tests.servers.nginx import Nginx
 from tests.servers.place import HOST, private_address
-from xloud_image.config.store_options import UrlFilters
+from xloud_image.config.options.stores import UrlFilters
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
 from xloud_image.stores.http import addresses

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.place import ROOT, free_port
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 
 # type → (modules that are missing, the words that say what to install, options)
 NEEDS = {

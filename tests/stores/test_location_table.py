@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from xloud_image.config import loader
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.model import Location
 from xloud_image.stores import Stores
 from xloud_image.stores.layers import Layer

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.stores.drivers import file_options
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.config.settings import StoreSettings
-from xloud_image.config.store_options import OPTIONS
 from xloud_image.errors import ConfigError
 from xloud_image.model import Location
 from xloud_image.stores import BACKENDS, Stores, backend

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from oslo_config import cfg
 
 from xloud_image.config.notes import Kind
-from xloud_image.config.options_access import AUTH_PLUGIN
+from xloud_image.config.options.access import AUTH_PLUGIN
 from xloud_image.config.settings import (
     AuthSettings,
     CorsSettings,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from xloud_image.config.store_options import READ_ONLY, UrlFilters
+from xloud_image.config.options.stores import READ_ONLY, UrlFilters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

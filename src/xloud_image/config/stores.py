@@ -16,12 +16,11 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import store_options
 from xloud_image.config.fetching import url_filters
 from xloud_image.config.notes import Kind
-from xloud_image.config.options import table
+from xloud_image.config.options import stores, table
+from xloud_image.config.options.stores import COMMON, OPTIONS, RESERVED, type_of
 from xloud_image.config.settings import StoreSettings
-from xloud_image.config.store_options import COMMON, OPTIONS, RESERVED, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +99,7 @@ class Stores:
         """The type that a name means, with a note when it is another word for it; None and a refusal otherwise."""
         type_ = type_of(name)
         if type_ is None:
-            near = difflib.get_close_matches(name.lower(), [*OPTIONS, *store_options.ALIASES], 1)
+            near = difflib.get_close_matches(name.lower(), [*OPTIONS, *stores.ALIASES], 1)
             hint = f"; is '{type_of(near[0])}' meant?" if near else f"; types are {', '.join(sorted(OPTIONS))}"
             self._refuse(f"'{name}' is no type of store{hint}", group, option)
             return None
@@ -331,7 +330,7 @@ class Stores:
             option = "filesystem_store_datadirs" if several else "filesystem_store_datadir"
             for entry in several or [store.options["filesystem_store_datadir"]]:
                 try:
-                    given = store_options.directory_of(entry, priority=bool(several))
+                    given = stores.directory_of(entry, priority=bool(several))
                 except ValueError as error:
                     self._refuse(str(error), self._place(store.id, option), option)
                     continue

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images as rows
+from xloud_image.db import listing
 from xloud_image.db.image_children import PAGE
-from xloud_image.db.query import Page, Query, is_sure
-from xloud_image.db.query import find as find_rows
+from xloud_image.db.query import Page, Query
 from xloud_image.errors import BadRequest, Forbidden, Protected
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -49,14 +49,14 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
     policy = service.policy
     policy.require(ctx, "get_images")
     query = dataclasses.replace(query, sight=lambda *kind: policy.sight(ctx, "get_image", *kind))
-    if is_sure(query):
-        return await service.db.read(lambda conn: find_rows(conn, query))
+    if listing.is_sure(query):
+        return await service.db.read(lambda conn: listing.find(conn, query))
     found: list[Image] = []
     looked = dataclasses.replace(query, limit=min(max(query.limit, _LOOK), _MOST_LOOKED))
     room, looks = PAGE, 0
     while looks < (LOOKS if found else _EMPTY_LOOKS):
         looks += 1
-        page = await service.db.read(functools.partial(find_rows, query=looked))
+        page = await service.db.read(functools.partial(listing.find, query=looked))
         for image in page:
             if len(found) == query.limit:
                 return Page(found, more=True)

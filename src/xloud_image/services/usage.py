@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.config.store_options import type_of
+from xloud_image.config.options.stores import type_of
 from xloud_image.db import claims, locations
 from xloud_image.db.engine import Database
 from xloud_image.stores import Stores

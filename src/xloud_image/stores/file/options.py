@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xloud_image.config.store_options import directory_of
+from xloud_image.config.options.stores import directory_of
 from xloud_image.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     AlreadyExists,
     BadRequest,

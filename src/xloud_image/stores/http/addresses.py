@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from xloud_image.config.store_options import UrlFilters
+from xloud_image.config.options.stores import UrlFilters
 from xloud_image.errors import BadRequest
 from xloud_image.stores.kit.threads import Threads
 

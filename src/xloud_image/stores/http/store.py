@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 import aiohttp
 from yarl import URL
 
-from xloud_image.config.store_options import OPTIONS, UrlFilters
+from xloud_image.config.options.stores import OPTIONS, UrlFilters
 from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
 from xloud_image.stores.http import addresses

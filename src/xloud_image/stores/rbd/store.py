@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import quote, unquote
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     AlreadyExists,
     BadRequest,

@@ -22,7 +22,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BadRange, BlobNotFound, ConfigError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
 from xloud_image.stores.kit.web import Web

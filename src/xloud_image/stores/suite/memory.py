@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import AlreadyExists, BadRequest, BlobNotFound, Gone, StoreFull, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
 from xloud_image.stores.kit.keystone import ask_keystone, identity_url

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final
 
 from aiohttp import ClientResponse, ClientTimeout
 
-from xloud_image.config.store_options import OPTIONS
+from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     AlreadyExists,
     BadRange,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 
-from xloud_image.config.options import Section, ignored, pending, unsafe
+from xloud_image.config.options.kinds import Section, ignored, pending, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

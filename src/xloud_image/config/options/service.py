@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 
-from xloud_image.config.options import Section, honoured, ignored, pending, unsafe
+from xloud_image.config.options.kinds import Section, honoured, ignored, pending, unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

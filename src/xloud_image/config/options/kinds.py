@@ -1,13 +1,9 @@
-"""The one table of every option that a configuration file may hold, and the class of each. The loader reads by it.
-
-The sections stand in `options_service`, `options_access` and `options_later`; those of stores in `store_options`.
-"""
+"""An option of a configuration file and its class: what it does here. The options themselves stand beside this file."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from oslo_config import cfg
@@ -56,17 +52,3 @@ def ignored(why: str, names: str) -> Section:
 
 def _opt(opt: cfg.Opt | str) -> cfg.Opt:
     return cfg.StrOpt(opt) if isinstance(opt, str) else opt
-
-
-@functools.cache
-def table() -> Mapping[str, Mapping[str, Option]]:
-    """Section → name → option. Sections of stores are not here: which ones exist depends on the file."""
-    from xloud_image.config import options_access, options_later, options_service
-
-    sections: dict[str, dict[str, Option]] = {}
-    for part in (options_service.SECTIONS, options_access.SECTIONS, options_later.SECTIONS):
-        for group, options in part.items():
-            for option in options:
-                assert option.opt.dest not in sections.setdefault(group, {}), option.opt.dest
-                sections[group][option.opt.dest] = option
-    return sections
