@@ -116,10 +116,11 @@ test: ## every test, against real servers
 	@if [ '$(TESTS)' = tests ]; then exec tests/run $(PYTEST_ARGS); \
 	else exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS); fi
 
-check: .venv-test/.installed ## format, lint, types, import directions
+check: .venv-test/.installed ## format, lint, types, dead code, import directions
 	.venv-test/bin/ruff format --check $(SOURCES)
 	.venv-test/bin/ruff check $(SOURCES)
 	.venv-test/bin/mypy
+	.venv-test/bin/vulture
 	.venv-test/bin/python -m pytest -q tests/test_layers.py
 
 format: .venv-test/.installed # rewrites the sources as `make check` wants them

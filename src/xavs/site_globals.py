@@ -42,7 +42,6 @@ class Globals:
         self._entries: dict[str, Entry] = {}
         for layer in layers:
             self._entries |= layer
-        self._layers = layers
         self._values: dict[str, Any] = {}
         self._used: set[str] = set()
         self._open: list[str] = []

@@ -73,7 +73,6 @@ def auth(values: Values, *, embedded: bool) -> AuthSettings:
     return AuthSettings(
         method=method,
         allow_anonymous_access=anonymous,
-        anonymous_off_loopback=confirmed,
         http_basic_user_file=users or None,
         http_basic_projects_file=projects or None,
         none_project=get("xloud", "none_project"),

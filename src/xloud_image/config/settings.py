@@ -118,7 +118,6 @@ class AuthSettings:
 
     method: str = "none"
     allow_anonymous_access: bool = False
-    anonymous_off_loopback: bool = False  # the second option that confirms anonymous access on other addresses
     http_basic_user_file: str | None = None
     http_basic_projects_file: str | None = None
     none_project: str = "00000000000000000000000000000001"

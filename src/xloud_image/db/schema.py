@@ -40,7 +40,6 @@ class Version:
     ours: str | None
     glance: str | None
     wanted: str
-    glance_wanted: str = tables.GLANCE_HEAD
 
     @property
     def current(self) -> bool:
