@@ -156,8 +156,8 @@ def of(
     address, port = str(g.get("glance_api_bind_host")), int(g.get("glance_api_listen_port"))
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - replaced here
     wanted = {line.key: line.value for line in lines}
-    drain = int(wanted.get(("xloud", "drain_time")) or 60)
-    notice = int(wanted.get(("xloud", "drain_notice")) or 0)
+    drain = int(wanted.get(("xloud", "graceful_timeout")) or 60)
+    notice = int(wanted.get(("xloud", "shutdown_delay")) or 0)
     directories = data_directories(g, lines, stores)
     volumes, extra = _volumes(g, stores, directories)
     return {
@@ -196,8 +196,8 @@ def of(
                 },
             },
         },
-        "drain_time": drain,
-        "drain_notice": notice,
+        "graceful_timeout": drain,
+        "shutdown_delay": notice,
         "directories": directories,
         "owner": OWNER,
         "former_owners": list(FORMER_OWNERS),

@@ -165,7 +165,7 @@ def _free(name: str, names: Collection[str]) -> str:
     """The name, or one made of it when another store has it now."""
     number, found = 1, name
     while found.lower() in names:
-        found = f"{name}_former{number if number > 1 else ''}"
+        found = f"{name}_previous{number if number > 1 else ''}"
         number += 1
     return found
 

@@ -108,8 +108,8 @@ def _service(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
     if g.get("glance_enable_property_protection"):
         path = f"{ETC}/property-protections-rules.conf"
         sheet.at("DEFAULT", "property_protection_file", path, g.origin("glance_enable_property_protection"))
-    sheet.key("xloud", "drain_time", "glance_drain_time")
-    sheet.key("xloud", "drain_notice", "glance_drain_notice")
+    sheet.key("xloud", "graceful_timeout", "glance_graceful_timeout")
+    sheet.key("xloud", "shutdown_delay", "glance_shutdown_delay")
 
 
 def _exposure(g: Globals, sheet: Sheet, stores: list[Store]) -> None:

@@ -242,7 +242,7 @@ class Unsupported(BlobError):
 
 class StillNeeded(BlobError):
     """Deleted as far as clients can see; the bytes go later, when what depends on them (a clone) is gone. Whoever asked
-    for the deletion keeps it owed and asks again."""
+    for the deletion keeps it pending and asks again."""
 
     status = 409
 

@@ -5,9 +5,9 @@ and SIGINT drain and stop; SIGHUP reads the configuration again and replaces the
 whose event loop stands still for `_HEARTBEAT` seconds is replaced, one that dies as well (`deaths` says when).
 
 No call is lost on the way out. A node that stops says 503 at its health check first, and serves everything until the
-balancers have seen it (`drain_notice`; not on Ctrl-C, nor when the node stays and only its workers change). Then the
+balancers have seen it (`shutdown_delay`; not on Ctrl-C, nor when the node stays and only its workers change). Then the
 port closes; connections without a request may still bring one; answers say that they are the last; transfers get
-`drain_time`.
+`graceful_timeout`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "worker_class": _Worker,
             "logger_class": _Log,
             "timeout": _HEARTBEAT,
-            "graceful_timeout": server.drain_notice + server.drain_time,
+            "graceful_timeout": server.shutdown_delay + server.graceful_timeout,
             "proc_name": "xloud-image",
             "default_proc_name": "xloud-image",
             "control_socket_disable": True,
@@ -260,7 +260,7 @@ async def serve(
     alive: Callable[[], bool],
     leaving: Callable[[], bool],
 ) -> None:
-    """Serve until `stop`, then drain for at most `drain_time` seconds. `alive()` is called every second.
+    """Serve until `stop`, then drain for at most `graceful_timeout` seconds. `alive()` is called every second.
 
     `leaving()`: whether the node goes away with this process; asked when it is to stop.
     """
@@ -286,9 +286,9 @@ async def serve(
                 await asyncio.wait_for(stop.wait(), 1)
             except TimeoutError:
                 continue
-        await _give_notice(app[ENDING], settings.server.drain_notice if leaving() else 0, alive)
+        await _give_notice(app[ENDING], settings.server.shutdown_delay if leaving() else 0, alive)
         await _close_port(runner, listeners)
-        await _drain(runner, settings.server.drain_time, alive)
+        await _drain(runner, settings.server.graceful_timeout, alive)
     finally:
         cleaning.cancel()
         await runner.cleanup()

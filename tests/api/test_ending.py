@@ -52,7 +52,7 @@ def await_that(what: object, seconds: float = 20) -> None:
 
 
 def test_a_stop_is_announced_and_everything_served_meanwhile(service: ServiceFactory) -> None:
-    one = service({"xloud": {"drain_notice": NOTICE}})
+    one = service({"xloud": {"shutdown_delay": NOTICE}})
     kept = connect(one)
     os.kill(one.pid, signal.SIGTERM)
     begun = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_stop_is_announced_and_everything_served_meanwhile(service: ServiceFac
 
 
 def test_idle_connections_do_not_hold_up_a_stop(service: ServiceFactory) -> None:
-    one = service({"xloud": {"drain_time": 60}})
+    one = service({"xloud": {"graceful_timeout": 60}})
     idle = connect(one)
     os.kill(one.pid, signal.SIGTERM)
     assert one.wait(10) == 0
@@ -84,13 +84,13 @@ def test_without_a_notice_the_port_closes_at_once(service: ServiceFactory) -> No
 
 
 def test_ctrl_c_takes_no_notice(service: ServiceFactory) -> None:
-    one = service({"xloud": {"drain_notice": 60}})
+    one = service({"xloud": {"shutdown_delay": 60}})
     os.kill(one.pid, signal.SIGINT)
     assert one.wait() == 0
 
 
 def test_a_reload_is_not_announced_and_kept_connections_may_ask_once_more(service: ServiceFactory) -> None:
-    one = service({"xloud": {"drain_notice": NOTICE}})
+    one = service({"xloud": {"shutdown_delay": NOTICE}})
     kept, idle = connect(one), connect(one)
     old = workers(one)
     os.kill(one.pid, signal.SIGHUP)

@@ -36,7 +36,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         tmp_path_factory.mktemp("foreign"),
         options={"enabled_backends": "fast:file,slow:file,mem:memory,web:http"},
         web={"weight": 100, "https_ca_certificates_file": authority().ca},
-        xloud={"auth": "http_basic", "store_answer_time": 3, "reaper_interval": 1, "lease_time": 5},
+        xloud={"auth": "http_basic", "store_timeout": 3, "reaper_interval": 1, "lease_time": 5},
     )
     users = {"http_basic_user_file": cloud.folder / "users", "http_basic_projects_file": cloud.folder / "projects"}
     cloud.service.configure({"xloud": users})
@@ -162,7 +162,7 @@ def test_what_the_operator_opens_is_registered_by_members(
     cloud = Cloud(
         tmp_path_factory.mktemp("opened"),
         options={"enabled_backends": "fast:file,web:http"},
-        xloud={"auth": "http_basic", "store_answer_time": 20},
+        xloud={"auth": "http_basic", "store_timeout": 20},
     )
     users = {"http_basic_user_file": cloud.folder / "users", "http_basic_projects_file": cloud.folder / "projects"}
     opened = {"location_networks": f"{www.host}/32"} if how == "location_networks" else {}

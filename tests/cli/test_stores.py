@@ -84,15 +84,15 @@ def test_stores_check_shows_the_services_own_apart(home: Home) -> None:
 
 def test_what_lies_in_a_store(home: Home) -> None:
     home.configure()
-    done = home.with_file("stores", "contents", "files")
+    done = home.with_file("stores", "ls", "files")
     assert (done.returncode, done.stdout) == (0, "")
     for name in ("c", "a", "b", ".draft"):
         (home.path / "images" / name).touch()
     (home.path / "images" / "folder").mkdir()
-    assert home.with_file("stores", "contents", "files").stdout == "a\nb\nc\n"
-    done = home.with_file("stores", "contents", "files", "--limit", "2", "--json")
+    assert home.with_file("stores", "ls", "files").stdout == "a\nb\nc\n"
+    done = home.with_file("stores", "ls", "files", "--limit", "2", "--json")
     assert json.loads(done.stdout) == ["a", "b"]
-    assert "there is no store 'tape'; the stores are files" in sentence(home.with_file("stores", "contents", "tape"))
+    assert "there is no store 'tape'; the stores are files" in sentence(home.with_file("stores", "ls", "tape"))
     (home.path / "images").rename(home.path / "away")
     (home.path / "images").touch()
-    assert "is not a directory" in sentence(home.with_file("stores", "contents", "files"))
+    assert "is not a directory" in sentence(home.with_file("stores", "ls", "files"))

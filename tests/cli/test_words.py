@@ -36,7 +36,7 @@ WORDS = (
     ("stores",),
     ("stores", "list"),
     ("stores", "check"),
-    ("stores", "contents"),
+    ("stores", "ls"),
 )
 
 

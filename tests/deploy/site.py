@@ -31,7 +31,7 @@ class Site:
             f"keystone_internal_url: {keystone.url}\nkeystone_public_url: {keystone.url}\n"
             f"glance_database_name: {name}\nglance_database_user: {name}\n"
             f"glance_keystone_user: {account}\nglance_api_workers: 1\nnode_config: {self.node}\n"
-            "glance_drain_time: 300\n"
+            "glance_graceful_timeout: 300\n"
         )
         known = f"glance_keystone_password: {USERS[account].password}\n" if account in USERS else ""
         (self.path / "passwords.yml").write_text(f"keystone_admin_password: {USERS['admin'].password}\n{known}")

@@ -192,7 +192,7 @@ def test_switching_to_ceph_loses_nothing(
     """The document's Ceph globals over its file store: the images of both directories stay readable, and each store
     goes when it is empty."""
     openstack.clouds["cloud"] = keystone.clouds()["admin"]
-    assert contents(site) == {"file": (False, 0), "file_former": (True, 2)}
+    assert contents(site) == {"file": (False, 0), "file_previous": (True, 2)}
     folder = site.path / "config" / "glance"
     host = next(line for line in ceph.conf.read_text().splitlines() if line.startswith("mon_host"))
     (folder / "ceph.conf").write_text(f"[global]\nfsid = {ceph.fsid}\n{host}\n")
@@ -203,9 +203,9 @@ def test_switching_to_ceph_loses_nothing(
     )
     output = site.run("reconfigure", "--tags", "glance")
     assert "of an earlier deployment is kept for the images that lie in it" in re.sub(r"\s+", " ", output)
-    assert contents(site) == {"rbd": (False, 0), "file": (True, 0), "file_former": (True, 2)}
+    assert contents(site) == {"rbd": (False, 0), "file": (True, 0), "file_previous": (True, 2)}
     assert changed(site.run("reconfigure", "--tags", "glance")) > 0, "what is empty goes"
-    assert contents(site) == {"rbd": (False, 0), "file_former": (True, 2)}
+    assert contents(site) == {"rbd": (False, 0), "file_previous": (True, 2)}
     assert changed(site.run("deploy", "--tags", "glance")) == 0
 
     disk = tmp_path / "disk"

@@ -122,15 +122,15 @@ def test_options_and_secrets_are_carried_on(node: Node) -> None:
 def test_another_place_under_the_same_name(node: Node) -> None:
     """The bucket changes: the images in the former one stay readable under a name of their own."""
     node.render(S3 + "b1\n")
-    assert kept(node.render(S3 + "b2\n")) == ["s3_former"]
-    assert kept(node.render(S3 + "b3\n")) == ["s3_former", "s3_former2"]
+    assert kept(node.render(S3 + "b2\n")) == ["s3_previous"]
+    assert kept(node.render(S3 + "b3\n")) == ["s3_previous", "s3_previous2"]
 
     def buckets() -> dict[str, str]:
         return {store.id: store.options["s3_store_bucket"] for store in node.settings().stores if store.type == "s3"}
 
-    assert buckets() == {"s3": "b3", "s3_former": "b1", "s3_former2": "b2"}
+    assert buckets() == {"s3": "b3", "s3_previous": "b1", "s3_previous2": "b2"}
     node.render(S3 + "b1\n")
-    assert buckets() == {"s3": "b1", "s3_former": "b3", "s3_former2": "b2"}, "the first is the ordinary one again"
+    assert buckets() == {"s3": "b1", "s3_previous": "b3", "s3_previous2": "b2"}, "the first is the ordinary one again"
 
 
 def test_the_custom_directory_of_the_guide(node: Node) -> None:
@@ -141,15 +141,15 @@ def test_the_custom_directory_of_the_guide(node: Node) -> None:
         "[glance_store]\ndefault_backend = file\nfilesystem_store_datadir = /mnt/glance_images/\n",
     )
     done = node.render(FILE)
-    assert kept(done) == ["file_former"]
+    assert kept(done) == ["file_previous"]
     places = {store.id: store.options["filesystem_store_datadir"] for store in node.settings().stores
               if not store.reserved}  # fmt: skip
-    assert places == {"file": "/mnt/glance_images/", "file_former": "/var/lib/glance/images/"}
+    assert places == {"file": "/mnt/glance_images/", "file_previous": "/var/lib/glance/images/"}
     assert "/mnt/glance_images:/mnt/glance_images" in done.facts["container"]["volumes"]
     # and back, with the override gone: now the directory is the former one, and stays mounted
     (node.desk.path / "config/glance/glance-api.conf").unlink()
     done = node.render(FILE)
-    assert kept(done) == ["file_former"]
+    assert kept(done) == ["file_previous"]
     assert "/mnt/glance_images:/mnt/glance_images" in done.facts["container"]["volumes"]
 
 
@@ -159,12 +159,12 @@ def test_files_of_a_former_ceph_store(node: Node) -> None:
     for file in ("ceph.conf", "ceph.client.glance.keyring"):
         (node.desk.path / "config/glance" / file).unlink()
     done = node.render(CEPH + "ceph_cluster: other\nceph_glance_keyring: other.client.glance.keyring\n")
-    assert kept(done) == ["rbd_former"]
+    assert kept(done) == ["rbd_previous"]
     assert done.files["ceph/ceph.conf"][0] == b"[global]\n# ceph.conf\n"
     assert done.files["ceph/ceph.client.glance.keyring"][1] == 0o600
     assert done.facts["missing"] == []
     by_id = {store.id: store.options["rbd_store_ceph_conf"] for store in node.settings().stores if store.type == "rbd"}
-    assert by_id == {"rbd": "/etc/ceph/other.conf", "rbd_former": "/etc/ceph/ceph.conf"}
+    assert by_id == {"rbd": "/etc/ceph/other.conf", "rbd_previous": "/etc/ceph/ceph.conf"}
 
 
 def test_the_account_of_a_former_swift_store(node: Node) -> None:
@@ -241,8 +241,8 @@ def test_a_directory_that_is_still_used_is_not_kept_twice(node: Node, move: tupl
     before, after = move
     node.render(f"{DIRECTORIES}{before}\n")
     done = node.render(f"{DIRECTORIES}{after}\n")
-    assert kept(done) == (["file_former"] if MOVES[move] else [])
+    assert kept(done) == (["file_previous"] if MOVES[move] else [])
     for store in node.settings().stores:
-        if store.id == "file_former":
+        if store.id == "file_previous":
             there = store.options["filesystem_store_datadir"], store.options["filesystem_store_datadirs"]
             assert (there[0] if not there[1] else None, there[1]) == MOVES[move]

@@ -16,8 +16,8 @@ ALWAYS = {
     "[DEFAULT] bind_port": "9292",
     "[DEFAULT] worker_self_reference_url": "http://10.0.1.71:9292",
     "[DEFAULT] enabled_backends": "file:file",
-    "[xloud] drain_time": "60",
-    "[xloud] drain_notice": "5",
+    "[xloud] graceful_timeout": "60",
+    "[xloud] shutdown_delay": "5",
     "[database] connection": "mysql+pymysql://glance:d4tabase@10.0.1.71:3306/glance",
     "[database] connection_recycle_time": "10",
     "[database] max_retries": "-1",
@@ -213,14 +213,15 @@ TABLE: dict[str, tuple[str, dict[str, str | None]]] = {
     "no clones": (CEPH + "glance_show_image_direct_url: no\n", {"[DEFAULT] show_image_direct_url": "False"}),
     "ports, names and workers": (
         "glance_api_port: 19292\nopenstack_service_workers: 3\nopenstack_logging_debug: yes\n"
-        "glance_public_endpoint: https://images.example.com\napi_interface_address: 10.0.1.5\nglance_drain_time: 300\n",
+        "glance_public_endpoint: https://images.example.com\napi_interface_address: 10.0.1.5\n"
+        "glance_graceful_timeout: 300\n",
         {
             "[DEFAULT] bind_port": "19292",
             "[DEFAULT] bind_host": "10.0.1.5",
             "[DEFAULT] workers": "3",
             "[DEFAULT] debug": "True",
             "[DEFAULT] public_endpoint": "https://images.example.com",
-            "[xloud] drain_time": "300",
+            "[xloud] graceful_timeout": "300",
         },
     ),
     "an address of version 6": (
@@ -339,17 +340,17 @@ def test_every_key_refuses_a_mapping_of_mappings(desk: Desk, name: str) -> None:
 
 def test_where_values_come_from(desk: Desk) -> None:
     """Files of globals.d by name, then passwords, then -e."""
-    desk.write("globals.d/10-port.yml", "glance_api_port: 2\nglance_drain_time: 2\n")
-    desk.write("globals.d/20-port.yaml", "glance_drain_time: 3\n")
-    rendered = desk.render("glance_api_port: 1\nglance_drain_time: 1\n", "openstack_logging_debug=true",
+    desk.write("globals.d/10-port.yml", "glance_api_port: 2\nglance_graceful_timeout: 2\n")
+    desk.write("globals.d/20-port.yaml", "glance_graceful_timeout: 3\n")
+    rendered = desk.render("glance_api_port: 1\nglance_graceful_timeout: 1\n", "openstack_logging_debug=true",
                            '{"glance_api_workers": 7}')  # fmt: skip
     found = values(rendered)
     assert found["[DEFAULT] bind_port"] == ["2"]
-    assert found["[xloud] drain_time"] == ["3"]
+    assert found["[xloud] graceful_timeout"] == ["3"]
     assert (found["[DEFAULT] debug"], found["[DEFAULT] workers"]) == (["True"], ["7"])
     origins = {line.name: str(line.origin).replace(f"{desk.path}/", "") for line in rendered.lines[render.MAIN]}
     assert origins["bind_port"] == "default of glance_api_listen_port: glance_api_port"
-    assert origins["drain_time"] == "globals.d/20-port.yaml:1 glance_drain_time"
+    assert origins["graceful_timeout"] == "globals.d/20-port.yaml:1 glance_graceful_timeout"
     assert origins["workers"] == "-e:1 glance_api_workers"
     assert origins["password"] == "passwords.yml:2 glance_keystone_password"
 

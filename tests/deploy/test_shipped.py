@@ -47,7 +47,7 @@ def test_the_unit_waits_for_the_drain() -> None:
     assert "ExecReload=/bin/kill -HUP $MAINPID" in text
     found = re.search(r"TimeoutStopSec=(\d+)", text)
     assert found
-    assert int(found[1]) > 60, "[xloud] drain_time"
+    assert int(found[1]) > 60, "[xloud] graceful_timeout"
 
 
 def test_the_balancer_understands_its_file(tmp_path: Path) -> None:

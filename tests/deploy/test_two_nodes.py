@@ -30,7 +30,7 @@ from tests.servers.rgw import Rgw
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BALANCER = ROOT / "deploy" / "haproxy" / "glance.cfg"
-NOTICE = 5  # glance_drain_notice, as it is when nobody sets it
+NOTICE = 5  # glance_shutdown_delay, as it is when nobody sets it
 DESCRIPTION = "Taken live"
 
 
@@ -46,7 +46,7 @@ class Site:
             f"kolla_internal_vip_address: {HOST}\napi_interface: eth0\nglance_api_port: {self.port}\n"
             f"database_port: {database.port}\nglance_database_name: {name}\nglance_database_user: {name}\n"
             f"keystone_internal_url: {keystone.url}\nkeystone_public_url: {keystone.url}\n"
-            f"glance_keystone_user: {name}\nglance_api_workers: 1\nglance_drain_time: 120\n{settings}"
+            f"glance_keystone_user: {name}\nglance_api_workers: 1\nglance_graceful_timeout: 120\n{settings}"
         )
         self.add("")
         (self.path / "passwords.yml").write_text(f"keystone_admin_password: {USERS['admin'].password}\n")

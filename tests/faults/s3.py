@@ -62,8 +62,8 @@ def there_and_back(service: Service, *sizes: int, owing: bool) -> str:
         )
         if f"{got}, nothing owed" != WORKS:
             return got
-    owed = service.run("stores", "owed").strip() if owing else "Nothing is owed."
-    return WORKS if owed == "Nothing is owed." else owed
+    owed = service.run("stores", "pending").strip() if owing else "Nothing is pending."
+    return WORKS if owed == "Nothing is pending." else owed
 
 
 def _same(got: bytes, wanted: bytes) -> str:

@@ -108,7 +108,7 @@ filesystem_store_datadir = {disk}
 connection = {connection}
 [xloud]
 auth = none
-store_answer_time = 2
+store_timeout = 2
 """
     )
     settings = load([file], env={}).settings

@@ -31,7 +31,7 @@ def counted(service: Service) -> dict[str, tuple[int, int, bool]]:
         output = service.run("stores", "list", "--images", "--json")
     except Stuck as error:
         output = str(error)[str(error).index("[\n") : str(error).rindex("]") + 1]
-    return {one["store"]: (one["images"], one["owed"], one["configured"]) for one in json.loads(output)}
+    return {one["store"]: (one["images"], one["pending"], one["configured"]) for one in json.loads(output)}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_operators_see_it(moved: tuple[Service, str, bytes, Path]) -> None:
     assert "write" not in found["timings"]
     away = place.rename(place.with_name(f"{place.name}-away"))
     place.write_text("no directory")
-    assert server.run("stores", "check", "--leave-out", "old")
+    assert server.run("stores", "check", "--exclude", "old")
     with pytest.raises(Stuck, match="old"):
         server.run("stores", "check")
     place.unlink()

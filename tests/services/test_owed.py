@@ -1,4 +1,4 @@
-"""Deleting and uploading while a store is down: clients are not held up, the bytes are owed, and paid later."""
+"""Deleting and uploading while a store is down: clients are not held up, the bytes are pending, and removed later."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ def new_image(service: Service, data: bytes | None = b"some data") -> str:
 
 
 def owed(service: Service) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(service.run("stores", "owed", "--json"))
+    found: list[dict[str, Any]] = json.loads(service.run("stores", "pending", "--json"))
     return found
 
 
@@ -44,7 +44,7 @@ def test_deleting_while_the_directory_is_away(service: ServiceFactory) -> None:
     away.rename(server.images)
     assert wait_until(lambda: not claims(server)), owed(server)
     assert files(server.images) == {}
-    assert server.run("stores", "owed") == "Nothing is owed.\n"
+    assert server.run("stores", "pending") == "Nothing is pending.\n"
 
 
 def test_deleting_while_the_mount_hangs(service: ServiceFactory) -> None:
@@ -169,7 +169,7 @@ def test_deleting_while_the_upload_runs(service: ServiceFactory) -> None:
 
 
 def test_a_place_for_everything(service: ServiceFactory, tmp_path: Path) -> None:
-    """`stores owed` shows an upload that runs as one, with the process at work."""
+    """`stores pending` shows an upload that runs as one, with the process at work."""
     server = service()
     image_id = new_image(server, None)
     shown: list[dict[str, Any]] = []

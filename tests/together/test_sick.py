@@ -28,9 +28,9 @@ from xloud_image.stores.suite import noise
 
 pytestmark = pytest.mark.timeout(900)
 
-ANSWER: Final = 6  # seconds: store_answer_time of the service under test
+ANSWER: Final = 6  # seconds: store_timeout of the service under test
 UPLOAD: Final = 100.0  # seconds within which an upload to a store that hangs is refused
-SHORT: Final = {"store_answer_time": ANSWER, "reaper_interval": 1, "lease_time": 5, "auth": "none"}
+SHORT: Final = {"store_timeout": ANSWER, "reaper_interval": 1, "lease_time": 5, "auth": "none"}
 DATA: Final = noise(300_000)
 SICK: Final = tuple(name for name in WRITABLE if name != "files")
 
@@ -96,7 +96,7 @@ def client(patient: Service) -> Client:
 @pytest.fixture(autouse=True)
 def nothing_stays(everything: Everything, patient: Service) -> Iterator[None]:
     yield
-    assert wait_until(lambda: not claims(patient), 120), patient.run("stores", "owed")
+    assert wait_until(lambda: not claims(patient), 120), patient.run("stores", "pending")
     assert wait_until(lambda: not any(everything.behind().values()), 60), everything.behind()
 
 
@@ -207,7 +207,7 @@ def test_no_answer(
                 no_secret(everything, answer.body.decode())
                 assert client.show(empty[store])["status"] in ("queued", "saving"), store
         # well again, without a restart; what was owed is paid
-        assert wait_until(lambda: not claims(patient), 180), patient.run("stores", "owed")
+        assert wait_until(lambda: not claims(patient), 180), patient.run("stores", "pending")
         for store, identity in kept.items():
             if store == "vmware" and sickness is down:
                 assert client.get(identity).status in (404, 503)
@@ -357,7 +357,7 @@ def test_killed_in_an_upload(everything: Everything) -> None:
         assert any(everything.behind().values()), "nothing had been written yet: this proves nothing"
         assert wait_until(lambda: one.exit_code is not None, 10)
         one.start(60)
-        assert wait_until(lambda: not claims(one), 120), one.run("stores", "owed")
+        assert wait_until(lambda: not claims(one), 120), one.run("stores", "pending")
         for identity in images.values():
             assert client.show(identity)["status"] == "queued"
         assert not any(everything.behind().values()), everything.behind()

@@ -83,7 +83,7 @@ def list_(
         (name, "", "NOT CONFIGURED", "", "", *map(str, _counts(content).values()))
         for (name, _), content in contents.items()
     ]
-    _table(("store", "type", "", "weight", "description", *(("images", "owed") if images else ())), rows)
+    _table(("store", "type", "", "weight", "description", *(("images", "pending") if images else ())), rows)
     raise typer.Exit(1 if contents else 0)
 
 
@@ -96,14 +96,14 @@ def _role(store: "StoreSettings", default: str) -> str:
 def _contents(settings: "Settings") -> dict[tuple[str, bool], "Content"]:
     """By name and whether it is configured: rows may name a store whose data lies elsewhere now."""
     from xloud_image.cli import ready
-    from xloud_image.services import usage as contents
+    from xloud_image.services import usage
 
     ready.sqlite_place(settings)
-    return {(content.store, content.configured): content for content in asyncio.run(contents.of_all(settings))}
+    return {(content.store, content.configured): content for content in asyncio.run(usage.of_all(settings))}
 
 
 def _counts(content: "Content | None") -> dict[str, int | None]:
-    return {"images": content.images if content else None, "owed": content.owed if content else None}
+    return {"images": content.images if content else None, "pending": content.pending if content else None}
 
 
 @app.command()
@@ -116,7 +116,7 @@ def check(
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
     leave_out: Annotated[
-        list[str] | None, typer.Option("--leave-out", metavar="STORE", help="Do not try this one; may be repeated.")
+        list[str] | None, typer.Option("--exclude", metavar="STORE", help="Do not try this one; may be repeated.")
     ] = None,
 ) -> None:
     """Try every store at once: reachable, authorised, writable, free space.
@@ -156,7 +156,7 @@ def check(
 
 
 @app.command()
-def contents(
+def ls(
     store: Annotated[str, typer.Argument(help="The id of a store.")],
     config_file: ConfigFiles = None,
     config_dir: ConfigDirs = None,
@@ -168,7 +168,7 @@ def contents(
 
     This is `rbd ls images`, a listing of the bucket, of the container, of the directory.
 
-        xloud-image stores contents rbd --limit 10
+        xloud-image stores ls rbd --limit 10
     """
     from xloud_image.services import store_check
 
@@ -178,7 +178,7 @@ def contents(
 
 
 @app.command()
-def owed(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
+def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json: AsJson = False) -> None:
     """Print the data that the service still has to remove from stores, or to examine, on behalf of requests.
 
     A deleted image is gone for clients at once; the bytes that a sick store would not give up stand here until the
@@ -186,7 +186,7 @@ def owed(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json
     objects with kind (write: an unfinished upload; delete; hash), image, store, since, attempts, error, next_attempt
     and working (the process at work on it; null: it waits for next_attempt).
 
-        xloud-image stores owed --json | jq '.[] | select(.kind == "delete" and .error)'
+        xloud-image stores pending --json | jq '.[] | select(.kind == "delete" and .error)'
     """
     from xloud_image.cli import ready
     from xloud_image.services import deletions as services
@@ -197,7 +197,7 @@ def owed(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_json
     if as_json:
         typer.echo(json.dumps([_debt(claim) for claim in claims], indent=2))
     elif not claims:
-        typer.echo("Nothing is owed.")
+        typer.echo("Nothing is pending.")
     else:
         titles = ("kind", "image", "store", "since", "attempts", "next_attempt", "error")
         _table(titles, [tuple(str(_debt(claim)[name] or "") for name in titles) for claim in claims])

@@ -49,8 +49,8 @@ def server(values: Values) -> Server:
         max_request_id_length=get("DEFAULT", "max_request_id_length"),
         max_request_body_size=get("oslo_middleware", "max_request_body_size"),
         enable_proxy_headers_parsing=get("oslo_middleware", "enable_proxy_headers_parsing"),
-        drain_time=get("xloud", "drain_time"),
-        drain_notice=get("xloud", "drain_notice"),
+        graceful_timeout=get("xloud", "graceful_timeout"),
+        shutdown_delay=get("xloud", "shutdown_delay"),
         metrics=get("xloud", "metrics"),
         state_dir=get("xloud", "state_dir"),
     )
@@ -112,13 +112,13 @@ def rest(values: Values) -> dict[str, Any]:
     schema = values.beside(SCHEMA_FILE)
     return {
         "hashing_algorithm": algorithm,
-        "legacy_md5": values.get("xloud", "legacy_md5"),
+        "compute_checksum": values.get("xloud", "compute_checksum"),
         "schema_image_file": str(schema) if schema and schema.exists() else None,
         "debug": values.get("DEFAULT", "debug"),
         "log_file": _log_file(values),
         "log_json": values.get("xloud", "log_json") or values.get("DEFAULT", "use_json"),
         "default_log_levels": tuple(values.get("DEFAULT", "default_log_levels")),
-        "store_answer_time": values.get("xloud", "store_answer_time"),
+        "store_timeout": values.get("xloud", "store_timeout"),
         "reaper_interval": values.get("xloud", "reaper_interval"),
         "lease_time": values.get("xloud", "lease_time"),
     }

@@ -32,8 +32,8 @@ class Server:
     # bytes of a body that is not data; 128 properties of 65535 characters of 4 bytes each fit in
     max_request_body_size: int = 37748736
     enable_proxy_headers_parsing: bool = False
-    drain_time: int = 60  # on stop and reload, transfers in flight get so long
-    drain_notice: int = 0  # before a stop, balancers get so long to see the health check's 503
+    graceful_timeout: int = 60  # on stop and reload, transfers in flight get so long
+    shutdown_delay: int = 0  # before a stop, balancers get so long to see the health check's 503
     metrics: bool = False
     state_dir: str = "./state"
 
@@ -195,13 +195,13 @@ class Settings:
     url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
     multi_store: bool = True
     hashing_algorithm: str = "sha512"
-    legacy_md5: bool = True  # the `checksum` field; off: faster, clients then verify os_hash_value only
+    compute_checksum: bool = True  # the `checksum` field; off: faster, clients then verify os_hash_value only
     enabled_import_methods: tuple[str, ...] = ()
     schema_image_file: str | None = None  # schema-image.json: declared custom properties
     debug: bool = False
     log_file: str | None = None
     log_json: bool = False
     default_log_levels: tuple[str, ...] = ()
-    store_answer_time: int = 60  # seconds for an answer of a store, and for the first byte of a read
+    store_timeout: int = 60  # seconds for an answer of a store, and for the first byte of a read
     reaper_interval: int = 30  # seconds between two looks at expired claims
     lease_time: int = 60  # seconds a claim lives without renewal

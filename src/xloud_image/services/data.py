@@ -165,7 +165,7 @@ async def _as_upload_error(service: Service, image_id: str, error: BaseException
 
 def _flow(service: Service, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
     settings = service.settings
-    algorithms = ("md5",) if settings.legacy_md5 else ()
+    algorithms = ("md5",) if settings.compute_checksum else ()
     return Flow(
         source,
         declared=declared,
@@ -302,7 +302,7 @@ async def release(service: Service, claim: Claim) -> None:
 
 
 async def requeue(service: Service, claim: Claim) -> None:
-    """The image is queued again although its bytes are still owed. Only while the claim is ours, as in `release`."""
+    """The image is queued again although its bytes are still to be removed. Only while the claim is ours (`release`)."""
 
     async def undo(conn: AsyncConnection) -> None:
         if await claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time):

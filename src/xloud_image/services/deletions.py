@@ -1,8 +1,8 @@
-"""Bytes that must go from a store: marked in the transaction that hides them, removed after it, owed until gone.
+"""Bytes that must go from a store: marked in the transaction that hides them, removed after it, pending until gone.
 
 The rule for every store alike: what a client deleted is gone for clients at once. A store that is down keeps its
-bytes for the moment; a durable claim says so, the reaper asks again, `xloud-image stores owed` shows it. Only a store
-that answers «in use» (`InUse`) undoes the deletion.
+bytes for the moment; a durable claim says so, the reaper asks again, `xloud-image stores pending` shows it. Only a
+store that answers «in use» (`InUse`) undoes the deletion.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def begin_deletes(
 ) -> list[Claim]:
     """Write a claim for each location whose bytes are ours to remove (`ownership.are_ours`); none in read-only stores.
 
-    A location whose store is not configured now is owed as well: the store may come back.
+    A location whose store is not configured now is pending as well: the store may come back.
     """
     claims = []
     for location in locations:
@@ -91,7 +91,7 @@ async def postpone(service: Service, claim: Claim, error: BaseException, *, fail
     wait = min(service.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     say = log.info if isinstance(error, StillNeeded) else log.warning  # a clone may need them for months
-    say("bytes stay owed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
+    say("deletion postponed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
     await service.db.write(
         lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason, failed=failed)
     )

@@ -206,7 +206,7 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
     known = external.digest_of(image)
     names = [known[0]] if known else []
     names.append(image.os_hash_algo or service.settings.hashing_algorithm)
-    if service.settings.legacy_md5 or image.checksum:
+    if service.settings.compute_checksum or image.checksum:
         names.append("md5")
     # with nobody's rights, and no further than whoever registered it may reach
     async with store.open(location.url, caller=external.caller(Context(), location)) as reader:

@@ -103,7 +103,7 @@ async def change(service: Service, ctx: Context, image_id: str, changes: Sequenc
 
 
 async def delete(service: Service, ctx: Context, image_id: str) -> None:
-    """The image is gone when this returns; bytes that a sick store would not give up are owed, and paid later.
+    """The image is gone when this returns; bytes that a sick store would not give up are pending, and removed later.
 
     `Protected`, `InUse` (the image stays as it was), `BadRequest` when its status does not allow it.
     """

@@ -113,7 +113,7 @@ class Service:
         self.schema = ImageSchema.load(settings.formats, settings.schema_image_file)
         self.db = Database(settings.database)
         self.stores = Stores(
-            settings.stores, settings.default_store, layers=LayerSettings(answer_time=settings.store_answer_time)
+            settings.stores, settings.default_store, layers=LayerSettings(answer_time=settings.store_timeout)
         )
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.

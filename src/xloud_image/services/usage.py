@@ -1,7 +1,7 @@
 """How much lies in each store as the database knows it, for operators who move from one to another. What lies there is
 not looked at.
 
-A store of which nothing is left here, neither an image nor bytes that are owed, is needed by nobody.
+A store of which nothing is left here, neither an image nor bytes whose removal is pending, is needed by nobody.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ALL: Final = 10**9
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Content:
-    """What lies in one store. `images`: locations of images that are there; `owed`: unfinished work (an upload, bytes
-    that must go). `configured` False: rows name it (or their URLs its type), and no store here owns their URLs: they
+    """What lies in one store. `images`: locations of images that are there; `pending`: unfinished work (an upload,
+    bytes that must go). `configured` False: rows name it (or their URLs its type), and no store here owns their URLs: they
     cannot be read."""
 
     store: str
     images: int
-    owed: int
+    pending: int
     configured: bool = True
 
 
@@ -48,13 +48,15 @@ async def of_all(settings: Settings) -> list[Content]:
             # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
             await stores.start()
             images, lost = await _count(db, stores)
-        owed = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
+        pending = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
     finally:
         await stores.aclose()
         await db.aclose()
-    found = [Content(name, images[name], owed[name]) for name in stores.names]
-    away = [name for name in dict.fromkeys((*lost, *owed)) if lost[name] or name not in stores]
-    return found + [Content(name, lost[name], 0 if name in stores else owed[name], configured=False) for name in away]
+    found = [Content(name, images[name], pending[name]) for name in stores.names]
+    away = [name for name in dict.fromkeys((*lost, *pending)) if lost[name] or name not in stores]
+    return found + [
+        Content(name, lost[name], 0 if name in stores else pending[name], configured=False) for name in away
+    ]
 
 
 async def _count(db: Database, stores: Stores) -> tuple[Counter[str], Counter[str]]:

@@ -156,9 +156,9 @@ _XLOUD = honoured(
     cfg.StrOpt("http_basic_user_file", help="htpasswd file (bcrypt) of auth = http_basic."),
     cfg.StrOpt("http_basic_projects_file", help="Project and roles of each of its users."),
     cfg.StrOpt("state_dir", default="/var/lib/xloud-image", help="Directory of what the service keeps itself."),
-    cfg.IntOpt("drain_time", default=60, min=0, help="Seconds that transfers get on stop and reload."),
-    cfg.IntOpt("drain_notice", default=0, min=0, help="Before a stop, seconds of 503 at the health check."),
-    cfg.IntOpt("store_answer_time", default=60, min=1, help="Seconds for a store's answer, or a read's first byte."),
+    cfg.IntOpt("graceful_timeout", default=60, min=0, help="Seconds that transfers get on stop and reload."),
+    cfg.IntOpt("shutdown_delay", default=0, min=0, help="Before a stop, seconds of 503 at the health check."),
+    cfg.IntOpt("store_timeout", default=60, min=1, help="Seconds for a store's answer, or a read's first byte."),
     cfg.ListOpt(
         "location_networks",
         default=[],
@@ -171,7 +171,7 @@ _XLOUD = honoured(
         default=False,
         help="Let members register data of our own stores by URL, not services and administrators only.",
     ),
-    cfg.BoolOpt("legacy_md5", default=True, help="Compute the checksum field; off is faster."),
+    cfg.BoolOpt("compute_checksum", default=True, help="Compute the checksum field; off is faster."),
     cfg.BoolOpt("metrics", default=False, help="Serve Prometheus metrics at /metrics."),
     cfg.BoolOpt("log_json", default=False, help="As use_json."),
 )

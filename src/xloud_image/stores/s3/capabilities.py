@@ -27,9 +27,7 @@ class Lack(enum.Enum):
         "makes no such two)"
     )
     REPLACE = "it does not obey If-Match in PUT: small images go in parts as well, where it takes parts"
-    METADATA = (
-        "it drops x-amz-meta headers: unfinished uploads are told by their bytes, and 'stores contents' lists them"
-    )
+    METADATA = "it drops x-amz-meta headers: unfinished uploads are told by their bytes, and 'stores ls' lists them"
     LISTING = (
         "it cannot list unfinished uploads, or the keys may not (s3:ListBucketMultipartUploads): parts that a killed "
         "upload left stay there; give the bucket a rule that removes old ones"
