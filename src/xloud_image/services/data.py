@@ -302,7 +302,7 @@ async def release(service: Service, claim: Claim) -> None:
 
 
 async def requeue(service: Service, claim: Claim) -> None:
-    """The image is queued again although its bytes are still to be removed. Only while the claim is ours (`release`)."""
+    """The image is queued again although its bytes are still to be removed. Only while the claim is ours."""
 
     async def undo(conn: AsyncConnection) -> None:
         if await claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time):

@@ -25,8 +25,8 @@ _ALL: Final = 10**9
 @dataclasses.dataclass(frozen=True, slots=True)
 class Content:
     """What lies in one store. `images`: locations of images that are there; `pending`: unfinished work (an upload,
-    bytes that must go). `configured` False: rows name it (or their URLs its type), and no store here owns their URLs: they
-    cannot be read."""
+    bytes that must go). `configured` False: rows name it (or their URLs its type), and no store here owns their URLs:
+    they cannot be read."""
 
     store: str
     images: int
