@@ -30,6 +30,8 @@ class Service:
     and no login; None removes an option. `environment`: more of it for the process (failpoints). `files`: how many open
     files it may have (as by `ulimit -n`)."""
 
+    _database: bytes | None = None  # a new one of SQLite, as `db upgrade` makes it: made once, a second each time
+
     def __init__(
         self,
         sections: Sections | None = None,
@@ -117,7 +119,14 @@ class Service:
     def prepare(self) -> None:
         """Bring the database to the present version and make the folder of the file store."""
         self.images.mkdir(exist_ok=True)
+        database = self.directory / "xloud-image.sqlite"
+        usual = self.sections["database"] == {"connection": f"sqlite:///{database}"} and not database.exists()
+        if usual and Service._database is not None:
+            database.write_bytes(Service._database)
+            return
         self.run("db", "upgrade")
+        if usual and not self.environment and not Path(f"{database}-wal").exists():
+            Service._database = database.read_bytes()
 
     def launch(self) -> Process:
         """Start the process and return at once; for starts that are to fail."""
