@@ -140,7 +140,7 @@ def test_a_type_of_store_needs_the_contract_only() -> None:
 
 def test_a_type_of_store_is_a_package_of_its_name() -> None:
     types = {path.name for path in (SOURCE / "stores").iterdir() if path.is_dir()} - STORES_ITSELF - {"__pycache__"}
-    assert types == {kind for kind in BACKENDS if kind != "memory"}
+    assert types == set(BACKENDS)
     for kind in types:
         assert BACKENDS[kind].startswith(f"{PACKAGE}.stores.{kind}.store:")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from xloud_image.errors import StillNeeded, StoreUnavailable
 from xloud_image.stores.base import Caller, Can, Reader
-from xloud_image.stores.suite.memory import MemoryStore
+from xloud_image.stores.memory.store import MemoryStore
 
 CHUNK = 64 * 1024
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from xloud_image.stores.base import Can, Store
 from xloud_image.stores.file.store import FileStore
 from xloud_image.stores.layers import Layer, wrap
+from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import StoreSuite, Suite
-from xloud_image.stores.suite.memory import MemoryStore
 
 
 def file_options(directory: Path | str, **given: Any) -> dict[str, Any]:

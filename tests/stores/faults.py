@@ -11,8 +11,8 @@ from xloud_image.stores.base import Blob, Can, Reader, Store
 from xloud_image.stores.file import syscalls
 from xloud_image.stores.file import upload as draft_module
 from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import ReadOnlySuite, StoreSuite
-from xloud_image.stores.suite.memory import MemoryStore
 
 
 class Planted(FileHooks):

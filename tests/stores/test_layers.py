@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY
 from xloud_image.errors import BlobNotFound, StoreUnavailable
 from xloud_image.stores.base import Blob, Health, Reader
 from xloud_image.stores.layers import LayerSettings, Limited, Measured, Retrying, Timed, wrap
+from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import collect, feed
-from xloud_image.stores.suite.memory import MemoryStore
 
 URL = "memory://ram/key"
 

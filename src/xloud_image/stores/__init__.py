@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 # type → module:class, imported when a store of the type is configured
 BACKENDS: Final[Mapping[str, str]] = {
     "file": "xloud_image.stores.file.store:FileStore",
-    "memory": "xloud_image.stores.suite.memory:MemoryStore",
+    "memory": "xloud_image.stores.memory.store:MemoryStore",
     "rbd": "xloud_image.stores.rbd.store:RbdStore",
     "s3": "xloud_image.stores.s3.store:S3Store",
     "swift": "xloud_image.stores.swift.store:SwiftStore",
