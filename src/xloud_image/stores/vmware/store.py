@@ -293,17 +293,19 @@ class VmwareStore(Store):
                 raise StoreUnavailable(f"store {self.name} has kept {stored} of {upload.sent} bytes")
         except StoreUnavailable as error:
             known = upload.error is not None or upload.stalled  # why it failed
-            if not known and await self._full(place, (size or 0) - upload.sent):
+            if not known and await self._full(place, part, size or upload.sent):
                 raise StoreFull(f"store {self.name}: the datastore became full during the upload") from error
             raise
 
-    async def _full(self, place: Place, missing: int) -> bool:
-        """Whether a failed upload failed for want of room; no error of its own."""
+    async def _full(self, place: Place, part: str, size: int) -> bool:
+        """Whether an upload of so many bytes failed for want of room; no error of its own. What was sent tells nothing:
+        some of it never arrived, and the server may have removed the rest by now."""
         try:
+            stored = await self._head(place, part) or 0
             room = (await self._files.rooms(refresh=True))[place]
         except ImageServiceError:
             return False
-        return room.free < max(_CRUMBS, missing)
+        return room.free < _CRUMBS or room.free + stored < size
 
     async def _taken(self, key: str) -> bool:
         """Whether any datastore has this key; one that is away is passed over."""
