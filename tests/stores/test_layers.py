@@ -57,6 +57,13 @@ class Moody(MemoryStore):
         await self._mood()
         await super().discard(key)
 
+    async def share(self, url: str, *, readers: Any, public: bool = False, caller: Any = None) -> None:
+        await self._mood()
+
+    async def keys(self, limit: int) -> list[str]:
+        await self._mood()
+        return [*self.blobs][:limit]
+
     async def write(self, key: str, source: Any, *, size: int | None, caller: Any = None) -> Blob:
         await self._mood()
         return await super().write(key, source, size=size)
@@ -95,6 +102,8 @@ CALLS = {
     "open": read,
     "delete": lambda store: store.delete(URL),
     "discard": lambda store: store.discard("key"),
+    "share": lambda store: store.share(URL, readers=["p"]),
+    "keys": lambda store: store.keys(5),
 }
 
 
@@ -165,10 +174,11 @@ async def test_after_the_first_byte_a_reader_may_take_its_time() -> None:
     assert parts == [b"da", b"ta"]
 
 
-async def test_at_most_so_many_at_once() -> None:
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"check", "delete"}))
+async def test_at_most_so_many_at_once(call: str) -> None:
     inner = Moody(late=0.01)
     store = Limited(inner, LayerSettings(at_once=3))
-    await asyncio.gather(*(store.stat(URL) for _ in range(12)))
+    await asyncio.gather(*(CALLS[call](store) for _ in range(12)))
     assert (inner.asked, inner.most) == (12, 3)
 
 
@@ -182,15 +192,16 @@ async def test_an_open_blob_counts_until_it_is_left() -> None:
     assert await read(store) == b"data"
 
 
-async def test_what_is_measured() -> None:
+@pytest.mark.parametrize("call", CALLS)
+async def test_what_is_measured(call: str) -> None:
     def value(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(f"xloud_image_store_{name}", {"store": "ram", **labels}) or 0
 
     store = Measured(Moody(StoreUnavailable("1")))
-    failed = value("failures_total", operation="stat", error="StoreUnavailable")
-    counted = value("seconds_count", operation="stat")
+    failed = value("failures_total", operation=call, error="StoreUnavailable")
+    counted = value("seconds_count", operation=call)
     with pytest.raises(StoreUnavailable):
-        await store.stat(URL)
-    await store.stat(URL)
-    assert value("failures_total", operation="stat", error="StoreUnavailable") == failed + 1
-    assert value("seconds_count", operation="stat") == counted + 2
+        await CALLS[call](store)
+    await CALLS[call](store)
+    assert value("failures_total", operation=call, error="StoreUnavailable") == failed + 1
+    assert value("seconds_count", operation=call) == counted + 2

@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, TypeVar
 
 from prometheus_client import Counter, Histogram
 
@@ -37,7 +36,7 @@ _FAILURES: Final = Counter(
 class LayerSettings:
     """Seconds and counts, per store and process.
 
-    answer_time: for check, stat, delete and discard, and for open until its first byte, waiting and retries included.
+    answer_time: for every call but write, for open until its first byte, waiting and retries included.
     retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a store
     that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
     """
@@ -58,12 +57,22 @@ def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
 
 
 class Layer(Store):
-    """A store that hands everything on. `inner` is the next one."""
+    """A store that hands everything on. `inner` is the next one.
+
+    Whatever asks the backend goes through `_call`, which a layer overrides; what answers out of memory does not. So no
+    call escapes a layer because nobody thought of it.
+    """
+
+    BEGINS: ClassVar[bool] = False  # whether the first chunk of a read comes through `_call` as well
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.name, self.can, self.places, self.sample = inner.name, inner.can, inner.places, inner.sample
         self.TYPE, self.SCHEMES = inner.TYPE, inner.SCHEMES  # type: ignore[misc]
+
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+        """Do `call(number)`, which counts how often it was done before. `operation`: the name of the method."""
+        return await call(0)
 
     @property
     def facts(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -74,7 +83,7 @@ class Layer(Store):
         await self.inner.start()
 
     async def check(self) -> Health:
-        return await self.inner.check()
+        return await self._call("check", lambda _: self.inner.check())
 
     async def examine(self, key: str | None = None) -> Sequence[str]:
         return await self.inner.examine(key)
@@ -92,84 +101,7 @@ class Layer(Store):
         return self.inner.forms(url)
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        return await self.inner.stat(url, caller=caller)
-
-    def open(
-        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
-    ) -> AbstractAsyncContextManager[Reader]:
-        return self.inner.open(url, offset=offset, length=length, caller=caller)
-
-    async def write(
-        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
-    ) -> Blob:
-        return await self.inner.write(key, source, size=size, caller=caller)
-
-    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        await self.inner.discard(key, caller=caller)
-
-    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        await self.inner.delete(url, caller=caller)
-
-    async def share(
-        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
-    ) -> None:
-        await self.inner.share(url, readers=readers, public=public, caller=caller)
-
-    async def keys(self, limit: int) -> Sequence[str]:
-        return await self.inner.keys(limit)
-
-    def notes(self) -> list[str]:
-        return self.inner.notes()
-
-    def advice(self, disk_format: str) -> str | None:
-        return self.inner.advice(disk_format)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
-class Retrying(Layer):
-    """Asks again after a temporary error: check, stat, delete, discard, and open before the first byte.
-
-    Never a write: a source cannot be rewound.
-    """
-
-    def __init__(self, inner: Store, settings: LayerSettings) -> None:
-        super().__init__(inner)
-        self._settings = settings
-
-    async def _again(self, call: Callable[[int], Awaitable[T]]) -> T:
-        """`call(attempt)` until it ends well, or in an error that is not temporary, or the retries are used up."""
-        end = time.monotonic() + self._settings.retry_window
-        attempt = 0
-        while True:
-            try:
-                return await call(attempt)
-            except ImageServiceError as error:
-                attempt += 1
-                pause = self._settings.retry_pause * attempt
-                if not error.temporary or attempt > self._settings.retries or time.monotonic() + pause > end:
-                    raise
-            await asyncio.sleep(pause)
-
-    async def check(self) -> Health:
-        return await self._again(lambda _: self.inner.check())
-
-    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        return await self._again(lambda _: self.inner.stat(url, caller=caller))
-
-    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        await self._again(lambda _: self.inner.discard(key, caller=caller))
-
-    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        async def attempt(number: int) -> None:
-            try:
-                await self.inner.delete(url, caller=caller)
-            except BlobNotFound:
-                if not number:  # later: the attempt before may have done it although its answer was lost
-                    raise
-
-        await self._again(attempt)
+        return await self._call("stat", lambda _: self.inner.stat(url, caller=caller))
 
     @contextlib.asynccontextmanager
     async def open(
@@ -181,17 +113,50 @@ class Retrying(Layer):
                 opened = self.inner.open(url, offset=offset, length=length, caller=caller)
                 return await stack.enter_async_context(opened)
 
-            reader = await self._again(enter)
-            first = reader.chunks
+            async def begin(number: int) -> tuple[AsyncIterator[bytes], bytes | None]:
+                chunks = (await enter(number)).chunks if number else reader.chunks
+                return chunks, await anext(chunks, None)
 
-            async def begin() -> tuple[AsyncIterator[bytes], bytes | None]:
-                async def attempt(number: int) -> tuple[AsyncIterator[bytes], bytes | None]:
-                    chunks = (await enter(number)).chunks if number else first
-                    return chunks, await anext(chunks, None)
+            reader = await self._call("open", enter)
+            if self.BEGINS:
+                yield dataclasses.replace(reader, chunks=_Begun(lambda: self._call("open", begin)))
+            else:
+                yield reader
 
-                return await self._again(attempt)
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        return await self._call("write", lambda _: self.inner.write(key, source, size=size, caller=caller))
 
-            yield dataclasses.replace(reader, chunks=_Begun(begin))
+    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
+        await self._call("discard", lambda _: self.inner.discard(key, caller=caller))
+
+    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        async def attempt(number: int) -> None:
+            try:
+                await self.inner.delete(url, caller=caller)
+            except BlobNotFound:
+                if not number:  # later: the attempt before may have done it although its answer was lost
+                    raise
+
+        await self._call("delete", attempt)
+
+    async def share(
+        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
+    ) -> None:
+        await self._call("share", lambda _: self.inner.share(url, readers=readers, public=public, caller=caller))
+
+    async def keys(self, limit: int) -> Sequence[str]:
+        return await self._call("keys", lambda _: self.inner.keys(limit))
+
+    def notes(self) -> list[str]:
+        return self.inner.notes()
+
+    def advice(self, disk_format: str) -> str | None:
+        return self.inner.advice(disk_format)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
 
 
 class _Begun:
@@ -213,20 +178,55 @@ class _Begun:
         return first
 
 
+class Retrying(Layer):
+    """Asks again after a temporary error, in reads before the first byte. Never a write: a source cannot be rewound."""
+
+    BEGINS: ClassVar[bool] = True
+
+    def __init__(self, inner: Store, settings: LayerSettings) -> None:
+        super().__init__(inner)
+        self._settings = settings
+
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+        """Until it ends well, or in an error that is not temporary, or the retries are used up."""
+        if operation == "write":
+            return await call(0)
+        end = time.monotonic() + self._settings.retry_window
+        attempt = 0
+        while True:
+            try:
+                return await call(attempt)
+            except ImageServiceError as error:
+                attempt += 1
+                pause = self._settings.retry_pause * attempt
+                if not error.temporary or attempt > self._settings.retries or time.monotonic() + pause > end:
+                    raise
+            await asyncio.sleep(pause)
+
+
 class Limited(Layer):
-    """At most `at_once` calls at a time; an open blob and a running write count until they end."""
+    """At most `at_once` calls at a time; an open blob and a running write count until they end. A check never waits
+    behind transfers: it tells whether the store works."""
 
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
         self._slots = asyncio.Semaphore(settings.at_once)
         self._patience = settings.answer_time
 
-    async def check(self) -> Health:
-        return await self.inner.check()  # never behind transfers: it tells whether the store works
-
-    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        async with self._slots:
-            return await self.inner.stat(url, caller=caller)
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+        if operation == "check":
+            return await call(0)
+        if operation != "write":  # has its limit of time already
+            async with self._slots:
+                return await call(0)
+        try:
+            await asyncio.wait_for(self._slots.acquire(), self._patience)
+        except TimeoutError:
+            raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
+        try:
+            return await call(0)
+        finally:
+            self._slots.release()
 
     @contextlib.asynccontextmanager
     async def open(
@@ -235,41 +235,24 @@ class Limited(Layer):
         async with self._slots, self.inner.open(url, offset=offset, length=length, caller=caller) as reader:
             yield reader
 
-    async def write(
-        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
-    ) -> Blob:
-        try:
-            await asyncio.wait_for(self._slots.acquire(), self._patience)
-        except TimeoutError:
-            raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
-        try:
-            return await self.inner.write(key, source, size=size, caller=caller)
-        finally:
-            self._slots.release()
-
-    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        async with self._slots:
-            await self.inner.discard(key, caller=caller)
-
-    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        async with self._slots:
-            await self.inner.delete(url, caller=caller)
-
 
 class Timed(Layer):
     """Answers within `answer_time`, whatever the store does. What a store does after the first byte of a read, and
     during a write, it bounds itself."""
 
+    BEGINS: ClassVar[bool] = True
+
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
         self._limit = settings.answer_time
 
-    @contextlib.asynccontextmanager
-    async def _bounded(self) -> AsyncIterator[None]:
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+        if operation == "write":
+            return await call(0)
         limit = asyncio.timeout(self._limit)
         try:
             async with limit:
-                yield
+                return await call(0)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -277,92 +260,17 @@ class Timed(Layer):
                 f"store {self.name} does not answer: nothing within {self._limit:g} seconds"
             ) from None
 
-    async def check(self) -> Health:
-        async with self._bounded():
-            return await self.inner.check()
-
-    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        async with self._bounded():
-            return await self.inner.stat(url, caller=caller)
-
-    @contextlib.asynccontextmanager
-    async def open(
-        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
-    ) -> AsyncIterator[Reader]:
-        async with contextlib.AsyncExitStack() as stack:
-            async with self._bounded():
-                opened = self.inner.open(url, offset=offset, length=length, caller=caller)
-                reader = await stack.enter_async_context(opened)
-            chunks = reader.chunks
-
-            async def begin() -> tuple[AsyncIterator[bytes], bytes | None]:
-                async with self._bounded():
-                    return chunks, await anext(chunks, None)
-
-            yield dataclasses.replace(reader, chunks=_Begun(begin))
-
-    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        async with self._bounded():
-            await self.inner.discard(key, caller=caller)
-
-    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        async with self._bounded():
-            await self.inner.delete(url, caller=caller)
-
-    async def keys(self, limit: int) -> Sequence[str]:
-        async with self._bounded():
-            return await self.inner.keys(limit)
-
-    async def share(
-        self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
-    ) -> None:
-        async with self._bounded():
-            await self.inner.share(url, readers=readers, public=public, caller=caller)
-
 
 class Measured(Layer):
     """Counts what callers see: durations and failures by store and operation."""
 
-    @contextlib.contextmanager
-    def _measured(self, operation: str) -> Iterator[None]:
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
         begun = time.perf_counter()
         try:
-            yield
+            return await call(0)
         except BaseException as error:
             kind = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
             _FAILURES.labels(self.name, operation, kind).inc()
             raise
         finally:
             _SECONDS.labels(self.name, operation).observe(time.perf_counter() - begun)
-
-    async def check(self) -> Health:
-        with self._measured("check"):
-            return await self.inner.check()
-
-    async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        with self._measured("stat"):
-            return await self.inner.stat(url, caller=caller)
-
-    @contextlib.asynccontextmanager
-    async def open(
-        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
-    ) -> AsyncIterator[Reader]:
-        async with contextlib.AsyncExitStack() as stack:
-            with self._measured("open"):
-                opened = self.inner.open(url, offset=offset, length=length, caller=caller)
-                reader = await stack.enter_async_context(opened)
-            yield reader
-
-    async def write(
-        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
-    ) -> Blob:
-        with self._measured("write"):
-            return await self.inner.write(key, source, size=size, caller=caller)
-
-    async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        with self._measured("discard"):
-            await self.inner.discard(key, caller=caller)
-
-    async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        with self._measured("delete"):
-            await self.inner.delete(url, caller=caller)
