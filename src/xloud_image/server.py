@@ -42,7 +42,7 @@ from xloud_image.errors import ConfigError
 from xloud_image.identity import build
 from xloud_image.policy import Policy
 from xloud_image.services import reaper
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -265,12 +265,12 @@ async def serve(
     `leaving()`: whether the node goes away with this process; asked when it is to stop.
     """
     policy = Policy(settings.policy)
-    service = Service(settings, policy)
+    runtime = Runtime(settings, policy)
     identity = build(settings.auth, policy)
-    await service.start()
+    await runtime.start()
     await identity.start()
-    cleaning = asyncio.create_task(reaper.run(service))
-    app = api.build(service, identity)
+    cleaning = asyncio.create_task(reaper.run(runtime))
+    app = api.build(runtime, identity)
     runner = connections.Runner(app, **_protocol(settings.server))
     await runner.setup()
     try:
@@ -293,7 +293,7 @@ async def serve(
         cleaning.cancel()
         await runner.cleanup()
         await identity.aclose()
-        await service.aclose()
+        await runtime.aclose()
 
 
 async def _give_notice(ending: Ending, seconds: int, alive: Callable[[], bool]) -> None:

@@ -17,7 +17,7 @@ from xloud_image.db import schema
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.services import data, downloads, images
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.layers import Layer
 
 ADMIN = Context(user="admin", project="p", roles=frozenset({"admin", "manager", "member", "reader"}), is_admin=True)
@@ -27,7 +27,7 @@ class House:
     """The service behind its API. Stores in the order of their weights: `one`, `two` (memory), `disk` (files), and
     `web` (http)."""
 
-    def __init__(self, service: Service, url: str, disk: Path) -> None:
+    def __init__(self, service: Runtime, url: str, disk: Path) -> None:
         self.service, self.url, self.disk = service, url, disk
 
     def store(self, name: str) -> IllStore:
@@ -113,7 +113,7 @@ store_timeout = 2
     )
     settings = load([file], env={}).settings
     await schema.upgrade(settings.database)
-    service = Service(settings)
+    service = Runtime(settings)
     door = identity.build(settings.auth, service.policy)
     await service.start()
     await door.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from xloud_image.services.service import is_dead, new_holder
+from xloud_image.services.holder import is_dead, new_holder
 
 ME = new_holder()
 
@@ -19,7 +19,7 @@ def changed(**parts: str) -> str:
 
 def ended() -> str:
     """The holder of a process that has ended."""
-    code = "from xloud_image.services.service import new_holder; print(new_holder())"
+    code = "from xloud_image.services.holder import new_holder; print(new_holder())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -45,7 +45,7 @@ def test_dead_or_not(holder: str, dead: bool) -> None:
 
 
 def test_a_process_that_is_only_waited_for() -> None:
-    code = "from xloud_image.services.service import new_holder; print(new_holder(), flush=True); input()"
+    code = "from xloud_image.services.holder import new_holder; print(new_holder(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

@@ -21,11 +21,11 @@ from aiohttp.typedefs import Handler
 
 from xloud_image.api import cors, data, giving, images, info, locations, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, SERVICE, Ending, require_no_body, require_utf8
+from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, RUNTIME, Ending, require_no_body, require_utf8
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 access = structlog.get_logger("xloud_image.access")
@@ -79,10 +79,10 @@ _ACCEPT: Final = re.compile(r"application/vnd\.openstack\.images-v2\.[0-9]{1,3}"
 _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 
 
-def build(service: Service, identity: Identity) -> web.Application:
+def build(runtime: Runtime, identity: Identity) -> web.Application:
     """The application of one process; `service` and `identity` are started and closed by the caller."""
     app = web.Application(middlewares=[_way], logger=_quiet())
-    app[SERVICE] = service
+    app[RUNTIME] = runtime
     app[IDENTITY] = identity
     app[ENDING] = Ending()
     app.on_response_prepare.append(_sign)
@@ -91,11 +91,11 @@ def build(service: Service, identity: Identity) -> web.Application:
         resource.add_route(method, handler, expect_handler=receiving.no_continue)
         if method == "GET":
             resource.add_route("HEAD", handler)
-    health = service.settings.health.path
+    health = runtime.settings.health.path
     app.router.add_get(health, info.health)
-    if service.settings.server.metrics:
+    if runtime.settings.server.metrics:
         app.router.add_get(metrics.PATH, metrics.show)
-    openapi.provide(app, service, [*((method, path) for method, path, _ in ROUTES), ("GET", health)])
+    openapi.provide(app, runtime, [*((method, path) for method, path, _ in ROUTES), ("GET", health)])
     return app
 
 
@@ -110,7 +110,7 @@ def _quiet() -> logging.Logger:
 async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
     begun = time.monotonic()
     response = await _answer(request, handler)
-    if request.path != request.app[SERVICE].settings.health.path:
+    if request.path != request.app[RUNTIME].settings.health.path:
         ctx = request.get(CONTEXT)
         access.info(
             "request",
@@ -123,7 +123,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
             request=request[REQUEST_ID],
             client=proxies.client(request),
         )
-        if request.app[SERVICE].settings.server.metrics:
+        if request.app[RUNTIME].settings.server.metrics:
             metrics.REQUESTS.labels(request.method, response.status).inc()
     return response
 
@@ -158,7 +158,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
-    settings = request.app[SERVICE].settings
+    settings = request.app[RUNTIME].settings
     messages.require_sense(request)
     given = request.headers.get("x-openstack-request-id", "")
     if len(given) > settings.server.max_request_id_length:
@@ -231,7 +231,7 @@ async def _health(request: web.Request) -> web.StreamResponse:
     response = await info.health(request)
     if request.method == "OPTIONS":
         response.headers["Allow"] = "GET, HEAD, OPTIONS"
-        cors.preflight(request, response, request.app[SERVICE].settings.cors)
+        cors.preflight(request, response, request.app[RUNTIME].settings.cors)
     return response
 
 
@@ -243,7 +243,7 @@ def _options(request: web.Request) -> web.Response:
         raise NotFound("There is nothing under this path.")
     allowed = known.allowed_methods if isinstance(known, web.HTTPMethodNotAllowed) else {request.method}
     response = web.Response(status=204, headers={"Allow": ", ".join(sorted(set(allowed) | {"OPTIONS"}))})
-    cors.preflight(request, response, request.app[SERVICE].settings.cors)
+    cors.preflight(request, response, request.app[RUNTIME].settings.cors)
     return response
 
 
@@ -277,7 +277,7 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     """What every answer carries, also one that is streamed."""
     response.headers["x-openstack-request-id"] = request.get(REQUEST_ID) or f"req-{uuid.uuid4()}"
     response.headers[hdrs.SERVER] = "xloud-image"
-    cors.expose(request, response, request.app[SERVICE].settings.cors)
+    cors.expose(request, response, request.app[RUNTIME].settings.cors)
     if request.app[ENDING].last_answers:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"

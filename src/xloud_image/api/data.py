@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from xloud_image.api import messages, receiving, sending, wire
-from xloud_image.api.state import context, image_id, service
+from xloud_image.api.state import context, image_id, runtime
 from xloud_image.errors import BadRequest, NotFound, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
 from xloud_image.services import data, downloads, hints, lookup
@@ -19,14 +19,14 @@ async def upload(request: web.Request) -> web.Response:
     if kind != OCTETS:
         raise WrongMediaType(f"Image data has the media type {OCTETS}.")
     image = await data.upload(
-        service(request),
+        runtime(request),
         context(request),
         image_id(request),
-        receiving.chunks(request, service(request).settings.server.client_socket_timeout),
+        receiving.chunks(request, runtime(request).settings.server.client_socket_timeout),
         declared=receiving.declared_size(request),
         store_id=request.headers.get("X-Image-Meta-Store"),
     )
-    headers = _store_headers(image) | wire.warning(hints.of(service(request), image))
+    headers = _store_headers(image) | wire.warning(hints.of(runtime(request), image))
     return web.Response(status=204, headers=headers)
 
 
@@ -38,7 +38,7 @@ def _store_headers(image: Image) -> dict[str, str]:
 async def download(request: web.Request) -> web.StreamResponse:
     """GET and HEAD /v2/images/{id}/file → 200, 206, 204 (no data yet), 304, 412."""
     prefer = _preferred(request)
-    image = await downloads.downloadable(service(request), context(request), image_id(request), prefer=prefer)
+    image = await downloads.downloadable(runtime(request), context(request), image_id(request), prefer=prefer)
     if image.status in ("queued", "saving", "uploading", "importing", "killed") or not image.locations:
         return web.Response(status=204)
     headers = _headers(image)
@@ -53,7 +53,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         response.content_length = image.size
         return response
-    async with downloads.download(service(request), context(request), image, span=span, prefer=prefer) as opened:
+    async with downloads.download(runtime(request), context(request), image, span=span, prefer=prefer) as opened:
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         response.content_length = opened.length
         if span is not None:
@@ -61,7 +61,7 @@ async def download(request: web.Request) -> web.StreamResponse:
             response.headers.pop("Content-MD5", None)
         if request.method == "HEAD":
             return response
-        await sending.send(request, response, opened, service(request).settings.server.client_socket_timeout)
+        await sending.send(request, response, opened, runtime(request).settings.server.client_socket_timeout)
     return response
 
 
@@ -79,7 +79,7 @@ def _preferred(request: web.Request) -> list[str]:
     text = request.query.get("prefer")
     if text is None:
         return []
-    if not service(request).settings.multi_store:
+    if not runtime(request).settings.multi_store:
         raise BadRequest("'prefer' needs several stores (enabled_backends).")
     names = [name.strip() for name in text.split(",")]
     if not all(names):
@@ -89,11 +89,11 @@ def _preferred(request: web.Request) -> list[str]:
 
 async def stage(request: web.Request) -> web.Response:
     """PUT /v2/images/{id}/stage: glance-direct is not among the import methods of this release."""
-    await lookup.get(service(request), context(request), image_id(request))
+    await lookup.get(runtime(request), context(request), image_id(request))
     raise NotFound("Staging is not offered here: glance-direct is not among the import methods of info/import.")
 
 
 async def begin_import(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/import: info/import lists no method."""
-    await lookup.get(service(request), context(request), image_id(request))
+    await lookup.get(runtime(request), context(request), image_id(request))
     raise BadRequest("No import method is enabled here; upload the data with PUT /v2/images/ID/file.")

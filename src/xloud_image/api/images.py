@@ -8,7 +8,7 @@ from aiohttp import web
 
 from xloud_image import patch, schemas
 from xloud_image.api import listing, proxies, wire
-from xloud_image.api.state import context, image_id, service
+from xloud_image.api.state import context, image_id, runtime
 from xloud_image.errors import WrongMediaType
 from xloud_image.services import hints, images, lookup, members, tags
 
@@ -18,15 +18,15 @@ _MEMBER_ANSWER: Final = schemas.Shape(schemas.MEMBER_ANSWER)
 
 async def create(request: web.Request) -> web.Response:
     """POST /v2/images → 201."""
-    image = await images.create(service(request), context(request), await wire.body_object(request))
+    image = await images.create(runtime(request), context(request), await wire.body_object(request))
     headers = {"Location": f"{base(request)}/v2/images/{image.id}"}
-    settings = service(request).settings
+    settings = runtime(request).settings
     if settings.enabled_import_methods:
         headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
     if settings.multi_store:
-        names = [store.name for store in service(request).stores.public]
+        names = [store.name for store in runtime(request).stores.public]
         headers["OpenStack-image-store-ids"] = ",".join(names)
-    return wire.answer(wire.image(service(request), context(request), image), 201, headers)
+    return wire.answer(wire.image(runtime(request), context(request), image), 201, headers)
 
 
 def base(request: web.Request) -> str:
@@ -36,15 +36,15 @@ def base(request: web.Request) -> str:
 
 async def find(request: web.Request) -> web.Response:
     """GET /v2/images → 200."""
-    query = listing.parse(request.query, context(request), service(request).settings.limits)
-    found = await images.find(service(request), context(request), query)
-    return wire.answer(wire.page(service(request), context(request), found, request.query))
+    query = listing.parse(request.query, context(request), runtime(request).settings.limits)
+    found = await images.find(runtime(request), context(request), query)
+    return wire.answer(wire.page(runtime(request), context(request), found, request.query))
 
 
 async def show(request: web.Request) -> web.Response:
     """GET /v2/images/{id} → 200."""
-    image = await lookup.get(service(request), context(request), image_id(request))
-    return wire.answer(wire.image(service(request), context(request), image))
+    image = await lookup.get(runtime(request), context(request), image_id(request))
+    return wire.answer(wire.image(runtime(request), context(request), image))
 
 
 async def change(request: web.Request) -> web.Response:
@@ -55,51 +55,51 @@ async def change(request: web.Request) -> web.Response:
             f"A PATCH has the media type {patch.V21}.", headers={"Accept-Patch": ", ".join(patch.MEDIA_TYPES)}
         )
     changes = patch.parse(await wire.body(request), kind)
-    image = await images.change(service(request), context(request), image_id(request), changes)
+    image = await images.change(runtime(request), context(request), image_id(request), changes)
     placed = any(item.path[0] == "locations" and item.op != "remove" for item in changes)
-    headers = wire.warning(hints.of(service(request), image)) if placed else None
-    return wire.answer(wire.image(service(request), context(request), image), headers=headers)
+    headers = wire.warning(hints.of(runtime(request), image)) if placed else None
+    return wire.answer(wire.image(runtime(request), context(request), image), headers=headers)
 
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /v2/images/{id} → 204."""
-    await images.delete(service(request), context(request), image_id(request))
+    await images.delete(runtime(request), context(request), image_id(request))
     return web.Response(status=204)
 
 
 async def deactivate(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/actions/deactivate → 204."""
-    await images.deactivate(service(request), context(request), image_id(request))
+    await images.deactivate(runtime(request), context(request), image_id(request))
     return web.Response(status=204)
 
 
 async def reactivate(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/actions/reactivate → 204."""
-    await images.reactivate(service(request), context(request), image_id(request))
+    await images.reactivate(runtime(request), context(request), image_id(request))
     return web.Response(status=204)
 
 
 async def add_tag(request: web.Request) -> web.Response:
     """PUT /v2/images/{id}/tags/{tag} → 204."""
-    await tags.add(service(request), context(request), image_id(request), request.match_info["tag"])
+    await tags.add(runtime(request), context(request), image_id(request), request.match_info["tag"])
     return web.Response(status=204)
 
 
 async def remove_tag(request: web.Request) -> web.Response:
     """DELETE /v2/images/{id}/tags/{tag} → 204."""
-    await tags.remove(service(request), context(request), image_id(request), request.match_info["tag"])
+    await tags.remove(runtime(request), context(request), image_id(request), request.match_info["tag"])
     return web.Response(status=204)
 
 
 async def find_members(request: web.Request) -> web.Response:
     """GET /v2/images/{id}/members → 200."""
-    found = await members.find(service(request), context(request), image_id(request))
+    found = await members.find(runtime(request), context(request), image_id(request))
     return wire.answer({"members": [wire.member(item) for item in found], "schema": "/v2/schemas/members"})
 
 
 async def show_member(request: web.Request) -> web.Response:
     """GET /v2/images/{id}/members/{member} → 200."""
-    found = await members.get(service(request), context(request), image_id(request), request.match_info["member"])
+    found = await members.get(runtime(request), context(request), image_id(request), request.match_info["member"])
     return wire.answer(wire.member(found))
 
 
@@ -108,7 +108,7 @@ async def add_member(request: web.Request) -> web.Response:
     body = await wire.body_object(request)
     _NEW_MEMBER.require(body)
     project = body["member"]
-    return wire.answer(wire.member(await members.add(service(request), context(request), image_id(request), project)))
+    return wire.answer(wire.member(await members.add(runtime(request), context(request), image_id(request), project)))
 
 
 async def answer_member(request: web.Request) -> web.Response:
@@ -116,11 +116,11 @@ async def answer_member(request: web.Request) -> web.Response:
     body = await wire.body_object(request)
     _MEMBER_ANSWER.require(body)
     project = request.match_info["member"]
-    found = await members.answer(service(request), context(request), image_id(request), project, body["status"])
+    found = await members.answer(runtime(request), context(request), image_id(request), project, body["status"])
     return wire.answer(wire.member(found))
 
 
 async def remove_member(request: web.Request) -> web.Response:
     """DELETE /v2/images/{id}/members/{member} → 204."""
-    await members.remove(service(request), context(request), image_id(request), request.match_info["member"])
+    await members.remove(runtime(request), context(request), image_id(request), request.match_info["member"])
     return web.Response(status=204)

@@ -11,7 +11,7 @@ from aiohttp import web
 from xloud_image import schemas
 from xloud_image.api import wire
 from xloud_image.api.images import base
-from xloud_image.api.state import ENDING, context, service
+from xloud_image.api.state import ENDING, context, runtime
 from xloud_image.config.settings import Settings
 from xloud_image.errors import NotFound
 
@@ -33,7 +33,7 @@ async def versions(request: web.Request) -> web.Response:
     link = {"rel": "self", "href": f"{base(request)}/v2/"}
     found = [
         {"id": f"v{minor}", "status": "SUPPORTED" if number else "CURRENT", "links": [link]}
-        for number, minor in enumerate(minors(service(request).settings))
+        for number, minor in enumerate(minors(runtime(request).settings))
     ]
     status = 200 if request.path.rstrip("/") == "/versions" else 300
     return wire.answer({"versions": found}, status, {"Vary": "X-Auth-Token"})
@@ -42,7 +42,7 @@ async def versions(request: web.Request) -> web.Response:
 async def schema(request: web.Request) -> web.Response:
     """GET /v2/schemas/{name} → 200."""
     name = request.match_info["name"]
-    own = service(request).schema
+    own = runtime(request).schema
     known = {
         "image": lambda: own.image,
         "images": lambda: own.images,
@@ -57,24 +57,24 @@ async def schema(request: web.Request) -> web.Response:
 async def stores(request: web.Request) -> web.Response:
     """GET /v2/info/stores → 200; 404 with a single store."""
     _require_several(request)
-    return wire.answer({"stores": service(request).stores.describe()})
+    return wire.answer({"stores": runtime(request).stores.describe()})
 
 
 async def stores_detail(request: web.Request) -> web.Response:
     """GET /v2/info/stores/detail → 200, for administrators and services."""
-    service(request).policy.require(context(request), "stores_info_detail")
+    runtime(request).policy.require(context(request), "stores_info_detail")
     _require_several(request)
-    return wire.answer({"stores": service(request).stores.describe(detail=True)})
+    return wire.answer({"stores": runtime(request).stores.describe(detail=True)})
 
 
 def _require_several(request: web.Request) -> None:
-    if not service(request).settings.multi_store:
+    if not runtime(request).settings.multi_store:
         raise NotFound("This service has a single store (enabled_backends is not set).")
 
 
 async def import_methods(request: web.Request) -> web.Response:
     """GET /v2/info/import → 200."""
-    methods = list(service(request).settings.enabled_import_methods)
+    methods = list(runtime(request).settings.enabled_import_methods)
     return wire.answer(
         {"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}}
     )
@@ -92,7 +92,7 @@ async def health(request: web.Request) -> web.Response:
     """
     if request.app[ENDING].unwell:
         return web.Response(status=503, text="STOPPING")
-    file = service(request).settings.health.disable_by_file_path
+    file = runtime(request).settings.health.disable_by_file_path
     disabled = await asyncio.to_thread(Path(file).exists) if file else False
     if disabled:
         return web.Response(status=503, text="DISABLED BY FILE")

@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from xloud_image.api.state import context, service
+from xloud_image.api.state import context, runtime
 
 PATH: Final = "/metrics"
 REQUESTS: Final = Counter("xloud_image_requests_total", "Requests that were answered.", ("method", "status"))
@@ -23,7 +23,7 @@ _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  # the library looks there when it i
 
 async def show(request: web.Request) -> web.Response:
     """GET /metrics → 200, for administrators and services."""
-    service(request).policy.require(context(request), "stores_info_detail")
+    runtime(request).policy.require(context(request), "stores_info_detail")
     text = await asyncio.to_thread(_text)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

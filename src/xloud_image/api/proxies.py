@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from xloud_image.api.state import SERVICE
+from xloud_image.api.state import RUNTIME
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,10}", re.ASCII)
@@ -44,13 +44,13 @@ def way(request: web.Request) -> Way:
 
 def client(request: web.Request) -> str | None:
     """The address of whoever asks."""
-    if not request.app[SERVICE].settings.server.enable_proxy_headers_parsing:
+    if not request.app[RUNTIME].settings.server.enable_proxy_headers_parsing:
         return request.remote
     return way(request).client
 
 
 def _way(request: web.Request) -> Way:
-    server = request.app[SERVICE].settings.server
+    server = request.app[RUNTIME].settings.server
     scheme, host, prefix, address = request.scheme, request.host or server.bind_host, "", request.remote
     if server.enable_proxy_headers_parsing:
         told = _forwarded(_all(request, "Forwarded"))

@@ -11,9 +11,9 @@ from aiohttp import web
 from xloud_image.errors import BadRequest, NoSuchImage, NotFound
 from xloud_image.identity import Identity
 from xloud_image.identity.context import Context
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
-SERVICE: Final = web.AppKey("service", Service)
+RUNTIME: Final = web.AppKey("runtime", Runtime)
 IDENTITY: Final = web.AppKey("identity", Identity)
 
 
@@ -32,9 +32,9 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-def service(request: web.Request) -> Service:
+def runtime(request: web.Request) -> Runtime:
     """The one of this process."""
-    return request.app[SERVICE]
+    return request.app[RUNTIME]
 
 
 def context(request: web.Request) -> Context:

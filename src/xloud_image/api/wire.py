@@ -16,14 +16,14 @@ from multidict import MultiMapping
 from yarl import URL
 
 from xloud_image.api import receiving
-from xloud_image.api.state import SERVICE
+from xloud_image.api.state import RUNTIME
 from xloud_image.db.query import Page
 from xloud_image.errors import BadRequest, TooLarge
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, Member, shown_url
 from xloud_image.policy import images as rights
 from xloud_image.services import downloads, external
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 JSON: Final = "application/json"
 VALUES: Final = 16384
@@ -40,7 +40,7 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
 
 async def body(request: web.Request) -> Any:
     """The JSON value of the body. `BadRequest` when there is none, or it is malformed, too deep or not UTF-8."""
-    server = request.app[SERVICE].settings.server
+    server = request.app[RUNTIME].settings.server
     raw = await receiving.whole(request, server.client_socket_timeout, server.max_request_body_size)
     if not raw:
         raise BadRequest("Body expected in request.")
@@ -92,7 +92,7 @@ def moment(value: dt.datetime) -> str:
     return value.isoformat(timespec="seconds")[:19] + "Z"
 
 
-def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
+def image(runtime: Runtime, ctx: Context, value: Image) -> dict[str, Any]:
     """One image as the caller may see it."""
     path = f"/v2/images/{value.id}"
     shown: dict[str, Any] = {
@@ -122,35 +122,35 @@ def image(service: Service, ctx: Context, value: Image) -> dict[str, Any]:
         "file": f"{path}/file",
         "schema": "/v2/schemas/image",
     }
-    settings = service.settings
+    settings = runtime.settings
     if settings.multi_store and value.locations:
-        shown["stores"] = ",".join(_stores(service, value))
+        shown["stores"] = ",".join(_stores(runtime, value))
     exposure = settings.exposure
     exposed = exposure.show_multiple_locations or exposure.show_image_direct_url
-    if exposed and rights.may_see_locations(service.policy, ctx, value):
-        _expose(service, value, shown)
+    if exposed and rights.may_see_locations(runtime.policy, ctx, value):
+        _expose(runtime, value, shown)
     return shown
 
 
-def _stores(service: Service, value: Image) -> dict[str, None]:
+def _stores(runtime: Runtime, value: Image) -> dict[str, None]:
     found: dict[str, None] = {}
     for place in value.locations:
         if not external.counts(place):
             continue
         name = place.store
-        if name is None or service.stores.get(name) is None:
-            store = service.stores.of(place)
+        if name is None or runtime.stores.get(name) is None:
+            store = runtime.stores.of(place)
             name = store.name if store is not None else name
         if name is not None:
             found[name] = None
     return found
 
 
-def _expose(service: Service, value: Image, shown: dict[str, Any]) -> None:
-    ordered = [place for _, place in downloads.in_order(service, value)] if value.locations else []
-    if service.settings.exposure.show_multiple_locations:
+def _expose(runtime: Runtime, value: Image, shown: dict[str, Any]) -> None:
+    ordered = [place for _, place in downloads.in_order(runtime, value)] if value.locations else []
+    if runtime.settings.exposure.show_multiple_locations:
         shown["locations"] = [location(place) for place in ordered]
-    if service.settings.exposure.show_image_direct_url and ordered:
+    if runtime.settings.exposure.show_image_direct_url and ordered:
         shown["direct_url"] = shown_url(ordered[0].url)
 
 
@@ -171,7 +171,7 @@ def member(value: Member) -> dict[str, Any]:
     }
 
 
-def page(service: Service, ctx: Context, found: Page, query: MultiMapping[str]) -> dict[str, Any]:
+def page(runtime: Runtime, ctx: Context, found: Page, query: MultiMapping[str]) -> dict[str, Any]:
     """A page of images with the links to the first and the next one; `next` where more may follow.
 
     It ends early when its images are PAGE_BYTES of JSON, with one image at the least.
@@ -180,7 +180,7 @@ def page(service: Service, ctx: Context, found: Page, query: MultiMapping[str]) 
     images: list[orjson.Fragment] = []
     room, more, end = PAGE_BYTES, found.more, found.end
     for number, value in enumerate(found):
-        text = orjson.dumps(image(service, ctx, value))
+        text = orjson.dumps(image(runtime, ctx, value))
         room -= len(text)
         if room < 0 and images:
             more, end = True, found[number - 1].id

@@ -16,7 +16,7 @@ from xloud_image.model import Image
 from xloud_image.services import external
 from xloud_image.services.deletions import caller
 from xloud_image.services.lookup import load
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Can
 
 log = structlog.get_logger(__name__)
@@ -24,21 +24,21 @@ log = structlog.get_logger(__name__)
 _TURNS = 3  # a change that came while the stores were told is told as well
 
 
-async def follow(service: Service, ctx: Context, image: Image) -> None:
+async def follow(runtime: Runtime, ctx: Context, image: Image) -> None:
     """Tell the stores of an image who may read it now. Call it after the commit; raises nothing of a store."""
-    if not any(Can.SHARE in store.can for store in service.stores.public):
+    if not any(Can.SHARE in store.can for store in runtime.stores.public):
         return
     image_id = image.id
     told: object = None
     for _ in range(_TURNS):
-        members = await service.db.read(lambda conn: rows.list_all(conn, image_id))
+        members = await runtime.db.read(lambda conn: rows.list_all(conn, image_id))
         readers = sorted(member.member for member in members) if image.visibility == "shared" else []
         public = image.visibility in ("public", "community")
         rights = (readers, public, tuple(location.url for location in image.locations))
         if rights == told:
             return
         for location in image.locations:
-            store = service.stores.of(location)
+            store = runtime.stores.of(location)
             if not external.counts(location) or store is None or Can.SHARE not in store.can:
                 continue
             try:
@@ -52,6 +52,6 @@ async def follow(service: Service, ctx: Context, image: Image) -> None:
                 )
         told = rights
         try:
-            image = await load(service, ctx, image_id)
+            image = await load(runtime, ctx, image_id)
         except ImageServiceError:  # deleted meanwhile, or not for this caller any more
             return

@@ -18,7 +18,7 @@ from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import deletions, external, fetching
 from xloud_image.services.ownership import notes_for, require_may_name, same
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Store
 
 _METADATA: Final = 60 * 1024  # bytes, as they are stored; the column has 64 KiB, for the service's notes too
@@ -27,9 +27,9 @@ _REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
 _ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 
 
-def may_reach_all(service: Service, ctx: Context, image: Image) -> bool:
+def may_reach_all(runtime: Runtime, ctx: Context, image: Image) -> bool:
     """Whether the caller may make the service look at addresses that are not public."""
-    return service.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
+    return runtime.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,23 +43,23 @@ class Seen:
     trusted: bool
 
 
-async def looked_at(service: Service, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]) -> Seen:
+async def looked_at(runtime: Runtime, ctx: Context, image: Image, url: str, metadata: Mapping[str, Any]) -> Seen:
     """`BadRequest` when no store can have it, `Forbidden` when the caller may not name it, `TooLarge`."""
     metadata = external.without_notes(metadata)
     require_short(metadata)
     external.require_no_credentials(url)
-    fetching.require_allowed(service, url)
+    fetching.require_allowed(runtime, url)
     scheme = url.partition("://")[0].lower()
     if scheme in _REFUSED:
         raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")
     given = metadata.get("store")
-    if given is not None and service.stores.get(str(given)) is None:
+    if given is not None and runtime.stores.get(str(given)) is None:
         raise BadRequest(f"There is no store '{str(given)[:80]}' here.")
-    store = service.stores.of(Location(url, metadata))
+    store = runtime.stores.of(Location(url, metadata))
     if store is None or not store.owns(url) or (given is not None and store.name != given):
         raise BadRequest("No store of this service can hold data under this URL.")
-    require_may_name(service, ctx, store)
-    trusted = may_reach_all(service, ctx, image)
+    require_may_name(runtime, ctx, store)
+    trusted = may_reach_all(runtime, ctx, image)
     try:
         blob = await store.stat(url, caller=deletions.caller(ctx, trusted=trusted))
     except ImageServiceError as error:
@@ -68,11 +68,11 @@ async def looked_at(service: Service, ctx: Context, image: Image, url: str, meta
         raise BadRequest(f"The data cannot be read: {error.message}") from error
     if blob.size == 0:
         raise BadRequest("The data at this URL is empty.")
-    cap = service.settings.limits.image_size_cap
+    cap = runtime.settings.limits.image_size_cap
     if blob.size > cap:
         raise TooLarge(f"The data at this URL has {blob.size} bytes; an image may have {cap} here.")
-    notes = {**external.noted(store, blob, trusted=trusted), **notes_for(service, ctx, image.id, store, blob)}
-    named = {"store": store.name} if service.settings.multi_store else {}
+    notes = {**external.noted(store, blob, trusted=trusted), **notes_for(runtime, ctx, image.id, store, blob)}
+    named = {"store": store.name} if runtime.settings.multi_store else {}
     found = external.with_notes(Location(url, {**metadata, **named}), notes)
     return Seen(found, blob.size, store, trusted)
 
@@ -83,17 +83,17 @@ def require_short(metadata: Mapping[str, Any]) -> None:
         raise BadRequest(f"The metadata of a location may have {_METADATA} bytes as JSON, these are more.")
 
 
-def require_new(service: Service, image: Image, location: Location) -> None:
-    if same(service, image, location) is not None:
+def require_new(runtime: Runtime, image: Image, location: Location) -> None:
+    if same(runtime, image, location) is not None:
         raise BadRequest("The image has this location already.")
-    quota = service.settings.limits.image_location_quota
+    quota = runtime.settings.limits.image_location_quota
     if 0 <= quota <= len(image.locations):
         raise QuotaExceeded(f"An image may have {quota} locations here.")
 
 
-def require_own_algorithm(service: Service, validation: Mapping[str, str]) -> None:
-    if validation and validation["os_hash_algo"] != service.settings.hashing_algorithm:
-        raise BadRequest(f"'os_hash_algo' must be {service.settings.hashing_algorithm} here.")
+def require_own_algorithm(runtime: Runtime, validation: Mapping[str, str]) -> None:
+    if validation and validation["os_hash_algo"] != runtime.settings.hashing_algorithm:
+        raise BadRequest(f"'os_hash_algo' must be {runtime.settings.hashing_algorithm} here.")
 
 
 def require_digests(validation: Mapping[str, str]) -> None:
@@ -120,7 +120,7 @@ def require_agreement(image: Image, validation: Mapping[str, str]) -> None:
 
 
 def first(
-    service: Service, image: Image, location: Location, size: int, validation: Mapping[str, str], examine: bool
+    runtime: Runtime, image: Image, location: Location, size: int, validation: Mapping[str, str], examine: bool
 ) -> Image:
     """A queued image with its first location; with digests to be compared it becomes active only by them."""
     first = image.replace(locations=(location,), size=size, status="importing" if validation else "active")
@@ -130,4 +130,4 @@ def first(
             os_hash_algo=validation["os_hash_algo"],
             os_hash_value=validation["os_hash_value"].lower(),
         )
-    return first.replace(os_hash_algo=service.settings.hashing_algorithm) if examine else first
+    return first.replace(os_hash_algo=runtime.settings.hashing_algorithm) if examine else first

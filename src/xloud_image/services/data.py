@@ -36,7 +36,7 @@ from xloud_image.policy import images as rights
 from xloud_image.services import acls, deletions, formats, hints
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Can, Store
 from xloud_image.streams import Flow, Summary
 
@@ -52,7 +52,7 @@ _SIGNATURE: Final = (
 
 
 async def upload(
-    service: Service,
+    runtime: Runtime,
     ctx: Context,
     image_id: str,
     source: AsyncIterator[bytes],
@@ -67,39 +67,39 @@ async def upload(
     again and nothing of it is left in the store.
     """
     chosen = store_id is not None
-    _require_takes_data(service, ctx, await load(service, ctx, image_id), chosen)
-    store = _writable(service, store_id)
+    _require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
+    store = _writable(runtime, store_id)
     await reach("upload.begin")
-    claim, image = await _claim(service, ctx, image_id, store, chosen)
+    claim, image = await _claim(runtime, ctx, image_id, store, chosen)
     summary: Summary | None = None
-    with service.holding(claim):
+    with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            flow = _flow(service, image, _watched(source, declared), declared)
+            flow = _flow(runtime, image, _watched(source, declared), declared)
             blob = await store.write(claim.key, flow, size=declared, caller=deletions.caller(ctx))
             await reach("upload.written")
             summary = await flow.result()
             if (summary.virtual_size or 0) > MOST:
                 raise FormatRefused(f"The data claims a disk of {summary.virtual_size} bytes; no disk has so many.")
-            done = await _activate(service, claim, blob, summary)
-            hints.log_for(service, done)
-            await acls.follow(service, ctx, done)
+            done = await _activate(runtime, claim, blob, summary)
+            hints.log_for(runtime, done)
+            await acls.follow(runtime, ctx, done)
             return done
         except BaseException as error:
             # Bytes that were there before us are not ours to remove.
             mine = None if isinstance(error, AlreadyExists) else store
             # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
-            back = service.spawn(_put_back(service, ctx, claim, mine, summary), "put back an upload")
+            back = runtime.spawn(_put_back(runtime, ctx, claim, mine, summary), "put back an upload")
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
-                return await load(service, ctx, image_id)
-            raise await _as_upload_error(service, image_id, error) from error
+                return await load(runtime, ctx, image_id)
+            raise await _as_upload_error(runtime, image_id, error) from error
 
 
-def _require_takes_data(service: Service, ctx: Context, image: Image, chosen: bool) -> None:
+def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bool) -> None:
     """Whether the caller may give this image its data, and it can be judged. Asked first to refuse without a lock, and
     again of the image as it is under the lock: only the latter counts."""
-    rights.require_upload(service.policy, ctx, image, chosen_store=chosen)
+    rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
     _require_queued(image)
     require_formats(image)
     _require_unsigned(image)
@@ -119,21 +119,21 @@ def _require_unsigned(image: Image) -> None:
         )
 
 
-def _writable(service: Service, store_id: str | None) -> Store:
-    name = store_id if store_id is not None else service.stores.default.name
-    store = service.stores.get(name)
+def _writable(runtime: Runtime, store_id: str | None) -> Store:
+    name = store_id if store_id is not None else runtime.stores.default.name
+    store = runtime.stores.get(name)
     if store is None:
-        raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
-    if not service.stores.takes_images(name):
-        raise WriteDisabled(_read_only(service, name))
+        raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(runtime.stores.names)}.")
+    if not runtime.stores.takes_images(name):
+        raise WriteDisabled(_read_only(runtime, name))
     return store
 
 
-def _read_only(service: Service, name: str) -> str:
+def _read_only(runtime: Runtime, name: str) -> str:
     """Why an upload cannot go there, and what can."""
-    others = [other.name for other in service.stores.public if service.stores.takes_images(other.name)]
+    others = [other.name for other in runtime.stores.public if runtime.stores.takes_images(other.name)]
     where = f"upload to another store ({', '.join(others)}) with the header X-Image-Meta-Store" if others else ""
-    if Can.WRITE in service.stores[name].can:
+    if Can.WRITE in runtime.stores[name].can:
         kept = f"The store '{name}' is kept for the images that lie in it and takes no new ones"
         return f"{kept}; {where}." if where else f"{kept}, and no other store here does."
     register = "register a URL of data that exists by POST /v2/images/ID/locations"
@@ -143,12 +143,12 @@ def _read_only(service: Service, name: str) -> str:
     )
 
 
-async def _as_upload_error(service: Service, image_id: str, error: BaseException) -> BaseException:
+async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException) -> BaseException:
     """What the client is told: also that the record of the image is still there, and what to do with it."""
     if not isinstance(error, ImageServiceError) or isinstance(error, Gone):
         return error
     try:
-        left = await service.db.read(lambda conn: images.get(conn, image_id))
+        left = await runtime.db.read(lambda conn: images.get(conn, image_id))
     except ImageServiceError:  # nobody knows now
         return error
     if left is None:
@@ -163,16 +163,16 @@ async def _as_upload_error(service: Service, image_id: str, error: BaseException
     return error
 
 
-def _flow(service: Service, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
-    settings = service.settings
+def _flow(runtime: Runtime, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
+    settings = runtime.settings
     algorithms = ("md5",) if settings.compute_checksum else ()
     return Flow(
         source,
         declared=declared,
         cap=settings.limits.image_size_cap,
         digests=tuple(dict.fromkeys((*algorithms, settings.hashing_algorithm))),
-        inspection=formats.inspection(service, image),
-        pool=service.digest_pool,
+        inspection=formats.inspection(runtime, image),
+        pool=runtime.digest_pool,
     )
 
 
@@ -189,27 +189,27 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
     await reach("upload.received")
 
 
-async def _claim(service: Service, ctx: Context, image_id: str, store: Store, chosen: bool) -> tuple[Claim, Image]:
+async def _claim(runtime: Runtime, ctx: Context, image_id: str, store: Store, chosen: bool) -> tuple[Claim, Image]:
     """In one transaction: the image is saving, the bytes to come are claimed. What an earlier write left goes first.
 
     The image is the one of that transaction. Everything later judges by it: while it is saving, its formats stay.
     """
-    lease = service.settings.lease_time
-    old = await service.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
+    lease = runtime.settings.lease_time
+    old = await runtime.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
     if old is not None:
         left = old.id
         # A claim without holder is only waiting for its next attempt: this is it.
-        mine = await service.db.write(lambda conn: claims.take(conn, left, service.holder, lease=lease, idle=True))
+        mine = await runtime.db.write(lambda conn: claims.take(conn, left, runtime.holder, lease=lease, idle=True))
         if mine is None:
             raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
-        with service.holding(mine):
+        with runtime.holding(mine):
             try:
                 await store.discard(mine.key, caller=deletions.caller(ctx))
             except Exception as error:
-                await deletions.postpone(service, mine, error)
+                await deletions.postpone(runtime, mine, error)
                 raise
-            await service.db.write(lambda conn: claims.end(conn, left, holder=service.holder))
-    claim = deletions.new_claim(service, "write", image_id, store.name)
+            await runtime.db.write(lambda conn: claims.end(conn, left, holder=runtime.holder))
+    claim = deletions.new_claim(runtime, "write", image_id, store.name)
 
     async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
@@ -217,7 +217,7 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store, ch
         def saving(current: Image) -> Image:
             nonlocal changed
             changed = current.updated_at != current.created_at
-            _require_takes_data(service, ctx, current, chosen)
+            _require_takes_data(runtime, ctx, current, chosen)
             return current.replace(status="saving")
 
         image = await images.change(conn, image_id, saving, project=ctx.project)
@@ -227,13 +227,13 @@ async def _claim(service: Service, ctx: Context, image_id: str, store: Store, ch
         await claims.begin(conn, mine, lease=lease)
         return mine, image
 
-    return await service.db.write(begin)
+    return await runtime.db.write(begin)
 
 
-async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary) -> Image:
-    algorithm = service.settings.hashing_algorithm
+async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
+    algorithm = runtime.settings.hashing_algorithm
     # with a single store nobody names it, nor did a Glance
-    location = Location(blob.url, {**blob.metadata, **({"store": claim.store} if service.settings.multi_store else {})})
+    location = Location(blob.url, {**blob.metadata, **({"store": claim.store} if runtime.settings.multi_store else {})})
 
     def active(current: Image) -> Image:
         if current.status != "saving":
@@ -249,37 +249,37 @@ async def _activate(service: Service, claim: Claim, blob: Blob, summary: Summary
         )
 
     async def finish(conn: AsyncConnection) -> Image:
-        if not await claims.end(conn, claim.id, holder=service.holder):
+        if not await claims.end(conn, claim.id, holder=runtime.holder):
             raise Conflict("This upload took too long to come back from a stop; another process has cleaned it up.")
         return await images.change(conn, claim.image_id, active)
 
     try:
-        image = await service.db.write(finish)
+        image = await runtime.db.write(finish)
     except NotFound:
         raise Gone(f"The image {claim.image_id} was deleted during the upload.") from None
     await reach("upload.activated")
     return image
 
 
-async def _put_back(service: Service, ctx: Context, claim: Claim, store: Store | None, summary: Summary | None) -> bool:
+async def _put_back(runtime: Runtime, ctx: Context, claim: Claim, store: Store | None, summary: Summary | None) -> bool:
     """After a failed upload: bytes away, image queued, claim ended. True when the upload had succeeded after all.
 
     What cannot be done now stays with the claim, and so with the reaper. A claim that is not ours any more was put
     back by another; since then the image may be anybody's, so nothing of it is touched. `store` None: the bytes stay.
     """
-    lease = service.settings.lease_time
-    with service.holding(claim):
+    lease = runtime.settings.lease_time
+    with runtime.holding(claim):
         try:
-            if not await service.db.write(lambda conn: claims.renew(conn, claim.id, service.holder, lease=lease)):
-                found = await service.db.read(lambda conn: images.get(conn, claim.image_id))
+            if not await runtime.db.write(lambda conn: claims.renew(conn, claim.id, runtime.holder, lease=lease)):
+                found = await runtime.db.read(lambda conn: images.get(conn, claim.image_id))
                 return found is not None and summary is not None and _holds(found, summary)
             if store is not None:
                 await store.discard(claim.key, caller=deletions.caller(ctx))
             await reach("undo.bytes_gone")
-            await release(service, claim)
+            await release(runtime, claim)
         except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
-            await requeue(service, claim)
-            await deletions.postpone(service, claim, error)
+            await requeue(runtime, claim)
+            await deletions.postpone(runtime, claim, error)
     return False
 
 
@@ -288,28 +288,28 @@ def _holds(image: Image, summary: Summary) -> bool:
     return image.locations != () and image.os_hash_value == summary.digests.get(image.os_hash_algo or "")
 
 
-async def release(service: Service, claim: Claim) -> None:
+async def release(runtime: Runtime, claim: Claim) -> None:
     """The bytes of a write claim are gone: the image is queued again (unless deleted meanwhile), the claim ends.
 
     Nothing happens when the claim is not ours any more: the image may be saving for another upload by now.
     """
 
     async def undo(conn: AsyncConnection) -> None:
-        if await claims.end(conn, claim.id, holder=service.holder):
+        if await claims.end(conn, claim.id, holder=runtime.holder):
             await _queue(conn, claim.image_id)
 
-    await service.db.write(undo)
+    await runtime.db.write(undo)
 
 
-async def requeue(service: Service, claim: Claim) -> None:
+async def requeue(runtime: Runtime, claim: Claim) -> None:
     """The image is queued again although its bytes are still to be removed. Only while the claim is ours."""
 
     async def undo(conn: AsyncConnection) -> None:
-        if await claims.renew(conn, claim.id, service.holder, lease=service.settings.lease_time):
+        if await claims.renew(conn, claim.id, runtime.holder, lease=runtime.settings.lease_time):
             await _queue(conn, claim.image_id)
 
     try:
-        await service.db.write(undo)
+        await runtime.db.write(undo)
     except ImageServiceError as error:
         log.warning("the image could not be queued again yet", image=claim.image_id, error=error.message)
 

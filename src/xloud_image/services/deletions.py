@@ -23,7 +23,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import ownership
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller, Can
 
 log = structlog.get_logger(__name__)
@@ -37,16 +37,16 @@ def caller(ctx: Context, *, trusted: bool = True) -> Caller:
 
 
 def new_claim(
-    service: Service, kind: str, image_id: str, store: str, *, url: str | None = None, scope: str = "image"
+    runtime: Runtime, kind: str, image_id: str, store: str, *, url: str | None = None, scope: str = "image"
 ) -> Claim:
     """A claim of this process."""
     return Claim(
-        id=str(uuid.uuid4()), kind=kind, image_id=image_id, store=store, url=url, scope=scope, holder=service.holder
+        id=str(uuid.uuid4()), kind=kind, image_id=image_id, store=store, url=url, scope=scope, holder=runtime.holder
     )
 
 
 async def begin_deletes(
-    service: Service, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
+    runtime: Runtime, conn: AsyncConnection, image: Image, locations: Sequence[Location], *, scope: str
 ) -> list[Claim]:
     """Write a claim for each location whose bytes are ours to remove (`ownership.are_ours`); none in read-only stores.
 
@@ -54,19 +54,19 @@ async def begin_deletes(
     """
     claims = []
     for location in locations:
-        if not ownership.are_ours(service, image.id, location):
+        if not ownership.are_ours(runtime, image.id, location):
             continue
-        store = service.stores.of(location)
+        store = runtime.stores.of(location)
         if store is not None and Can.WRITE not in store.can:
             continue
         name = store.name if store is not None else (location.store or "")
-        claim = new_claim(service, "delete", image.id, name, url=location.url, scope=scope)
-        await rows.begin(conn, claim, lease=service.settings.lease_time)
+        claim = new_claim(runtime, "delete", image.id, name, url=location.url, scope=scope)
+        await rows.begin(conn, claim, lease=runtime.settings.lease_time)
         claims.append(claim)
     return claims
 
 
-async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None:
+async def pay(runtime: Runtime, claim: Claim, who: Caller | None = None) -> None:
     """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises.
 
     Bytes that an image which is there names as well (a location registered for both, in whatever spelling) stay: they
@@ -75,9 +75,9 @@ async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None
     between then and now, which may be days, another may have been registered.
     """
     assert claim.url is not None
-    if await ownership.bequeath(service, claim):
+    if await ownership.bequeath(runtime, claim):
         return
-    store = service.stores.of(Location(claim.url, {"store": claim.store}))
+    store = runtime.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:
         raise StoreUnavailable(f"no configured store holds the data; it was in store '{claim.store}'")
     try:
@@ -86,28 +86,28 @@ async def pay(service: Service, claim: Claim, who: Caller | None = None) -> None
         log.info("the data was gone already", image=claim.image_id, store=claim.store)
 
 
-async def postpone(service: Service, claim: Claim, error: BaseException, *, failed: bool = True) -> None:
+async def postpone(runtime: Runtime, claim: Claim, error: BaseException, *, failed: bool = True) -> None:
     """Leave a claim to a later attempt; `failed`: count this one."""
-    wait = min(service.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
+    wait = min(runtime.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     say = log.info if isinstance(error, StillNeeded) else log.warning  # a clone may need them for months
     say("deletion postponed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
-    await service.db.write(
-        lambda conn: rows.postpone(conn, claim.id, service.holder, seconds=wait, error=reason, failed=failed)
+    await runtime.db.write(
+        lambda conn: rows.postpone(conn, claim.id, runtime.holder, seconds=wait, error=reason, failed=failed)
     )
 
 
-async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
+async def pay_image(runtime: Runtime, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
     """Remove the bytes of a hidden image. `InUse`: the image is back as it was, less locations already removed."""
     paid: list[Claim] = []
     for claim in claims:
         try:
-            await pay(service, claim, caller(ctx))
+            await pay(runtime, claim, caller(ctx))
         except InUse:
-            await _revive(service, image, claims, {other.url for other in paid})
+            await _revive(runtime, image, claims, {other.url for other in paid})
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-            await postpone(service, claim, error)
+            await postpone(runtime, claim, error)
         else:
             paid.append(claim)
     await reach("delete.bytes_gone")
@@ -117,7 +117,7 @@ async def pay_image(service: Service, ctx: Context, image: Image, claims: Sequen
         for claim in paid:
             await rows.end(conn, claim.id)
 
-    await service.db.write(finish)
+    await runtime.db.write(finish)
 
 
 async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | None = None) -> None:
@@ -127,7 +127,7 @@ async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | 
         await rows.end_all(conn, image_id, "hash")
 
 
-async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:
+async def _revive(runtime: Runtime, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:
     async def undo(conn: AsyncConnection) -> None:
         await images.revive(conn, image.id, image.status)
         if gone:
@@ -139,34 +139,34 @@ async def _revive(service: Service, image: Image, claims: Sequence[Claim], gone:
         for claim in claims:
             await rows.end(conn, claim.id)
 
-    await service.db.write(undo)
+    await runtime.db.write(undo)
 
 
 async def pay_location(
-    service: Service, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]
+    runtime: Runtime, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]
 ) -> None:
     """Remove the bytes of a location that was taken from its image. `InUse`: the location is back."""
     for claim in claims:
         try:
-            await pay(service, claim, caller(ctx))
+            await pay(runtime, claim, caller(ctx))
         except InUse:
-            await _put_back(service, image, location, claim)
+            await _put_back(runtime, image, location, claim)
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-            await postpone(service, claim, error)
+            await postpone(runtime, claim, error)
         else:
             await reach("delete.bytes_gone")
-            await service.db.write(lambda conn, claim=claim: rows.end(conn, claim.id))  # type: ignore[misc]
+            await runtime.db.write(lambda conn, claim=claim: rows.end(conn, claim.id))  # type: ignore[misc]
 
 
-async def _put_back(service: Service, image: Image, location: Location, claim: Claim) -> None:
+async def _put_back(runtime: Runtime, image: Image, location: Location, claim: Claim) -> None:
     back = Location(location.url, location.metadata)
 
     async def undo(conn: AsyncConnection) -> None:
         await images.change(conn, image.id, lambda now: now.replace(locations=(*now.locations, back)))
         await rows.end(conn, claim.id)
 
-    await service.db.write(undo)
+    await runtime.db.write(undo)
 
 
 async def everything(settings: DatabaseSettings) -> list[Claim]:

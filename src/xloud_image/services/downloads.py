@@ -29,7 +29,7 @@ from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import external
 from xloud_image.services.lookup import load
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Can, Reader, Store
 
 log = structlog.get_logger(__name__)
@@ -70,24 +70,24 @@ class Span:
         return start, end - start
 
 
-async def downloadable(service: Service, ctx: Context, image_id: str, *, prefer: Sequence[str] = ()) -> Image:
+async def downloadable(runtime: Runtime, ctx: Context, image_id: str, *, prefer: Sequence[str] = ()) -> Image:
     """The image, when the caller may have its data; `prefer` names stores, each of which must exist."""
     for name in prefer:
-        if service.stores.get(name) is None:
-            raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(service.stores.names)}.")
-    image = await load(service, ctx, image_id)
-    rights.require_download(service.policy, ctx, image, chosen_store=bool(prefer))
+        if runtime.stores.get(name) is None:
+            raise BadRequest(f"There is no store '{name[:80]}' here; the stores are {', '.join(runtime.stores.names)}.")
+    image = await load(runtime, ctx, image_id)
+    rights.require_download(runtime.policy, ctx, image, chosen_store=bool(prefer))
     return image
 
 
-def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list[tuple[Store, Location]]:
+def in_order(runtime: Runtime, image: Image, prefer: Sequence[str] = ()) -> list[tuple[Store, Location]]:
     """The readable locations that count: preferred stores first, then by weight, heaviest first; those known to have
     other data come last."""
     found = []
     for location in image.locations:
         if not external.counts(location):
             continue
-        store = service.stores.of(location)
+        store = runtime.stores.of(location)
         if store is None:
             log.warning("a location belongs to no configured store", image=image.id, store=location.store)
         else:
@@ -96,14 +96,14 @@ def in_order(service: Service, image: Image, prefer: Sequence[str] = ()) -> list
     def rank(item: tuple[Store, Location]) -> tuple[bool, int, int]:
         name = item[0].name
         preferred = prefer.index(name) if name in prefer else len(prefer)
-        return external.is_wrong(item[1]), preferred, -service.stores.weight(name)
+        return external.is_wrong(item[1]), preferred, -runtime.stores.weight(name)
 
     return sorted(found, key=rank)
 
 
 @asynccontextmanager
 async def download(
-    service: Service, ctx: Context, image: Image, *, span: Span | None = None, prefer: Sequence[str] = ()
+    runtime: Runtime, ctx: Context, image: Image, *, span: Span | None = None, prefer: Sequence[str] = ()
 ) -> AsyncIterator[Download]:
     """Open the data in the first store that gives its first byte.
 
@@ -111,10 +111,10 @@ async def download(
     `StoreUnavailable` when a store that should have it does not answer.
     """
     failures: list[ImageServiceError] = []
-    for store, location in in_order(service, image, prefer):
+    for store, location in in_order(runtime, image, prefer):
         async with AsyncExitStack() as stack:
             try:
-                opened = await _open(service, ctx, image, store, location, span, stack)
+                opened = await _open(runtime, ctx, image, store, location, span, stack)
             except BadRange:
                 raise
             except ImageServiceError as error:
@@ -140,7 +140,7 @@ async def download(
 
 
 async def _open(
-    service: Service,
+    runtime: Runtime,
     ctx: Context,
     image: Image,
     store: Store,
@@ -167,7 +167,7 @@ async def _open(
         raise external.other_size(store, size, error.message) from error
     external.require_unchanged(store, location, reader, size)
     if Can.CHANGE in store.can and whole and length:
-        chunks = external.verified(service, image, location, reader.chunks, size)
+        chunks = external.verified(runtime, image, location, reader.chunks, size)
         reader = dataclasses.replace(reader, chunks=chunks, file=None)
     if reader.file is not None:
         count = min(reader.file.length, _FIRST)

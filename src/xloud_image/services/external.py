@@ -30,7 +30,7 @@ from xloud_image.errors import (
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location, shown_url, utcnow
 from xloud_image.services import formats
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
 from xloud_image.streams import Flow
 
@@ -148,7 +148,7 @@ def digest_of(image: Image) -> tuple[str, str] | None:
 
 
 async def verified(
-    service: Service, image: Image, location: Location, chunks: AsyncIterator[bytes], size: int
+    runtime: Runtime, image: Image, location: Location, chunks: AsyncIterator[bytes], size: int
 ) -> AsyncIterator[bytes]:
     """All of the data, looked at as an upload is, and compared with the image's digest, if it has one, before the last
     chunk is handed on.
@@ -158,8 +158,8 @@ async def verified(
     """
     digest = digest_of(image)
     names = (digest[0],) if digest is not None else ()
-    looked = formats.safety(service, image)
-    flow = Flow(chunks, declared=size, cap=size, digests=names, inspection=looked, pool=service.digest_pool)
+    looked = formats.safety(runtime, image)
+    flow = Flow(chunks, declared=size, cap=size, digests=names, inspection=looked, pool=runtime.digest_pool)
     held: bytes | None = None
     try:
         async for chunk in flow:
@@ -170,7 +170,7 @@ async def verified(
     except FormatRefused as error:
         why = error.message
         log.error("a location has data that is refused", image=image.id, store=location.store, reason=why)
-        await _mark(service, image, location, lambda marked: refused(marked, why))
+        await _mark(runtime, image, location, lambda marked: refused(marked, why))
         raise
     except BadRequest as error:  # more or fewer bytes: nothing is known about the right ones
         raise StoreUnavailable(f"the data broke off: {error.message}") from error
@@ -182,7 +182,7 @@ async def verified(
             location=location.id,
             digest=digest[0],
         )
-        await _mark(service, image, location, wrong)
+        await _mark(runtime, image, location, wrong)
         raise BlobChanged(f"the {digest[0]} of the data differs from that of the image")
     if held is not None:
         yield held
@@ -193,7 +193,7 @@ def wrong(location: Location) -> Location:
     return with_notes(location, {**notes(location), _WRONG: utcnow().isoformat(timespec="seconds") + "Z"})
 
 
-async def _mark(service: Service, image: Image, location: Location, mark: Callable[[Location], Location]) -> None:
+async def _mark(runtime: Runtime, image: Image, location: Location, mark: Callable[[Location], Location]) -> None:
     def marked(current: Image) -> Image:
         if digest_of(current) != digest_of(image):
             return current
@@ -211,7 +211,7 @@ async def _mark(service: Service, image: Image, location: Location, mark: Callab
         await images.change(conn, image.id, marked)
 
     try:
-        await service.db.write(write)
+        await runtime.db.write(write)
     except NotFound:
         pass  # deleted meanwhile
     except ImageServiceError as error:

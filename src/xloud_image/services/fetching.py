@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.http.addresses import Filters
 from xloud_image.stores.kit import answers
 
 
-def require_allowed(service: Service, url: str) -> None:
+def require_allowed(runtime: Runtime, url: str) -> None:
     """`BadRequest` when [import_filtering_opts] refuses an http or https URL; others are not judged here."""
     parsed = answers.parsed(url)
     if parsed is not None:
-        Filters(service.settings.url_filters).require(parsed)
+        Filters(runtime.settings.url_filters).require(parsed)

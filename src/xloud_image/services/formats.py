@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from xloud_image.inspection import Inspection
 from xloud_image.model import Image
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 
-def inspection(service: Service, image: Image) -> Inspection:
+def inspection(runtime: Runtime, image: Image) -> Inspection:
     """For data that comes in: dangerous content and content that is not what is claimed is refused."""
-    return _inspection(service, image, match=service.settings.formats.require_image_format_match)
+    return _inspection(runtime, image, match=runtime.settings.formats.require_image_format_match)
 
 
-def safety(service: Service, image: Image) -> Inspection:
+def safety(runtime: Runtime, image: Image) -> Inspection:
     """For data that lies elsewhere: only dangerous content is refused, whatever is claimed."""
-    return _inspection(service, image, match=False)
+    return _inspection(runtime, image, match=False)
 
 
-def _inspection(service: Service, image: Image, *, match: bool) -> Inspection:
-    settings = service.settings.formats
+def _inspection(runtime: Runtime, image: Image, *, match: bool) -> Inspection:
+    settings = runtime.settings.formats
     return Inspection(
         image.disk_format,
         image.container_format,

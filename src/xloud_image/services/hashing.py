@@ -29,7 +29,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import deletions, downloads, external, formats
-from xloud_image.services.service import Reading, Service
+from xloud_image.services.runtime import Reading, Runtime
 from xloud_image.stores.base import Can
 from xloud_image.streams import Flow, Summary
 
@@ -63,113 +63,113 @@ class _Unwanted(Exception):
     """The image or its location is gone."""
 
 
-def soon(service: Service) -> None:
+def soon(runtime: Runtime) -> None:
     """Begin with what waits, beside. Call it when something was registered: it costs nothing while a look is due."""
-    if not service.hashing_soon:
-        service.hashing_soon = True
-        service.spawn(look(service), "look for registered locations")
+    if not runtime.hashing_soon:
+        runtime.hashing_soon = True
+        runtime.spawn(look(runtime), "look for registered locations")
 
 
-async def look(service: Service) -> None:
+async def look(runtime: Runtime) -> None:
     """Begin with what waits, as far as there is room. Call it now and then."""
-    async with service.hashing_turn:
-        service.hashing_soon = False
-        if len(service.hashing) >= READERS:
-            await _make_room(service)
+    async with runtime.hashing_turn:
+        runtime.hashing_soon = False
+        if len(runtime.hashing) >= READERS:
+            await _make_room(runtime)
             return
-        for claim, owner in await service.db.read(lambda conn: claims.waiting(conn, "hash", each=EACH)):
-            running = [reading.owner for reading in service.hashing.values()]
+        for claim, owner in await runtime.db.read(lambda conn: claims.waiting(conn, "hash", each=EACH)):
+            running = [reading.owner for reading in runtime.hashing.values()]
             if len(running) >= READERS:
                 return
             most = 1 if len(running) == READERS - 1 else EACH
-            if claim.id in service.held or running.count(owner) >= most:
+            if claim.id in runtime.held or running.count(owner) >= most:
                 continue
-            mine = await _taken(service, claim)
+            mine = await _taken(runtime, claim)
             if mine is not None:
-                share = service.hashing_shares.get(mine.id, SHARE)
-                service.hashing[mine.id] = Reading(owner, time.monotonic(), share)
-                service.spawn(_turn(service, mine), "digest a registered location")
+                share = runtime.hashing_shares.get(mine.id, SHARE)
+                runtime.hashing[mine.id] = Reading(owner, time.monotonic(), share)
+                runtime.spawn(_turn(runtime, mine), "digest a registered location")
 
 
-async def _make_room(service: Service) -> None:
+async def _make_room(runtime: Runtime) -> None:
     """The reader that is over its share by most has to go when a project waits that has none."""
     now = time.monotonic()
-    over = [one for one in service.hashing.values() if now - one.since > one.share]
+    over = [one for one in runtime.hashing.values() if now - one.since > one.share]
     if not over or any(one.aside for one in over):
         return
-    owners = {one.owner for one in service.hashing.values()}
-    waiting = await service.db.read(lambda conn: claims.waiting(conn, "hash", each=1))
+    owners = {one.owner for one in runtime.hashing.values()}
+    waiting = await runtime.db.read(lambda conn: claims.waiting(conn, "hash", each=1))
     if any(owner not in owners for _, owner in waiting):
         max(over, key=lambda one: now - one.since - one.share).aside = True
 
 
-async def _taken(service: Service, claim: Claim) -> Claim | None:
-    lease = service.settings.lease_time
-    return await service.db.write(lambda conn: claims.take(conn, claim.id, service.holder, lease=lease))
+async def _taken(runtime: Runtime, claim: Claim) -> Claim | None:
+    lease = runtime.settings.lease_time
+    return await runtime.db.write(lambda conn: claims.take(conn, claim.id, runtime.holder, lease=lease))
 
 
-async def _turn(service: Service, claim: Claim) -> None:
+async def _turn(runtime: Runtime, claim: Claim) -> None:
     try:
-        with service.holding(claim):
-            await settle(service, claim)
+        with runtime.holding(claim):
+            await settle(runtime, claim)
     finally:
-        service.hashing.pop(claim.id, None)
-    soon(service)
+        runtime.hashing.pop(claim.id, None)
+    soon(runtime)
 
 
-async def _step_aside(service: Service, claim: Claim) -> None:
-    if len(service.hashing_shares) > WAITING:  # what another process ended meanwhile was not forgotten here
-        service.hashing_shares.clear()
-    service.hashing_shares[claim.id] = min(2 * service.hashing_shares.get(claim.id, SHARE), MOST)
+async def _step_aside(runtime: Runtime, claim: Claim) -> None:
+    if len(runtime.hashing_shares) > WAITING:  # what another process ended meanwhile was not forgotten here
+        runtime.hashing_shares.clear()
+    runtime.hashing_shares[claim.id] = min(2 * runtime.hashing_shares.get(claim.id, SHARE), MOST)
     log.info("a registered location is read later, others wait", image=claim.image_id, store=claim.store)
-    await service.db.write(lambda conn: claims.give_back(conn, claim.id, service.holder, last=True))
+    await runtime.db.write(lambda conn: claims.give_back(conn, claim.id, runtime.holder, last=True))
 
 
-async def settle(service: Service, claim: Claim) -> None:
+async def settle(runtime: Runtime, claim: Claim) -> None:
     """Read the data of a claim that is ours, compare or fill in digests, end the claim. Failures leave it for later."""
-    image, location = await _wanted(service, claim)
+    image, location = await _wanted(runtime, claim)
     if image is None or location is None:
-        await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
+        await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))
         return
     try:
         if not external.counts(location) and external.digest_of(image) is None:
-            image = await _digested(service, image, claim)
-        summary = await _while_wanted(service, claim, _read(service, image, location))
+            image = await _digested(runtime, image, claim)
+        summary = await _while_wanted(runtime, claim, _read(runtime, image, location))
     except _Aside:
-        await _step_aside(service, claim)
+        await _step_aside(runtime, claim)
     except _Unwanted:
-        await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
+        await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))
     except (BlobNotFound, TooLarge, FormatRefused) as error:
-        await _finish(service, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
+        await _finish(runtime, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         awaited = image.status == "importing" or not external.counts(location) or isinstance(error, _TooSlow)
-        if awaited and claim.attempts >= service.settings.exposure.http_retries:
+        if awaited and claim.attempts >= runtime.settings.exposure.http_retries:
             reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
-            await _finish(service, claim, location, None, f"the data could not be read: {reason}")
+            await _finish(runtime, claim, location, None, f"the data could not be read: {reason}")
         else:
-            await deletions.postpone(service, claim, error)
+            await deletions.postpone(runtime, claim, error)
     else:
         await reach("hash.read")
-        await _finish(service, claim, location, summary, "the digest differs from the one announced")
+        await _finish(runtime, claim, location, summary, "the digest differs from the one announced")
 
 
-async def _wanted(service: Service, claim: Claim) -> tuple[Image | None, Location | None]:
-    image = await service.db.read(lambda conn: images.get(conn, claim.image_id))
+async def _wanted(runtime: Runtime, claim: Claim) -> tuple[Image | None, Location | None]:
+    image = await runtime.db.read(lambda conn: images.get(conn, claim.image_id))
     if image is None:
         return None, None
     return image, next((location for location in image.locations if location.url == claim.url), None)
 
 
-async def _while_wanted(service: Service, claim: Claim, work: Coroutine[Any, Any, T]) -> T:
+async def _while_wanted(runtime: Runtime, claim: Claim, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. `_Unwanted`, and it is stopped, when the image or the location goes meanwhile; `_Aside` when
     its place is needed."""
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait((task,), timeout=LOOK))[0]:
-            if claim.id in service.hashing and service.hashing[claim.id].aside:
+            if claim.id in runtime.hashing and runtime.hashing[claim.id].aside:
                 raise _Aside
             try:
-                _, location = await _wanted(service, claim)
+                _, location = await _wanted(runtime, claim)
             except ImageServiceError:  # nobody knows now
                 continue
             if location is None:
@@ -180,12 +180,12 @@ async def _while_wanted(service: Service, claim: Claim, work: Coroutine[Any, Any
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _digested(service: Service, image: Image, claim: Claim) -> Image:
+async def _digested(runtime: Runtime, image: Image, claim: Claim) -> Image:
     """The image with a digest of the data that count, to compare others with."""
     failure: Exception = StoreUnavailable("the image has no other data now to compare these with")
-    for _, location in downloads.in_order(service, image):
+    for _, location in downloads.in_order(runtime, image):
         try:
-            summary = await _while_wanted(service, claim, _read(service, image, location))
+            summary = await _while_wanted(runtime, claim, _read(runtime, image, location))
         except ImageServiceError as error:
             failure = error
             continue
@@ -193,20 +193,20 @@ async def _digested(service: Service, image: Image, claim: Claim) -> Image:
         def filled(current: Image, location: Location = location, summary: Summary = summary) -> Image:
             if not any(other.id == location.id and external.counts(other) for other in current.locations):
                 raise StoreUnavailable("the location was removed meanwhile")
-            return current if external.digest_of(current) else _filled(service, current, summary)
+            return current if external.digest_of(current) else _filled(runtime, current, summary)
 
-        return await service.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
+        return await runtime.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
     raise failure
 
 
-async def _read(service: Service, image: Image, location: Location) -> Summary:
-    store = service.stores.of(location)
+async def _read(runtime: Runtime, image: Image, location: Location) -> Summary:
+    store = runtime.stores.of(location)
     if store is None:
         raise StoreUnavailable(f"the store '{location.store}' is not configured now")
     known = external.digest_of(image)
     names = [known[0]] if known else []
-    names.append(image.os_hash_algo or service.settings.hashing_algorithm)
-    if service.settings.compute_checksum or image.checksum:
+    names.append(image.os_hash_algo or runtime.settings.hashing_algorithm)
+    if runtime.settings.compute_checksum or image.checksum:
         names.append("md5")
     # with nobody's rights, and no further than whoever registered it may reach
     async with store.open(location.url, caller=external.caller(Context(), location)) as reader:
@@ -214,10 +214,10 @@ async def _read(service: Service, image: Image, location: Location) -> Summary:
         flow = Flow(
             _paced(reader.chunks, pace(image.size)),
             declared=image.size,
-            cap=service.settings.limits.image_size_cap,
+            cap=runtime.settings.limits.image_size_cap,
             digests=tuple(dict.fromkeys(names)),
-            inspection=formats.safety(service, image) if Can.CHANGE in store.can else None,
-            pool=service.background_pool,
+            inspection=formats.safety(runtime, image) if Can.CHANGE in store.can else None,
+            pool=runtime.background_pool,
         )
         async for _ in flow:
             pass
@@ -253,8 +253,8 @@ def _agrees(image: Image, summary: Summary) -> bool:
     return all(summary.digests.get(name) == value for name, value in pairs)
 
 
-def _filled(service: Service, image: Image, summary: Summary) -> Image:
-    algorithm = image.os_hash_algo or service.settings.hashing_algorithm
+def _filled(runtime: Runtime, image: Image, summary: Summary) -> Image:
+    algorithm = image.os_hash_algo or runtime.settings.hashing_algorithm
     return image.replace(
         checksum=summary.digests.get("md5", image.checksum),
         os_hash_algo=algorithm,
@@ -263,9 +263,9 @@ def _filled(service: Service, image: Image, summary: Summary) -> Image:
 
 
 async def _finish(
-    service: Service, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
+    runtime: Runtime, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
 ) -> None:
-    store = service.stores.of(location)
+    store = runtime.stores.of(location)
     dropped: list[Location] = []
 
     def settled(current: Image) -> Image:
@@ -283,7 +283,7 @@ async def _finish(
                 dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
                 return current.replace(status="queued", locations=rest, **none)
-            return _filled(service, current, summary).replace(status="active")
+            return _filled(runtime, current, summary).replace(status="active")
         if not external.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
@@ -304,10 +304,10 @@ async def _finish(
                 return current
             marked = tuple(external.wrong(other) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        return current if current.os_hash_value is not None else _filled(service, current, summary)
+        return current if current.os_hash_value is not None else _filled(runtime, current, summary)
 
     async def finish(conn: AsyncConnection) -> list[Claim]:
-        if not await claims.end(conn, claim.id, holder=service.holder):
+        if not await claims.end(conn, claim.id, holder=runtime.holder):
             return []
         try:
             found = await images.change(conn, claim.image_id, settled)
@@ -317,20 +317,20 @@ async def _finish(
         # what could not be read may be right: then the bytes stay where they are
         if (summary is None and not refused) or not dropped:
             return []
-        return await deletions.begin_deletes(service, conn, found, dropped, scope="location")
+        return await deletions.begin_deletes(runtime, conn, found, dropped, scope="location")
 
     try:
-        pending = await service.db.write(finish)
+        pending = await runtime.db.write(finish)
     except _Again:
         again = StoreUnavailable("the location was registered again meanwhile")
-        await deletions.postpone(service, claim, again, failed=False)
+        await deletions.postpone(runtime, claim, again, failed=False)
         return
-    service.hashing_shares.pop(claim.id, None)
-    with service.holding(*pending):
+    runtime.hashing_shares.pop(claim.id, None)
+    with runtime.holding(*pending):
         for debt in pending:
             try:
-                await deletions.pay(service, debt)
+                await deletions.pay(runtime, debt)
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                await deletions.postpone(service, debt, error)
+                await deletions.postpone(runtime, debt, error)
             else:
-                await service.db.write(lambda conn, debt=debt: claims.end(conn, debt.id))  # type: ignore[misc]
+                await runtime.db.write(lambda conn, debt=debt: claims.end(conn, debt.id))  # type: ignore[misc]

@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from xloud_image.model import Image
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -17,20 +17,20 @@ _EMPTY: Final = (
 )
 
 
-def of(service: Service, image: Image) -> str | None:
+def of(runtime: Runtime, image: Image) -> str | None:
     """One sentence: that the image is empty, or what the store of its newest location says. None: nothing to say."""
     if image.locations and image.size == 0:
         return _EMPTY
     if not image.locations or not image.disk_format:
         return None
     newest = max(image.locations, key=lambda location: location.id or 0)
-    store = service.stores.of(newest)
+    store = runtime.stores.of(newest)
     return store.advice(image.disk_format) if store is not None else None
 
 
-def log_for(service: Service, image: Image) -> None:
+def log_for(runtime: Runtime, image: Image) -> None:
     """The same as a line of the log."""
-    text = of(service, image)
+    text = of(runtime, image)
     if text == _EMPTY:
         log.warning("an image was given no data", image=image.id, disk_format=image.disk_format)
     elif text:

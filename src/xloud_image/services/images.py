@@ -21,7 +21,7 @@ from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import acls, deletions, image_patch, locations
 from xloud_image.services.lookup import load
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 # How often rows are read for one page while the rule `get_image` refuses what they hold: once an image was found, and
 # before; clients (openstacksdk) take a page without images for the end of the list, whatever its `next` says.
@@ -29,34 +29,34 @@ LOOKS, _EMPTY_LOOKS = 20, 200
 _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 
-async def create(service: Service, ctx: Context, fields: Mapping[str, Any]) -> Image:
+async def create(runtime: Runtime, ctx: Context, fields: Mapping[str, Any]) -> Image:
     """A new image in status queued. `Duplicate` when the id is or was in use."""
-    image = image_patch.new_image(fields, owner=ctx.project, schema=service.schema, limits=service.settings.limits)
-    rights.require_create(service.policy, ctx, image)
+    image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=runtime.settings.limits)
+    rights.require_create(runtime.policy, ctx, image)
     await reach("create.begin")
-    await service.db.write(lambda conn: rows.create(conn, image))
+    await runtime.db.write(lambda conn: rows.create(conn, image))
     await reach("create.stored")
     return image
 
 
-async def find(service: Service, ctx: Context, query: Query) -> Page:
+async def find(runtime: Runtime, ctx: Context, query: Query) -> Page:
     """One page of the images that the caller may list (API reference, section "List") and read (rule `get_image`).
 
     What the rule says in words that the database knows is asked there; where it says more it is asked for each image,
     and the page is filled up from the next ones. It ends as it is, with `more`, after LOOKS times, where its images
     have PAGE bytes, and after _EMPTY_LOOKS times without any image.
     """
-    policy = service.policy
+    policy = runtime.policy
     policy.require(ctx, "get_images")
     query = dataclasses.replace(query, sight=lambda *kind: policy.sight(ctx, "get_image", *kind))
     if listing.is_sure(query):
-        return await service.db.read(lambda conn: listing.find(conn, query))
+        return await runtime.db.read(lambda conn: listing.find(conn, query))
     found: list[Image] = []
     looked = dataclasses.replace(query, limit=min(max(query.limit, _LOOK), _MOST_LOOKED))
     room, looks = PAGE, 0
     while looks < (LOOKS if found else _EMPTY_LOOKS):
         looks += 1
-        page = await service.db.read(functools.partial(listing.find, query=looked))
+        page = await runtime.db.read(functools.partial(listing.find, query=looked))
         for image in page:
             if len(found) == query.limit:
                 return Page(found, more=True)
@@ -71,45 +71,45 @@ async def find(service: Service, ctx: Context, query: Query) -> Page:
     return Page(found, more=True, end=looked.marker)
 
 
-async def change(service: Service, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
+async def change(runtime: Runtime, ctx: Context, image_id: str, changes: Sequence[Change]) -> Image:
     """Apply a PATCH, all of it or nothing; two at once both take effect, one after the other. Of several operations on
     locations each is all or nothing, because each looks at a store."""
     at_places = [item for item in changes if item.path[0] == "locations"]
     if at_places:
-        image = await load(service, ctx, image_id)
-        locations.require_rights(service, ctx, image, at_places)  # before anything that only an image here is told
+        image = await load(runtime, ctx, image_id)
+        locations.require_rights(runtime, ctx, image, at_places)  # before anything that only an image here is told
         if len(at_places) != len(changes):
             raise BadRequest("Change locations and other fields in separate requests.")
-        return await locations.patch(service, ctx, image, at_places)
+        return await locations.patch(runtime, ctx, image, at_places)
 
     # rights are looked at under the lock only: one statement less, and nothing can change in between
     def applied(current: Image) -> Image:
-        rights.require(service.policy, ctx, "modify_image", current)
-        result = image_patch.apply(current, changes, schema=service.schema, limits=service.settings.limits)
+        rights.require(runtime.policy, ctx, "modify_image", current)
+        result = image_patch.apply(current, changes, schema=runtime.schema, limits=runtime.settings.limits)
         if result.visibility != current.visibility:
-            rights.require_visibility(service.policy, ctx, current, result.visibility)
+            rights.require_visibility(runtime.policy, ctx, current, result.visibility)
         if result.owner != current.owner:
-            rights.require_owner_change(service.policy, ctx, current)
+            rights.require_owner_change(runtime.policy, ctx, current)
             if result.owner is None:
                 raise Forbidden("An image needs an owner.")
         return result
 
     await reach("change.begin")
-    changed = await service.db.write(lambda conn: rows.change(conn, image_id, applied, project=ctx.project))
+    changed = await runtime.db.write(lambda conn: rows.change(conn, image_id, applied, project=ctx.project))
     await reach("change.stored")
     if any(item.path[0] in ("visibility", "owner") for item in changes):
-        await acls.follow(service, ctx, changed)
+        await acls.follow(runtime, ctx, changed)
     return changed
 
 
-async def delete(service: Service, ctx: Context, image_id: str) -> None:
+async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     """The image is gone when this returns; bytes that a sick store would not give up are pending, and removed later.
 
     `Protected`, `InUse` (the image stays as it was), `BadRequest` when its status does not allow it.
     """
 
     def checked(current: Image) -> None:
-        rights.require(service.policy, ctx, "delete_image", current)
+        rights.require(runtime.policy, ctx, "delete_image", current)
         if current.protected:
             raise Protected(f"Image {image_id} is protected and cannot be deleted.")
         if not current.may_become("deleted"):
@@ -119,32 +119,32 @@ async def delete(service: Service, ctx: Context, image_id: str) -> None:
 
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
-        claims = await deletions.begin_deletes(service, conn, current, current.locations, scope="image")
+        claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
         if not claims:
             await deletions.finish_delete(conn, image_id, known=current)
         return current, claims
 
-    hidden, claims = await service.db.write(hide)
+    hidden, claims = await runtime.db.write(hide)
     await reach("delete.marked")
     if claims:
-        with service.holding(*claims):
-            await deletions.pay_image(service, ctx, hidden, claims)
+        with runtime.holding(*claims):
+            await deletions.pay_image(runtime, ctx, hidden, claims)
     await reach("delete.done")
 
 
-async def deactivate(service: Service, ctx: Context, image_id: str) -> None:
+async def deactivate(runtime: Runtime, ctx: Context, image_id: str) -> None:
     """Its data is no longer given out, but to administrators. Repeating it is fine."""
-    await _switch(service, ctx, image_id, "deactivate", "active", "deactivated")
+    await _switch(runtime, ctx, image_id, "deactivate", "active", "deactivated")
 
 
-async def reactivate(service: Service, ctx: Context, image_id: str) -> None:
+async def reactivate(runtime: Runtime, ctx: Context, image_id: str) -> None:
     """Undo `deactivate`. Repeating it is fine."""
-    await _switch(service, ctx, image_id, "reactivate", "deactivated", "active")
+    await _switch(runtime, ctx, image_id, "reactivate", "deactivated", "active")
 
 
-async def _switch(service: Service, ctx: Context, image_id: str, rule: str, before: str, after: str) -> None:
+async def _switch(runtime: Runtime, ctx: Context, image_id: str, rule: str, before: str, after: str) -> None:
     def switched(current: Image) -> Image:
-        rights.require(service.policy, ctx, rule, current)
+        rights.require(runtime.policy, ctx, rule, current)
         if current.status == after:
             return current
         if current.status != before:
@@ -152,5 +152,5 @@ async def _switch(service: Service, ctx: Context, image_id: str, rule: str, befo
         return current.replace(status=after)
 
     await reach("change.begin")
-    await service.db.write(lambda conn: rows.change(conn, image_id, switched, project=ctx.project))
+    await runtime.db.write(lambda conn: rows.change(conn, image_id, switched, project=ctx.project))
     await reach("change.stored")

@@ -32,7 +32,7 @@ from xloud_image.services.downloads import in_order
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
 from xloud_image.services.ownership import is_internal, require_free
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Can
 
 _LOCATION: Final = checking.Check(schemas.location())
@@ -40,50 +40,50 @@ _VALIDATION: Final = checking.Check(schemas.validation_data())
 _PATIENCE: Final = 10.0  # seconds that a PATCH waits for the data of its location to be read
 
 
-def require_rights(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> None:
+def require_rights(runtime: Runtime, ctx: Context, image: Image, changes: Sequence[Change]) -> None:
     """`NotFound` for an image that the caller cannot see, `Forbidden` when he may not make all of these changes."""
     for rule in sorted({"delete_image_location" if one.op == "remove" else "set_image_location" for one in changes}):
-        rights.require(service.policy, ctx, rule, image)
+        rights.require(runtime.policy, ctx, rule, image)
 
 
-async def patch(service: Service, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
+async def patch(runtime: Runtime, ctx: Context, image: Image, changes: Sequence[Change]) -> Image:
     """Apply changes of `/locations`, one after the other, each all or nothing: a failure leaves the earlier ones."""
-    if not service.settings.exposure.show_multiple_locations:
+    if not runtime.settings.exposure.show_multiple_locations:
         raise Forbidden("Locations cannot be changed here (show_multiple_locations is off).")
     for change in changes:
         if change.op == "replace":
-            image = await _replace(service, ctx, image, change.value)
+            image = await _replace(runtime, ctx, image, change.value)
         elif change.op == "remove":
-            image = await _remove_numbered(service, ctx, image, change.path[1])
+            image = await _remove_numbered(runtime, ctx, image, change.path[1])
         else:
-            image = await _add(service, ctx, image, change.path[1], change.value)
+            image = await _add(runtime, ctx, image, change.path[1], change.value)
     return image
 
 
-async def _add(service: Service, ctx: Context, image: Image, place: str, value: Any) -> Image:
-    rights.require(service.policy, ctx, "set_image_location", image)
+async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: Any) -> Image:
+    rights.require(runtime.policy, ctx, "set_image_location", image)
     if not _LOCATION.is_valid(value):
         raise BadRequest(f"This is no location: {checking.explain(_LOCATION, value)}")
     validation = value.get("validation_data") or {}
     candidates.require_digests(validation)
-    seen = await candidates.looked_at(service, ctx, image, value["url"], value["metadata"])
+    seen = await candidates.looked_at(runtime, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
-    claim = _claim(service, image, location)
+    claim = _claim(runtime, image, location)
     examine = waits = False
 
     def added(current: Image) -> Image:
         nonlocal examine, waits
         examine = waits = False
-        rights.require(service.policy, ctx, "set_image_location", current)
-        _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
-        if seen.trusted and (again := _again(service, current, location, size)) is not None:
+        rights.require(runtime.policy, ctx, "set_image_location", current)
+        _require_still(seen.trusted == candidates.may_reach_all(runtime, ctx, current))
+        if seen.trusted and (again := _again(runtime, current, location, size)) is not None:
             candidates.require_agreement(current, validation)
             waits = _waits(current, location)
-            examine = waits or service.settings.exposure.do_secure_hash
+            examine = waits or runtime.settings.exposure.do_secure_hash
             return again
         if current.status not in ("queued", "active"):
             raise Conflict(f"Locations are added to queued or active images; this one is {current.status}.")
-        candidates.require_new(service, current, location)
+        candidates.require_new(runtime, current, location)
         require_formats(current)
         at = len(current.locations) if place == "-" else _index(place, len(current.locations) + 1)
         if current.status == "active":
@@ -93,27 +93,27 @@ async def _add(service: Service, ctx: Context, image: Image, place: str, value: 
             examine = waits = True
             new = external.unproved(location)
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
-        candidates.require_own_algorithm(service, validation)
+        candidates.require_own_algorithm(runtime, validation)
         # where the bytes may change, only a digest tells later whether they did
         waits = bool(validation)
-        examine = waits or (not is_internal(seen.store) and service.settings.exposure.do_secure_hash)
-        return candidates.first(service, current, location, size, validation, examine)
+        examine = waits or (not is_internal(seen.store) and runtime.settings.exposure.do_secure_hash)
+        return candidates.first(runtime, current, location, size, validation, examine)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
-        changed = await _change(service, ctx, conn, image.id, location, added)
+        changed = await _change(runtime, ctx, conn, image.id, location, added)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
-    changed, claim = await _stored(service, begin)
+    changed, claim = await _stored(runtime, begin)
     if waits:
-        return await _examined(service, changed, claim)
+        return await _examined(runtime, changed, claim)
     if examine:
-        hashing.soon(service)
+        hashing.soon(runtime)
     return changed
 
 
-def _claim(service: Service, image: Image, location: Location) -> Claim:
+def _claim(runtime: Runtime, image: Image, location: Location) -> Claim:
     """That the data of a location have to be read. Held by nobody: the claims are the queue of the readers."""
-    claim = deletions.new_claim(service, "hash", image.id, location.store or "", url=location.url)
+    claim = deletions.new_claim(runtime, "hash", image.id, location.store or "", url=location.url)
     return dataclasses.replace(claim, holder=None)
 
 
@@ -132,29 +132,29 @@ async def _queued(conn: Any, claim: Claim, image: Image, *, trusted: bool) -> Cl
     return claim
 
 
-async def _stored(service: Service, begin: Callable[[Any], Awaitable[tuple[Image, Claim]]]) -> tuple[Image, Claim]:
+async def _stored(runtime: Runtime, begin: Callable[[Any], Awaitable[tuple[Image, Claim]]]) -> tuple[Image, Claim]:
     await reach("location.begin")
     try:
-        changed, claim = await service.db.write(begin)
+        changed, claim = await runtime.db.write(begin)
     except Duplicate:
         raise Conflict("This location is being examined already.") from None
     await reach("location.stored")
-    hints.log_for(service, changed)
+    hints.log_for(runtime, changed)
     return changed, claim
 
 
-async def _examined(service: Service, image: Image, claim: Claim) -> Image:
+async def _examined(runtime: Runtime, image: Image, claim: Claim) -> Image:
     """The image after its new location was compared. What takes long goes on beside: the image as it is by then, in
     which that location does not count yet. `Conflict` when the data are others than they should be."""
-    hashing.soon(service)
+    hashing.soon(runtime)
     pause, left = 0.05, _PATIENCE
     while left > 0:
         await asyncio.sleep(pause)
         left -= pause
         pause = min(2 * pause, 0.5)
-        if await service.db.read(lambda conn: claims.get(conn, claim.id)) is None:
+        if await runtime.db.read(lambda conn: claims.get(conn, claim.id)) is None:
             break
-    found = await service.db.read(lambda conn: images.get(conn, image.id))
+    found = await runtime.db.read(lambda conn: images.get(conn, image.id))
     if found is None:
         raise NoSuchImage(image.id)
     if all(other.url != claim.url for other in found.locations):
@@ -162,8 +162,8 @@ async def _examined(service: Service, image: Image, claim: Claim) -> Image:
     return found.replace(membership=image.membership)
 
 
-async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> Image:
-    rights.require(service.policy, ctx, "set_image_location", image)
+async def _replace(runtime: Runtime, ctx: Context, image: Image, value: Any) -> Image:
+    rights.require(runtime.policy, ctx, "set_image_location", image)
     if not isinstance(value, list) or not all(_LOCATION.is_valid(item) for item in value):
         raise BadRequest("'locations' is a list of objects with 'url' and 'metadata'.")
     if not value:
@@ -174,11 +174,11 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         if len(value) > MAX_LOCATIONS:
             raise BadRequest(f"At most {MAX_LOCATIONS} locations are added by one PATCH.")
         for item in value:
-            image = await _add(service, ctx, image, "-", item)
+            image = await _add(runtime, ctx, image, "-", item)
         return image
 
     def replaced(current: Image) -> Image:
-        rights.require(service.policy, ctx, "set_image_location", current)
+        rights.require(runtime.policy, ctx, "set_image_location", current)
         # clients know the URLs as they are shown; several rows may look alike then, and keep their order
         # what does not count yet is not shown to them, and stays
         known: dict[str, list[Location]] = {}
@@ -195,7 +195,7 @@ async def _replace(service: Service, ctx: Context, image: Image, value: Any) -> 
         unseen = (location for location in current.locations if not external.counts(location))
         return current.replace(locations=(*places, *unseen))
 
-    return await service.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
+    return await runtime.db.write(lambda conn: images.change(conn, image.id, replaced, project=ctx.project))
 
 
 def _metadata(given: Mapping[str, Any], location: Location) -> dict[str, Any]:
@@ -204,39 +204,39 @@ def _metadata(given: Mapping[str, Any], location: Location) -> dict[str, Any]:
     return {**external.without_notes(given), **kept}
 
 
-async def _remove_numbered(service: Service, ctx: Context, image: Image, place: str) -> Image:
-    rights.require(service.policy, ctx, "delete_image_location", image)
+async def _remove_numbered(runtime: Runtime, ctx: Context, image: Image, place: str) -> Image:
+    rights.require(runtime.policy, ctx, "delete_image_location", image)
     if image.status != "active":
         raise Conflict(f"Locations are removed from active images; this one is {image.status}.")
     # Clients count in the list as it is shown to them.
-    shown = [location for _, location in in_order(service, image)]
+    shown = [location for _, location in in_order(runtime, image)]
     at = _index(place, len(shown))
     if len(shown) == 1:
         raise Forbidden("The last location of an image cannot be removed; delete the image instead.")
-    return await _remove(service, ctx, image, shown[at])
+    return await _remove(runtime, ctx, image, shown[at])
 
 
-async def delete_from_store(service: Service, ctx: Context, store_id: str, image_id: str) -> None:
+async def delete_from_store(runtime: Runtime, ctx: Context, store_id: str, image_id: str) -> None:
     """Remove the image's data from one store (API 2.10). `Conflict`, `NotFound`, `Forbidden` (last), `InUse`."""
-    if not service.settings.multi_store:
+    if not runtime.settings.multi_store:
         raise NotFound("This service has a single store; delete the image instead.")
-    if service.stores.get(store_id) is None:
+    if runtime.stores.get(store_id) is None:
         raise Conflict(f"There is no store '{store_id[:80]}' here.")
-    image = await load(service, ctx, image_id)
-    rights.require(service.policy, ctx, "delete_image_location", image)
+    image = await load(runtime, ctx, image_id)
+    rights.require(runtime.policy, ctx, "delete_image_location", image)
     if image.status != "active":
         raise Conflict(f"Data is removed from the stores of active images; this one is {image.status}.")
-    found = [item for item in image.locations if (store := service.stores.of(item)) and store.name == store_id]
+    found = [item for item in image.locations if (store := runtime.stores.of(item)) and store.name == store_id]
     if not found:
         raise NotFound(f"The image {image_id} is not in the store '{store_id}'.")
     if not any(external.counts(item) for item in image.locations if item is not found[0]):
         raise Forbidden(f"'{store_id}' is the last store that holds the image; delete the image instead.")
-    await _remove(service, ctx, image, found[0])
+    await _remove(runtime, ctx, image, found[0])
 
 
-async def _remove(service: Service, ctx: Context, image: Image, location: Location) -> Image:
+async def _remove(runtime: Runtime, ctx: Context, image: Image, location: Location) -> Image:
     def removed(current: Image) -> Image:
-        rights.require(service.policy, ctx, "delete_image_location", current)
+        rights.require(runtime.policy, ctx, "delete_image_location", current)
         if current.status != "active":
             raise Conflict(f"Locations are removed from active images; this one is {current.status}.")
         rest = tuple(other for other in current.locations if other.id != location.id)
@@ -248,13 +248,13 @@ async def _remove(service: Service, ctx: Context, image: Image, location: Locati
 
     async def hide(conn: Any) -> tuple[Image, list[Claim]]:
         changed = await images.change(conn, image.id, removed, project=ctx.project)
-        return changed, await deletions.begin_deletes(service, conn, image, [location], scope="location")
+        return changed, await deletions.begin_deletes(runtime, conn, image, [location], scope="location")
 
     await reach("delete.begin")
-    changed, pending = await service.db.write(hide)
+    changed, pending = await runtime.db.write(hide)
     await reach("delete.marked")
-    with service.holding(*pending):
-        await deletions.pay_location(service, ctx, image, location, pending)
+    with runtime.holding(*pending):
+        await deletions.pay_location(runtime, ctx, image, location, pending)
     await reach("delete.done")
     return changed
 
@@ -272,18 +272,18 @@ def _require_still(so: bool) -> None:
 
 
 async def _change(
-    service: Service, ctx: Context, conn: Any, image_id: str, location: Location, step: Callable[[Image], Image]
+    runtime: Runtime, ctx: Context, conn: Any, image_id: str, location: Location, step: Callable[[Image], Image]
 ) -> Image:
     """Change an image that gets this location, whose bytes are nobody else's and not on their way out."""
     changed = await images.change(conn, image_id, step, project=ctx.project)
-    await require_free(service, ctx, conn, changed, location)
+    await require_free(runtime, ctx, conn, changed, location)
     return changed
 
 
-def _again(service: Service, image: Image, location: Location, size: int) -> Image | None:
+def _again(runtime: Runtime, image: Image, location: Location, size: int) -> Image | None:
     """The image with one of its locations registered again, where the file may have changed: looked at anew, and given
     out again. None when it has no such location."""
-    store = service.stores.of(location)
+    store = runtime.stores.of(location)
     old = next((other for other in image.locations if other.url == location.url), None)
     if old is None or store is None or Can.CHANGE not in store.can:
         return None
@@ -300,7 +300,7 @@ def _waits(image: Image, location: Location) -> bool:
     return any(other.url == location.url and not external.counts(other) for other in image.locations)
 
 
-async def register(service: Service, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
+async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, validation: Mapping[str, Any]) -> Image:
     """The locations API: point a queued image at data that exists. Returns before the data has been hashed.
 
     With `validation` (os_hash_algo, os_hash_value) the image becomes active only when the data has that digest;
@@ -309,67 +309,67 @@ async def register(service: Service, ctx: Context, image_id: str, url: str, vali
     Beyond the reference: an active image takes a URL that it has already from an administrator or service, who says so
     that the file there, which was found changed, is the right one.
     """
-    image = await load(service, ctx, image_id)
-    rights.require(service.policy, ctx, "add_image_location", image)
+    image = await load(runtime, ctx, image_id)
+    rights.require(runtime.policy, ctx, "add_image_location", image)
     if validation:
         if not _VALIDATION.is_valid(validation):
             raise BadRequest(f"validation_data: {checking.explain(_VALIDATION, validation)}")
         candidates.require_digests(validation)
     again = image.status == "active" and any(location.url == url for location in image.locations)
-    if image.status != "queued" and not (again and candidates.may_reach_all(service, ctx, image)):
+    if image.status != "queued" and not (again and candidates.may_reach_all(runtime, ctx, image)):
         raise Conflict(f"Only a queued image takes a first location; this one is {image.status}.")
     require_formats(image)
-    seen = await candidates.looked_at(service, ctx, image, url, {})
+    seen = await candidates.looked_at(runtime, ctx, image, url, {})
     location, size = seen.location, seen.size
     if again:
-        return await _look_again(service, ctx, image, location, size, validation)
-    examine = bool(validation) or service.settings.exposure.do_secure_hash
+        return await _look_again(runtime, ctx, image, location, size, validation)
+    examine = bool(validation) or runtime.settings.exposure.do_secure_hash
 
     def begun(current: Image) -> Image:
-        rights.require(service.policy, ctx, "add_image_location", current)
-        _require_still(seen.trusted == candidates.may_reach_all(service, ctx, current))
+        rights.require(runtime.policy, ctx, "add_image_location", current)
+        _require_still(seen.trusted == candidates.may_reach_all(runtime, ctx, current))
         if current.status != "queued":
             raise Conflict(f"Only a queued image takes a first location; this one is {current.status}.")
-        candidates.require_new(service, current, location)
+        candidates.require_new(runtime, current, location)
         require_formats(current)
-        return candidates.first(service, current, location, size, validation, examine)
+        return candidates.first(runtime, current, location, size, validation, examine)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
-        changed = await _change(service, ctx, conn, image_id, location, begun)
-        claim = _claim(service, image, location)
+        changed = await _change(runtime, ctx, conn, image_id, location, begun)
+        claim = _claim(runtime, image, location)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
-    changed, _ = await _stored(service, begin)
+    changed, _ = await _stored(runtime, begin)
     if examine:
-        hashing.soon(service)
+        hashing.soon(runtime)
     return changed
 
 
 async def _look_again(
-    service: Service, ctx: Context, image: Image, location: Location, size: int, validation: Mapping[str, Any]
+    runtime: Runtime, ctx: Context, image: Image, location: Location, size: int, validation: Mapping[str, Any]
 ) -> Image:
     def looked(current: Image) -> Image:
-        rights.require(service.policy, ctx, "add_image_location", current)
-        _require_still(candidates.may_reach_all(service, ctx, current))
+        rights.require(runtime.policy, ctx, "add_image_location", current)
+        _require_still(candidates.may_reach_all(runtime, ctx, current))
         candidates.require_agreement(current, validation)
-        found = _again(service, current, location, size)
+        found = _again(runtime, current, location, size)
         if found is None:
             raise Conflict("This location cannot change behind the service's back, or was removed meanwhile.")
         return found
 
     async def look(conn: Any) -> Image:
-        changed = await _change(service, ctx, conn, image.id, location, looked)
-        if service.settings.exposure.do_secure_hash or _waits(changed, location):
-            await _queued(conn, _claim(service, image, location), changed, trusted=True)
+        changed = await _change(runtime, ctx, conn, image.id, location, looked)
+        if runtime.settings.exposure.do_secure_hash or _waits(changed, location):
+            await _queued(conn, _claim(runtime, image, location), changed, trusted=True)
         return changed
 
-    changed = await service.db.write(look)
-    hashing.soon(service)
+    changed = await runtime.db.write(look)
+    hashing.soon(runtime)
     return changed
 
 
-async def find(service: Service, ctx: Context, image_id: str) -> list[Location]:
+async def find(runtime: Runtime, ctx: Context, image_id: str) -> list[Location]:
     """All locations that count, for other services and administrators."""
-    image = await load(service, ctx, image_id)
-    rights.require(service.policy, ctx, "fetch_image_location", image)
+    image = await load(runtime, ctx, image_id)
+    rights.require(runtime.policy, ctx, "fetch_image_location", image)
     return [location for location in image.locations if external.counts(location)]

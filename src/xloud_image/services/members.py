@@ -16,66 +16,66 @@ from xloud_image.model import MEMBER_STATUSES, Image, Member
 from xloud_image.policy import images as rights
 from xloud_image.services import acls
 from xloud_image.services.lookup import load
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 T = TypeVar("T")
 
 
-async def find(service: Service, ctx: Context, image_id: str) -> list[Member]:
+async def find(runtime: Runtime, ctx: Context, image_id: str) -> list[Member]:
     """The owner sees all rows, a member its own."""
-    image = await load(service, ctx, image_id)
-    rights.require_members(service.policy, ctx, "get_members", image)
-    members = await service.db.read(lambda conn: rows.list_all(conn, image_id))
-    return [member for member in members if rights.may_see_member(service.policy, ctx, image, member)]
+    image = await load(runtime, ctx, image_id)
+    rights.require_members(runtime.policy, ctx, "get_members", image)
+    members = await runtime.db.read(lambda conn: rows.list_all(conn, image_id))
+    return [member for member in members if rights.may_see_member(runtime.policy, ctx, image, member)]
 
 
-async def get(service: Service, ctx: Context, image_id: str, project: str) -> Member:
+async def get(runtime: Runtime, ctx: Context, image_id: str, project: str) -> Member:
     """One membership; `NotFound` also for those that the caller cannot see."""
-    image = await load(service, ctx, image_id)
-    member = await service.db.read(lambda conn: rows.get(conn, image_id, project))
-    return rights.require_member_seen(service.policy, ctx, image, project, member)
+    image = await load(runtime, ctx, image_id)
+    member = await runtime.db.read(lambda conn: rows.get(conn, image_id, project))
+    return rights.require_member_seen(runtime.policy, ctx, image, project, member)
 
 
-async def add(service: Service, ctx: Context, image_id: str, project: str) -> Member:
+async def add(runtime: Runtime, ctx: Context, image_id: str, project: str) -> Member:
     """Share with one more project. `Duplicate`, `QuotaExceeded`, `Forbidden` unless the image is shared."""
-    quota = service.settings.limits.image_member_quota
+    quota = runtime.settings.limits.image_member_quota
 
     async def added(conn: AsyncConnection, image: Image) -> Member:
-        rights.require_members(service.policy, ctx, "add_member", image)
+        rights.require_members(runtime.policy, ctx, "add_member", image)
         return await rows.add(conn, image_id, project, quota=quota)
 
-    image, member = await _stored(service, ctx, image_id, added)
-    await acls.follow(service, ctx, image)
+    image, member = await _stored(runtime, ctx, image_id, added)
+    await acls.follow(runtime, ctx, image)
     return member
 
 
-async def answer(service: Service, ctx: Context, image_id: str, project: str, status: str) -> Member:
+async def answer(runtime: Runtime, ctx: Context, image_id: str, project: str, status: str) -> Member:
     """The member project accepts, rejects or leaves open."""
     if status not in MEMBER_STATUSES:
         raise BadRequest(f"'status' must be one of {', '.join(MEMBER_STATUSES)}.")
 
     async def answered(conn: AsyncConnection, image: Image) -> Member:
         member = await rows.get(conn, image_id, project)
-        rights.require_answer(service.policy, ctx, image, project, member)
+        rights.require_answer(runtime.policy, ctx, image, project, member)
         return await rows.set_status(conn, image_id, project, status)
 
-    return (await _stored(service, ctx, image_id, answered))[1]
+    return (await _stored(runtime, ctx, image_id, answered))[1]
 
 
-async def remove(service: Service, ctx: Context, image_id: str, project: str) -> None:
+async def remove(runtime: Runtime, ctx: Context, image_id: str, project: str) -> None:
     """Share no longer."""
 
     async def removed(conn: AsyncConnection, image: Image) -> None:
-        rights.require_members(service.policy, ctx, "delete_member", image)
-        rights.require_member_seen(service.policy, ctx, image, project, await rows.get(conn, image_id, project))
+        rights.require_members(runtime.policy, ctx, "delete_member", image)
+        rights.require_member_seen(runtime.policy, ctx, image, project, await rows.get(conn, image_id, project))
         await rows.remove(conn, image_id, project)
 
-    image, _ = await _stored(service, ctx, image_id, removed)
-    await acls.follow(service, ctx, image)
+    image, _ = await _stored(runtime, ctx, image_id, removed)
+    await acls.follow(runtime, ctx, image)
 
 
 async def _stored(
-    service: Service, ctx: Context, image_id: str, work: Callable[[AsyncConnection, Image], Awaitable[T]]
+    runtime: Runtime, ctx: Context, image_id: str, work: Callable[[AsyncConnection, Image], Awaitable[T]]
 ) -> tuple[Image, T]:
     """Do `work` in one transaction that holds the image: what it looks at cannot change before it is stored."""
 
@@ -84,6 +84,6 @@ async def _stored(
         return image, await work(conn, image)
 
     await reach("member.begin")
-    result = await service.db.write(locked)
+    result = await runtime.db.write(locked)
     await reach("member.stored")
     return result

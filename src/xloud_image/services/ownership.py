@@ -21,7 +21,7 @@ from xloud_image.errors import Conflict, Forbidden, NotFound
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import external
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Can, Store
 
 log = structlog.get_logger(__name__)
@@ -30,16 +30,16 @@ _KEPT, _INHERITED = "kept", "inherited"  # notes: the bytes stay; they are ours 
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def place(service: Service, location: Location) -> str:
+def place(runtime: Runtime, location: Location) -> str:
     """A text that two locations share when they mean the same bytes."""
-    store = service.stores.of(location)
+    store = runtime.stores.of(location)
     return store.forms(location.url)[0] if store is not None and store.owns(location.url) else location.url
 
 
-def same(service: Service, image: Image, location: Location) -> Location | None:
+def same(runtime: Runtime, image: Image, location: Location) -> Location | None:
     """The location of the image that means the same bytes, in whatever spelling."""
-    here = place(service, location)
-    return next((other for other in image.locations if place(service, other) == here), None)
+    here = place(runtime, location)
+    return next((other for other in image.locations if place(runtime, other) == here), None)
 
 
 def _named_after(store: Store | None, url: str) -> list[str]:
@@ -58,44 +58,44 @@ def is_internal(store: Store) -> bool:
     return Can.CHANGE not in store.can
 
 
-def require_may_name(service: Service, ctx: Context, store: Store) -> None:
+def require_may_name(runtime: Runtime, ctx: Context, store: Store) -> None:
     """`Forbidden` for a member who names data of a store of ours: they may be anybody's."""
-    if not is_internal(store) or service.settings.exposure.users_register_store_urls:
+    if not is_internal(store) or runtime.settings.exposure.users_register_store_urls:
         return
-    if not (ctx.is_admin or service.policy.allows(ctx, "service_api", {})):
+    if not (ctx.is_admin or runtime.policy.allows(ctx, "service_api", {})):
         raise Forbidden("Only other services may register locations that are not http or https URLs.")
 
 
-async def require_free(service: Service, ctx: Context, conn: AsyncConnection, image: Image, location: Location) -> None:
+async def require_free(runtime: Runtime, ctx: Context, conn: AsyncConnection, image: Image, location: Location) -> None:
     """In the transaction in which the image gets this location. `Conflict` while its bytes are on their way out,
     `Forbidden` when they belong to an image of another project: whoever may name them could read and keep them."""
-    store = service.stores.of(location)
+    store = runtime.stores.of(location)
     forms, ids = _forms(store, location.url), _named_after(store, location.url)
-    here = place(service, location)
-    if any(place(service, other) == here for other in await rows.leaving(conn, forms, ids)):
+    here = place(runtime, location)
+    if any(place(runtime, other) == here for other in await rows.leaving(conn, forms, ids)):
         raise Conflict("The data at this URL is being removed; it was the data of an image that was deleted.")
     if ctx.is_admin or store is None or not is_internal(store):
         return
     for one in await rows.holders(conn, forms, ids):
         if one.image_id == image.id or one.owner in (ctx.project, image.owner):
             continue
-        if one.image_id in ids or (one.location is not None and place(service, one.location) == here):
+        if one.image_id in ids or (one.location is not None and place(runtime, one.location) == here):
             raise Forbidden("The data at this URL belong to an image of another project.")
 
 
-def notes_for(service: Service, ctx: Context, image_id: str, store: Store, blob: Blob) -> dict[str, Any]:
+def notes_for(runtime: Runtime, ctx: Context, image_id: str, store: Store, blob: Blob) -> dict[str, Any]:
     """What to note of a location that `ctx` registers: the bytes stay when it goes, unless they were made for it, as
     their name says, or what the backend notes of them (volumes)."""
     if Can.WRITE not in store.can:
         return {}
-    keystone = service.settings.auth.keystone
+    keystone = runtime.settings.auth.keystone
     roles = frozenset(keystone.service_token_roles if keystone is not None else ("service",))
-    handed = service.settings.exposure.users_register_store_urls or not roles.isdisjoint(ctx.roles | ctx.service_roles)
+    handed = runtime.settings.exposure.users_register_store_urls or not roles.isdisjoint(ctx.roles | ctx.service_roles)
     made_for = store.key(blob.url) or blob.made_for or ""
     return {} if handed and made_for.lower() == image_id else {_KEPT: True}
 
 
-def are_ours(service: Service, image_id: str, location: Location) -> bool:
+def are_ours(runtime: Runtime, image_id: str, location: Location) -> bool:
     """Whether the bytes go with this location of this image.
 
     Rows without notes are uploads, Glance's too: the name tells them from what a Glance let others register. Where the
@@ -104,35 +104,35 @@ def are_ours(service: Service, image_id: str, location: Location) -> bool:
     notes = external.notes(location)
     if _KEPT in notes or _INHERITED in notes:
         return _KEPT not in notes
-    store = service.stores.of(location)
+    store = runtime.stores.of(location)
     if store is not None and store.owns(location.url):
         return store.key(location.url) is None or image_id in _named_after(store, location.url)
     return image_id in location.url.lower() or location.url.startswith("cinder:")
 
 
-async def bequeath(service: Service, claim: Claim) -> bool:
+async def bequeath(runtime: Runtime, claim: Claim) -> bool:
     """Whether an image that is there names the bytes of a "delete" as well: then they stay, and go with that one.
 
     `StoreUnavailable` while a store does not know its place: then it cannot tell which spellings mean these bytes.
     """
     assert claim.url is not None
     gone = Location(claim.url, {"store": claim.store})
-    for known in (service.stores.get(claim.store), service.stores.of(gone)):
+    for known in (runtime.stores.get(claim.store), runtime.stores.of(gone)):
         if known is not None:
             await known.ready()
-    store = service.stores.of(gone)
-    here = place(service, gone)
+    store = runtime.stores.of(gone)
+    here = place(runtime, gone)
     forms, ids = _forms(store, claim.url), _named_after(store, claim.url)
-    for one in await service.db.read(lambda conn: rows.holders(conn, forms, ids)):
+    for one in await runtime.db.read(lambda conn: rows.holders(conn, forms, ids)):
         if one.location is None:
             continue
-        other = service.stores.of(one.location)
+        other = runtime.stores.of(one.location)
         if other is not None:
             await other.ready()
-        if place(service, one.location) != here:
+        if place(runtime, one.location) != here:
             continue
         try:
-            await service.db.write(lambda conn, one=one: images.change(conn, one.image_id, _inherited(one.location)))  # type: ignore[misc]
+            await runtime.db.write(lambda conn, one=one: images.change(conn, one.image_id, _inherited(one.location)))  # type: ignore[misc]
         except NotFound:  # deleted meanwhile
             continue
         log.info("the data stays, another image has it too", image=claim.image_id, store=claim.store)

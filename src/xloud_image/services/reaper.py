@@ -16,30 +16,31 @@ from xloud_image.db import claims, images
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
 from xloud_image.services import data, deletions, hashing
-from xloud_image.services.service import Service, is_dead
+from xloud_image.services.holder import is_dead
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
 
 
-async def run(service: Service) -> None:
+async def run(runtime: Runtime) -> None:
     """Until cancelled: renew the leases of what this process works on, take expired ones. Survives a lost database.
 
     Renewing waits for no store: a store that hangs must not cost the uploads into the others their leases.
     """
-    lease = service.settings.lease_time
+    lease = runtime.settings.lease_time
     working: dict[str, asyncio.Task[None]] = {}
     seen = _Seen(lease / 2)
 
     async def look() -> None:
-        for store, left in (await _left(service, seen)).items():
+        for store, left in (await _left(runtime, seen)).items():
             if store not in working or working[store].done():
-                working[store] = service.spawn(_settle_all(service, left), "settle what was left")
-        await hashing.look(service)
+                working[store] = runtime.spawn(_settle_all(runtime, left), "settle what was left")
+        await hashing.look(runtime)
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(_every(lease / 3, lambda: renew(service)))
-        group.create_task(_every(service.settings.reaper_interval, look))
+        group.create_task(_every(lease / 3, lambda: renew(runtime)))
+        group.create_task(_every(runtime.settings.reaper_interval, look))
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
@@ -51,16 +52,16 @@ async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
         await asyncio.sleep(seconds)
 
 
-async def renew(service: Service) -> None:
+async def renew(runtime: Runtime) -> None:
     """All claims that this process works on live on."""
-    held, lease = service.held, service.settings.lease_time
+    held, lease = runtime.held, runtime.settings.lease_time
     if held:
-        await service.db.write(lambda conn: claims.renew_all(conn, service.holder, held, lease=lease))
+        await runtime.db.write(lambda conn: claims.renew_all(conn, runtime.holder, held, lease=lease))
 
 
-async def once(service: Service) -> None:
+async def once(runtime: Runtime) -> None:
     """Settle or postpone every claim that is nobody's any more."""
-    await asyncio.gather(*(_settle_all(service, left) for left in (await _left(service, _Seen(0))).values()))
+    await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
 
 
 class _Seen:
@@ -80,16 +81,16 @@ class _Seen:
         return [c for c in found if c.holder is None or now - self._first[keys[c.id]] >= self._wait]
 
 
-async def _left(service: Service, seen: _Seen) -> dict[str, list[Claim]]:
+async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
     """Claims that are nobody's any more, by store: one that hangs keeps no other waiting. What this process works on is
     its own, whatever the clock says; what waits to be digested has a queue of its own."""
-    found = seen.lasting(await service.db.read(lambda conn: claims.expired(conn, but="hash")))
-    held = await service.db.read(claims.held)
+    found = seen.lasting(await runtime.db.read(lambda conn: claims.expired(conn, but="hash")))
+    held = await runtime.db.read(claims.held)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
     for claim in dead:
         if claim.kind == "hash":  # back into its queue
-            await service.db.write(lambda conn, claim=claim: claims.give_back(conn, claim.id, claim.holder or ""))  # type: ignore[misc]
-    mine = frozenset(service.held)
+            await runtime.db.write(lambda conn, claim=claim: claims.give_back(conn, claim.id, claim.holder or ""))  # type: ignore[misc]
+    mine = frozenset(runtime.held)
     by_store: dict[str, list[Claim]] = {}
     for claim in {claim.id: claim for claim in (*found, *dead)}.values():
         if claim.id not in mine and claim.kind != "hash":
@@ -97,52 +98,52 @@ async def _left(service: Service, seen: _Seen) -> dict[str, list[Claim]]:
     return by_store
 
 
-async def _settle_all(service: Service, left: list[Claim]) -> None:
+async def _settle_all(runtime: Runtime, left: list[Claim]) -> None:
     for claim in left:
-        mine = await _take(service, claim)
+        mine = await _take(runtime, claim)
         if mine is not None:
             await reach("reaper.taken")
-            with service.holding(mine):
-                await _settle(service, mine)
+            with runtime.holding(mine):
+                await _settle(runtime, mine)
 
 
-async def _take(service: Service, claim: Claim) -> Claim | None:
+async def _take(runtime: Runtime, claim: Claim) -> Claim | None:
     was = claim.holder if claim.holder is not None and is_dead(claim.holder) else None
-    lease = service.settings.lease_time
-    return await service.db.write(lambda conn: claims.take(conn, claim.id, service.holder, lease=lease, was=was))
+    lease = runtime.settings.lease_time
+    return await runtime.db.write(lambda conn: claims.take(conn, claim.id, runtime.holder, lease=lease, was=was))
 
 
-async def _settle(service: Service, claim: Claim) -> None:
+async def _settle(runtime: Runtime, claim: Claim) -> None:
     log.info("settling what was left", kind=claim.kind, image=claim.image_id, store=claim.store)
     try:
         if claim.kind == "write":
-            await _undo_write(service, claim)
+            await _undo_write(runtime, claim)
         else:
-            await _finish_delete(service, claim)
+            await _finish_delete(runtime, claim)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-        await deletions.postpone(service, claim, error)
+        await deletions.postpone(runtime, claim, error)
 
 
-async def _undo_write(service: Service, claim: Claim) -> None:
+async def _undo_write(runtime: Runtime, claim: Claim) -> None:
     """The claim exists, so no location was committed: its bytes belong to nobody."""
-    store = service.stores.get(claim.store)
+    store = runtime.stores.get(claim.store)
     if store is None:
-        await data.requeue(service, claim)
+        await data.requeue(runtime, claim)
         raise LookupError(f"the store '{claim.store}' is not configured now")
-    image = await service.db.read(lambda conn: images.get(conn, claim.image_id, hidden=True))
+    image = await runtime.db.read(lambda conn: images.get(conn, claim.image_id, hidden=True))
     try:
         # nobody's token is at hand, but whose account it is may matter to the store
         await store.discard(claim.key, caller=Caller(project=image.owner if image else None))
     except Exception:
-        await data.requeue(service, claim)
+        await data.requeue(runtime, claim)
         raise
     await reach("reaper.bytes_gone")
-    await data.release(service, claim)
+    await data.release(runtime, claim)
 
 
-async def _finish_delete(service: Service, claim: Claim) -> None:
+async def _finish_delete(runtime: Runtime, claim: Claim) -> None:
     if claim.scope == "image":
-        await service.db.write(lambda conn: deletions.finish_delete(conn, claim.image_id))
-    await deletions.pay(service, claim)
+        await runtime.db.write(lambda conn: deletions.finish_delete(conn, claim.image_id))
+    await deletions.pay(runtime, claim)
     await reach("reaper.bytes_gone")
-    await service.db.write(lambda conn: claims.end(conn, claim.id, holder=service.holder))
+    await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))

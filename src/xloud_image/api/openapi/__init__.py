@@ -17,7 +17,7 @@ from xloud_image import __version__
 from xloud_image.api.openapi import answers, bodies, parameters
 from xloud_image.api.openapi.calls import CALLS, TAGS, Call
 from xloud_image.config.settings import Settings
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 Json = dict[str, Any]
 
@@ -51,14 +51,14 @@ async def show(request: web.Request) -> web.Response:
     return web.Response(body=request.app[DOCUMENT].body, content_type="application/json")
 
 
-def provide(app: web.Application, service: Service, routes: Sequence[tuple[str, str]]) -> None:
+def provide(app: web.Application, runtime: Runtime, routes: Sequence[tuple[str, str]]) -> None:
     """Have the application's document made from `routes` (method, path) when it is first asked for."""
-    app[DOCUMENT] = Document(lambda: document(service, routes))
+    app[DOCUMENT] = Document(lambda: document(runtime, routes))
 
 
-def document(service: Service, routes: Sequence[tuple[str, str]]) -> Json:
+def document(runtime: Runtime, routes: Sequence[tuple[str, str]]) -> Json:
     """The document of this deployment: its formats, stores, declared properties and way of login."""
-    settings = service.settings
+    settings = runtime.settings
     paths: dict[str, Json] = {}
     security = _security(settings)
     for method, path in routes:
@@ -82,8 +82,8 @@ def document(service: Service, routes: Sequence[tuple[str, str]]) -> Json:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {**answers.all_of(service.schema), **bodies.all_of(service.schema)},
-            "parameters": parameters.all_of(service),
+            "schemas": {**answers.all_of(runtime.schema), **bodies.all_of(runtime.schema)},
+            "parameters": parameters.all_of(runtime),
             "headers": answers.HEADERS,
             "responses": answers.responses(),
             "securitySchemes": {name: one for name, one in _SECURITY.items() if {name: []} in security},

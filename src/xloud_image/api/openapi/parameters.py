@@ -8,7 +8,7 @@ from xloud_image.db.filters import COMPARE
 from xloud_image.db.query import COLUMNS, FLAGS, LISTED, NUMBERS, SORT_KEYS, TIMES
 from xloud_image.model import MEMBER_STATUSES, VISIBILITIES
 from xloud_image.schemas import MAX_NAME, UUID_PATTERN
-from xloud_image.services.service import Service
+from xloud_image.services.runtime import Runtime
 
 Json = dict[str, Any]
 
@@ -23,9 +23,9 @@ def reference(name: str) -> Json:
     return {"$ref": f"#/components/parameters/{name}"}
 
 
-def all_of(service: Service) -> dict[str, Json]:
+def all_of(runtime: Runtime) -> dict[str, Json]:
     """Every parameter by the name under which calls refer to it."""
-    limits = service.settings.limits
+    limits = runtime.settings.limits
     limit = (
         f"At most so many images; {limits.limit_param_default} unless given, never more than {limits.api_limit_max}."
     )
@@ -33,14 +33,14 @@ def all_of(service: Service) -> dict[str, Json]:
         "image_id": _in_path("image_id", "The image's UUID.", pattern=UUID_PATTERN),
         "member": _in_path("member", "The id of the project.", minLength=1, maxLength=MAX_NAME),
         "tag": _in_path("tag", "The tag.", minLength=1, maxLength=MAX_NAME),
-        "store": _in_path("store", "The id of a store, from /v2/info/stores.", examples=list(service.stores.names)),
+        "store": _in_path("store", "The id of a store, from /v2/info/stores.", examples=list(runtime.stores.names)),
         "name": _in_path("name", "The schema's name.", enum=["image", "images", "member", "members"]),
         "request_id": _header(
             "x-openstack-request-id",
             "An id of the client's own; only its length is looked at.",
-            maxLength=service.settings.server.max_request_id_length,
+            maxLength=runtime.settings.server.max_request_id_length,
         ),
-        "choose_store": _header("X-Image-Meta-Store", "The store to write to.", enum=list(service.stores.names)),
+        "choose_store": _header("X-Image-Meta-Store", "The store to write to.", enum=list(runtime.stores.names)),
         "announced_size": _header(
             "x-openstack-image-size",
             "The bytes to come; 0 when unknown. Other than what comes is an error.",

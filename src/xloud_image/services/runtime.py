@@ -10,14 +10,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import socket
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -27,64 +24,12 @@ from xloud_image.db.engine import Database
 from xloud_image.model import Claim
 from xloud_image.policy import Policy
 from xloud_image.schemas import ImageSchema
+from xloud_image.services.holder import new_holder
 from xloud_image.stores import LayerSettings, Stores
 
 log = structlog.get_logger(__name__)
 
 _LOOK: Final = 30.0  # seconds that each store has for the look at the start
-
-
-def new_holder() -> str:
-    """A name for this process that tells a successor on the same node whether the process still lives.
-
-    Shape: host/boot/pid namespace/pid/start time/random. Process numbers mean something only within one namespace of
-    one boot of one machine; names of hosts and numbers of namespaces alone are the same on machines made from one
-    image.
-    """
-    return "/".join(
-        (socket.gethostname()[:60], *_here(), str(os.getpid()), _started(os.getpid()) or "?", uuid.uuid4().hex[:8])
-    )
-
-
-def _here() -> tuple[str, str]:
-    """What tells this machine, since its boot, and its namespace from all others; "?" where it cannot be told."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return boot, os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return "?", "?"
-
-
-def is_dead(holder: str) -> bool:
-    """Whether the process that called itself `holder` certainly runs no more; only answerable on its own node."""
-    parts = holder.split("/")
-    here = _here()
-    if len(parts) != 6 or tuple(parts[1:3]) != here or "?" in here or not parts[3].isdigit():
-        return False
-    pid = int(parts[3])
-    started = _started(pid)
-    return started != parts[4] if started is not None else not _exists(pid)
-
-
-def _started(pid: int) -> str | None:
-    """Start time in clock ticks since boot; '' when the process is only waited for; None when it cannot be seen."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _exists(pid: int) -> bool:
-    """Also for processes of other users, which /proc may hide."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _step_back() -> None:
@@ -104,7 +49,7 @@ class Reading:
     aside: bool = False
 
 
-class Service:
+class Runtime:
     """The open parts, and the tasks that run beside requests."""
 
     def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
