@@ -1,7 +1,7 @@
 """SQL text run straight on the driver: all reads, and the writes that every request makes. Knows placeholders and value
 forms of the engines, no table.
 
-Why not SQLAlchemy's statements here: a GET costs a third of the CPU this way (docs/architecture.md has the figures).
+Why not SQLAlchemy's statements here: a read costs an eighth of the CPU this way (docs/decisions/2-statements.md).
 The text is put together only from constants of this package; every value goes through `bind`.
 """
 
