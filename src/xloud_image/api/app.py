@@ -1,4 +1,4 @@
-"""The route table, the one way every request goes, and the one place where errors become answers.
+"""The one way every request goes, and the one place where errors become answers.
 
 Each request: an id → the version prefix taken off → CORS and OPTIONS → who asks → the handler → errors as answers →
 the rest of an unread body. Handlers of /v2 run only with a context.
@@ -6,11 +6,11 @@ the rest of an unread body. Handlers of /v2 run only with a context.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -19,9 +19,20 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import cors, data, giving, images, info, locations, messages, metrics, openapi, proxies, receiving
+from xloud_image.api import cors, giving, info, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
-from xloud_image.api.state import CONTEXT, ENDING, IDENTITY, REQUEST_ID, RUNTIME, Ending, require_no_body, require_utf8
+from xloud_image.api.routes import HEALTH, OFF, ROUTES, minors
+from xloud_image.api.state import (
+    CONTEXT,
+    ENDING,
+    IDENTITY,
+    MINORS,
+    REQUEST_ID,
+    RUNTIME,
+    Ending,
+    require_no_body,
+    require_utf8,
+)
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
 from xloud_image.identity import Identity
@@ -30,50 +41,8 @@ from xloud_image.services.runtime import Runtime
 log = structlog.get_logger(__name__)
 access = structlog.get_logger("xloud_image.access")
 
-Route = tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]
-_IMAGE: Final = "/v2/images/{image_id}"
-
-# method, path, handler. Calls with a body: PUT and POST of JSON, PATCH, data.
-ROUTES: Final[tuple[Route, ...]] = (
-    ("GET", "/", info.versions),
-    ("GET", "/versions", info.versions),
-    ("GET", "/openapi.json", openapi.show),
-    ("GET", "/v2/images", images.find),
-    ("POST", "/v2/images", images.create),
-    ("GET", _IMAGE, images.show),
-    ("PATCH", _IMAGE, images.change),
-    ("DELETE", _IMAGE, images.delete),
-    ("GET", f"{_IMAGE}/file", data.download),
-    ("PUT", f"{_IMAGE}/file", data.upload),
-    ("PUT", f"{_IMAGE}/stage", data.stage),
-    ("POST", f"{_IMAGE}/import", data.begin_import),
-    ("POST", f"{_IMAGE}/actions/deactivate", images.deactivate),
-    ("POST", f"{_IMAGE}/actions/reactivate", images.reactivate),
-    ("PUT", f"{_IMAGE}/tags/{{tag}}", images.add_tag),
-    ("DELETE", f"{_IMAGE}/tags/{{tag}}", images.remove_tag),
-    ("GET", f"{_IMAGE}/members", images.find_members),
-    ("POST", f"{_IMAGE}/members", images.add_member),
-    ("GET", f"{_IMAGE}/members/{{member}}", images.show_member),
-    ("PUT", f"{_IMAGE}/members/{{member}}", images.answer_member),
-    ("DELETE", f"{_IMAGE}/members/{{member}}", images.remove_member),
-    ("GET", f"{_IMAGE}/locations", locations.find),
-    ("POST", f"{_IMAGE}/locations", locations.add),
-    ("GET", f"{_IMAGE}/tasks", info.tasks_of_image),
-    ("DELETE", "/v2/stores/{store}/{image_id}", locations.delete_from_store),
-    ("GET", "/v2/schemas/{name}", info.schema),
-    ("GET", "/v2/info/stores", info.stores),
-    ("GET", "/v2/info/stores/detail", info.stores_detail),
-    ("GET", "/v2/info/import", info.import_methods),
-    ("GET", "/v2/info/usage", info.usage),
-)
-_TAKE_BODY: Final = frozenset(
-    {
-        images.create, images.change, images.add_member, images.answer_member, locations.add, data.upload, data.stage,
-        data.begin_import,
-    }
-)  # fmt: skip
-_OPEN: Final = frozenset({info.versions, info.health, openapi.show})
-_NOT_OFFERED: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
+_TAKE_BODY: Final = frozenset(route.handler for route in ROUTES if route.body)
+_OPEN: Final = frozenset(route.handler for route in ROUTES if route.open)
 _PREFIX: Final = re.compile(r"/v2\.[0-9]{1,3}(?=/|\Z)")
 _ACCEPT: Final = re.compile(r"application/vnd\.openstack\.images-v2\.[0-9]{1,3}")
 _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
@@ -86,16 +55,17 @@ def build(runtime: Runtime, identity: Identity) -> web.Application:
     app[IDENTITY] = identity
     app[ENDING] = Ending()
     app.on_response_prepare.append(_sign)
-    for method, path, handler in ROUTES:
-        resource = app.router.add_resource(path)
-        resource.add_route(method, handler, expect_handler=receiving.no_continue)
-        if method == "GET":
-            resource.add_route("HEAD", handler)
+    app[MINORS] = minors(several_stores=runtime.settings.multi_store)
     health = runtime.settings.health.path
-    app.router.add_get(health, info.health)
+    served = [dataclasses.replace(route, path=health) if route.path == HEALTH else route for route in ROUTES]
+    for route in served:
+        resource = app.router.add_resource(route.path)
+        resource.add_route(route.method, route.handler, expect_handler=receiving.no_continue)
+        if route.method == "GET":
+            resource.add_route("HEAD", route.handler)
     if runtime.settings.server.metrics:
         app.router.add_get(metrics.PATH, metrics.show)
-    openapi.provide(app, runtime, [*((method, path) for method, path, _ in ROUTES), ("GET", health)])
+    openapi.provide(app, runtime, served)
     return app
 
 
@@ -221,7 +191,7 @@ def _refuse(request: web.Request, known: web.HTTPException) -> None:
         allowed = ", ".join(sorted(known.allowed_methods | {"OPTIONS"}))
         raise MethodNotAllowed(f"{request.method} is not possible here, only {allowed}.", headers={"Allow": allowed})
     parts = request.path.split("/")
-    if len(parts) > 2 and parts[2] in _NOT_OFFERED:
+    if len(parts) > 2 and parts[2] in OFF:
         raise info.not_offered(parts[2])
     raise NotFound("There is nothing under this path.")
 

@@ -1,25 +1,20 @@
-"""Handlers of images, tags, members and actions: read the request, ask one service function, write the answer."""
+"""Handlers of images and their actions: read the request, ask one service function, write the answer."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from aiohttp import web
 
-from xloud_image import patch, schemas
+from xloud_image import patch
 from xloud_image.api import listing, proxies, wire
 from xloud_image.api.state import context, image_id, runtime
 from xloud_image.errors import WrongMediaType
-from xloud_image.services import hints, images, lookup, members, tags
-
-_NEW_MEMBER: Final = schemas.Shape(schemas.NEW_MEMBER)
-_MEMBER_ANSWER: Final = schemas.Shape(schemas.MEMBER_ANSWER)
+from xloud_image.services import hints, images, lookup
 
 
 async def create(request: web.Request) -> web.Response:
     """POST /v2/images → 201."""
     image = await images.create(runtime(request), context(request), await wire.body_object(request))
-    headers = {"Location": f"{base(request)}/v2/images/{image.id}"}
+    headers = {"Location": f"{proxies.way(request).base}/v2/images/{image.id}"}
     settings = runtime(request).settings
     if settings.enabled_import_methods:
         headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
@@ -27,11 +22,6 @@ async def create(request: web.Request) -> web.Response:
         names = [store.name for store in runtime(request).stores.public]
         headers["OpenStack-image-store-ids"] = ",".join(names)
     return wire.answer(wire.image(runtime(request), context(request), image), 201, headers)
-
-
-def base(request: web.Request) -> str:
-    """The address under which clients reach the service."""
-    return proxies.way(request).base
 
 
 async def find(request: web.Request) -> web.Response:
@@ -76,51 +66,4 @@ async def deactivate(request: web.Request) -> web.Response:
 async def reactivate(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/actions/reactivate → 204."""
     await images.reactivate(runtime(request), context(request), image_id(request))
-    return web.Response(status=204)
-
-
-async def add_tag(request: web.Request) -> web.Response:
-    """PUT /v2/images/{id}/tags/{tag} → 204."""
-    await tags.add(runtime(request), context(request), image_id(request), request.match_info["tag"])
-    return web.Response(status=204)
-
-
-async def remove_tag(request: web.Request) -> web.Response:
-    """DELETE /v2/images/{id}/tags/{tag} → 204."""
-    await tags.remove(runtime(request), context(request), image_id(request), request.match_info["tag"])
-    return web.Response(status=204)
-
-
-async def find_members(request: web.Request) -> web.Response:
-    """GET /v2/images/{id}/members → 200."""
-    found = await members.find(runtime(request), context(request), image_id(request))
-    return wire.answer({"members": [wire.member(item) for item in found], "schema": "/v2/schemas/members"})
-
-
-async def show_member(request: web.Request) -> web.Response:
-    """GET /v2/images/{id}/members/{member} → 200."""
-    found = await members.get(runtime(request), context(request), image_id(request), request.match_info["member"])
-    return wire.answer(wire.member(found))
-
-
-async def add_member(request: web.Request) -> web.Response:
-    """POST /v2/images/{id}/members → 200."""
-    body = await wire.body_object(request)
-    _NEW_MEMBER.require(body)
-    project = body["member"]
-    return wire.answer(wire.member(await members.add(runtime(request), context(request), image_id(request), project)))
-
-
-async def answer_member(request: web.Request) -> web.Response:
-    """PUT /v2/images/{id}/members/{member} → 200."""
-    body = await wire.body_object(request)
-    _MEMBER_ANSWER.require(body)
-    project = request.match_info["member"]
-    found = await members.answer(runtime(request), context(request), image_id(request), project, body["status"])
-    return wire.answer(wire.member(found))
-
-
-async def remove_member(request: web.Request) -> web.Response:
-    """DELETE /v2/images/{id}/members/{member} → 204."""
-    await members.remove(runtime(request), context(request), image_id(request), request.match_info["member"])
     return web.Response(status=204)

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
 
 from aiohttp import web
 
 from xloud_image import schemas
-from xloud_image.api import wire
-from xloud_image.api.images import base
-from xloud_image.api.state import ENDING, context, runtime
-from xloud_image.config.settings import Settings
+from xloud_image.api import proxies, wire
+from xloud_image.api.state import ENDING, MINORS, context, runtime
 from xloud_image.errors import NotFound
-
-# Clients look for exact ids: a minor stands here when all that it announced works (API reference, "Discovery").
-# Holes: 2.2 (metadata definitions, tasks), 2.6 (import), 2.10 and 2.11 (copy-image), 2.12 (tasks), 2.14, 2.16, 2.18
-# (cache).
-_ALWAYS: Final = ("2.17", "2.13", "2.7", "2.5", "2.4", "2.3", "2.1", "2.0")
-_SEVERAL_STORES: Final = ("2.15", "2.9", "2.8")
-
-
-def minors(settings: Settings) -> list[str]:
-    """The announced minors, newest first."""
-    ids = _ALWAYS + (_SEVERAL_STORES if settings.multi_store else ())
-    return sorted(ids, key=lambda text: int(text.partition(".")[2]), reverse=True)
 
 
 async def versions(request: web.Request) -> web.Response:
     """GET /versions → 200; GET / → 300."""
-    link = {"rel": "self", "href": f"{base(request)}/v2/"}
+    announced: tuple[str, ...] = request.app[MINORS]
+    link = {"rel": "self", "href": f"{proxies.way(request).base}/v2/"}
     found = [
         {"id": f"v{minor}", "status": "SUPPORTED" if number else "CURRENT", "links": [link]}
-        for number, minor in enumerate(minors(runtime(request).settings))
+        for number, minor in enumerate(announced)
     ]
     status = 200 if request.path.rstrip("/") == "/versions" else 300
     return wire.answer({"versions": found}, status, {"Vary": "X-Auth-Token"})

@@ -14,6 +14,7 @@ from xloud_image.identity.context import Context
 from xloud_image.services.runtime import Runtime
 
 RUNTIME: Final = web.AppKey("runtime", Runtime)
+MINORS: Final = web.AppKey[tuple[str, ...]]("minors", tuple)  # that are announced, newest first
 IDENTITY: Final = web.AppKey("identity", Identity)
 
 

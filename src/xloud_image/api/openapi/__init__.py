@@ -1,7 +1,6 @@
 """The OpenAPI document: every route of the table with the schemas that the service enforces. Answers no other call.
 
-`calls` says in words what each call does, `parameters` what can be asked, `answers` what comes back. A route that
-`calls` does not describe stops the process when its document is built, and so any test.
+`api.routes` says in words what each call does, `parameters` what can be asked, `answers` what comes back.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from aiohttp import web
 
 from xloud_image import __version__
 from xloud_image.api.openapi import answers, bodies, parameters
-from xloud_image.api.openapi.calls import CALLS, TAGS, Call
+from xloud_image.api.route import Route
 from xloud_image.config.settings import Settings
 from xloud_image.services.runtime import Runtime
 
@@ -34,7 +33,14 @@ class Document:
 
 
 DOCUMENT: Final = web.AppKey("openapi", Document)
-_HEALTH: Final = "health"
+TAGS: Final = {
+    "service": "What this service is and can do.",
+    "images": "Images and their fields.",
+    "data": "The bytes of images.",
+    "tags": "Words to find images by.",
+    "members": "Projects with which an image is shared.",
+    "locations": "Where the bytes lie.",
+}
 _SECURITY: Final = {
     "token": {
         "type": "apiKey",
@@ -51,22 +57,22 @@ async def show(request: web.Request) -> web.Response:
     return web.Response(body=request.app[DOCUMENT].body, content_type="application/json")
 
 
-def provide(app: web.Application, runtime: Runtime, routes: Sequence[tuple[str, str]]) -> None:
-    """Have the application's document made from `routes` (method, path) when it is first asked for."""
+def provide(app: web.Application, runtime: Runtime, routes: Sequence[Route]) -> None:
+    """Have the application's document made from `routes` when it is first asked for."""
     app[DOCUMENT] = Document(lambda: document(runtime, routes))
 
 
-def document(runtime: Runtime, routes: Sequence[tuple[str, str]]) -> Json:
+def document(runtime: Runtime, routes: Sequence[Route]) -> Json:
     """The document of this deployment: its formats, stores, declared properties and way of login."""
     settings = runtime.settings
     paths: dict[str, Json] = {}
     security = _security(settings)
-    for method, path in routes:
-        call = CALLS[method, _HEALTH if path == settings.health.path else path]
-        item = paths.setdefault(path, {})
-        item[method.lower()] = _operation(call, path, security)
-        if method == "GET":
-            item["head"] = _operation(call, path, security, head=True)
+    linked = [route.name for route in routes if "{image_id}" in route.path]
+    for route in routes:
+        item = paths.setdefault(route.path, {})
+        item[route.method.lower()] = _operation(route, security, linked)
+        if route.method == "GET":
+            item["head"] = _operation(route, security, linked, head=True)
     server = settings.server.public_endpoint
     return {
         "openapi": "3.1.0",
@@ -97,14 +103,14 @@ def _security(settings: Settings) -> list[Json]:
     return [*ways, {}] if auth.allow_anonymous_access or not ways else ways
 
 
-def _operation(call: Call, path: str, security: list[Json], *, head: bool = False) -> Json:
-    in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+def _operation(call: Route, security: list[Json], linked: Sequence[str], *, head: bool = False) -> Json:
+    in_path = [part[1:-1] for part in call.path.split("/") if part.startswith("{")]
     operation: Json = {
         "operationId": f"{call.name}Head" if head else call.name,
         "tags": [call.tag],
         "summary": call.summary,
         "parameters": [parameters.reference(name) for name in (*in_path, *call.parameters, *parameters.ALWAYS)],
-        "responses": answers.of(call, head=head),
+        "responses": answers.of(call, linked, head=head),
         "security": [{}] if call.open else security,
     }
     if head:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 from xloud_image import schemas
-from xloud_image.api.openapi.calls import CALLS, Call
+from xloud_image.api.route import Route
 from xloud_image.schemas import BASE, MEMBER_PROPERTIES, PROPERTY, ImageSchema
 
 Json = dict[str, Any]
@@ -62,9 +63,9 @@ def responses() -> Json:
     return {_error_name(status): _error(status, texts[status]) for status in sorted(texts)}
 
 
-def of(call: Call, *, head: bool = False) -> Json:
-    """The responses object of one call."""
-    found: dict[int, Json] = {status: _success(call, status, kind) for status, kind in call.gives.items()}
+def of(call: Route, linked: Sequence[str], *, head: bool = False) -> Json:
+    """The responses object of one call. `linked`: the operations to which an answer with `links` leads."""
+    found: dict[int, Json] = {status: _success(call, status, kind, linked) for status, kind in call.gives.items()}
     general = {**_ANY, **({} if call.open else _LOGIN), **(_BODY if call.body else {})}
     for status in sorted({*general, *call.fails}):
         if status in call.fails:
@@ -86,14 +87,14 @@ def _error(status: int, text: str, headers: tuple[str, ...] = ()) -> Json:
     return {"description": text, "headers": _headers(names), "content": content}
 
 
-def _success(call: Call, status: int, kind: str | None) -> Json:
+def _success(call: Route, status: int, kind: str | None, linked: Sequence[str]) -> Json:
     answer: Json = {"description": _OK[status], "headers": _headers(call.headers.get(status, ()))}
     if kind is not None and "/" in kind:
         answer["content"] = {kind: {"schema": {"type": "string", "format": "binary"} if kind != _TEXT else _STRING}}
     elif kind is not None:
         answer["content"] = {_JSON: {"schema": {"$ref": f"#/components/schemas/{kind}"}}}
     if call.links:
-        answer["links"] = _links()
+        answer["links"] = _links(linked)
     return answer
 
 
@@ -108,13 +109,9 @@ def _headers(names: tuple[str, ...]) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, _REQUEST_ID)}
 
 
-def _links() -> Json:
+def _links(linked: Sequence[str]) -> Json:
     """From a new image to every call that takes its id."""
-    return {
-        call.name: {"operationId": call.name, "parameters": {"image_id": "$response.body#/id"}}
-        for (_, path), call in CALLS.items()
-        if "{image_id}" in path
-    }
+    return {name: {"operationId": name, "parameters": {"image_id": "$response.body#/id"}} for name in linked}
 
 
 def _object(required: str, /, **properties: Any) -> Json:

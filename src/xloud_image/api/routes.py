@@ -1,43 +1,15 @@
-"""What each call of the API does, in words: the part of the OpenAPI document that no schema holds."""
+"""The one table of calls. Routing, logins, bodies, the list of versions and the OpenAPI document come from it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from xloud_image.api import data, images, info, locations, members, openapi, tags
 from xloud_image.api.openapi import parameters
+from xloud_image.api.route import Route
 
-TAGS: Final = {
-    "service": "What this service is and can do.",
-    "images": "Images and their fields.",
-    "data": "The bytes of images.",
-    "tags": "Words to find images by.",
-    "members": "Projects with which an image is shared.",
-    "locations": "Where the bytes lie.",
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Call:
-    """One operation. `body` and `parameters` name entries of `bodies` and `parameters`; the path's own and those of
-    every call need no mention. `gives`: status → name of a schema or of a media type, or None for an empty answer;
-    `headers`: status → names of `answers.HEADERS`. `fails`: status → when, beyond what can befall every call.
-    `open`: needs no login.
-    """
-
-    name: str
-    tag: str
-    summary: str
-    gives: Mapping[int, str | None]
-    description: str = ""
-    parameters: tuple[str, ...] = ()
-    body: str | None = None
-    headers: Mapping[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    fails: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    open: bool = False
-    links: bool = False
-
+HEALTH: Final = "health"  # instead of the path that the operator chooses
 
 _IMAGE: Final = "/v2/images/{image_id}"
 _NO_IMAGE: Final = "No image has this id, or the caller cannot see it."
@@ -45,8 +17,11 @@ _NO_RIGHT: Final = "The caller may not do this to this image."
 _VERSIONS: Final = "Versions"
 _FILTERS: Final = tuple(f"by_{one['name']}" for one in parameters.filters())
 
-CALLS: Final[Mapping[tuple[str, str], Call]] = {
-    ("GET", "/"): Call(
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "GET",
+        "/",
+        info.versions,
         "listVersionsAtRoot",
         "service",
         "The versions to choose from.",
@@ -54,11 +29,24 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         headers={300: ("Vary",)},
         open=True,
     ),
-    ("GET", "/versions"): Call(
-        "listVersions", "service", "The versions.", {200: _VERSIONS}, headers={200: ("Vary",)}, open=True
+    Route(
+        "GET",
+        "/versions",
+        info.versions,
+        "listVersions",
+        "service",
+        "The versions.",
+        {200: _VERSIONS},
+        headers={200: ("Vary",)},
+        open=True,
     ),
-    ("GET", "/openapi.json"): Call("showDocument", "service", "This document.", {200: "Document"}, open=True),
-    ("GET", "health"): Call(
+    Route(
+        "GET", "/openapi.json", openapi.show, "showDocument", "service", "This document.", {200: "Document"}, open=True
+    ),
+    Route(
+        "GET",
+        HEALTH,
+        info.health,
         "checkHealth",
         "service",
         "Whether the service wants requests.",
@@ -66,7 +54,10 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         fails={503: "The operator has taken this node out of service."},
         open=True,
     ),
-    ("GET", "/v2/images"): Call(
+    Route(
+        "GET",
+        "/v2/images",
+        images.find,
         "listImages",
         "images",
         "One page of the images that the caller may see.",
@@ -74,7 +65,10 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         parameters=(*parameters.LIST, *_FILTERS),
         fails={403: "The marker is an image that the caller cannot see, or listing is not allowed."},
     ),
-    ("POST", "/v2/images"): Call(
+    Route(
+        "POST",
+        "/v2/images",
+        images.create,
         "createImage",
         "images",
         "A new image, without data yet.",
@@ -88,8 +82,11 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         },
         links=True,
     ),
-    ("GET", _IMAGE): Call("showImage", "images", "One image.", {200: "Image"}, fails={404: _NO_IMAGE}),
-    ("PATCH", _IMAGE): Call(
+    Route("GET", _IMAGE, images.show, "showImage", "images", "One image.", {200: "Image"}, fails={404: _NO_IMAGE}),
+    Route(
+        "PATCH",
+        _IMAGE,
+        images.change,
         "changeImage",
         "images",
         "Change fields, properties, tags or locations.",
@@ -104,14 +101,20 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         },
         headers={200: ("Warning",), 415: ("Accept-Patch",)},
     ),
-    ("DELETE", _IMAGE): Call(
+    Route(
+        "DELETE",
+        _IMAGE,
+        images.delete,
         "deleteImage",
         "images",
         "Delete an image and its data.",
         {204: None},
         fails={403: "Protected, or no right to this.", 404: _NO_IMAGE, 409: "A store says that the data is in use."},
     ),
-    ("GET", f"{_IMAGE}/file"): Call(
+    Route(
+        "GET",
+        f"{_IMAGE}/file",
+        data.download,
         "downloadData",
         "data",
         "The data, or a range of it.",
@@ -130,7 +133,10 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             503: "No store can give the data now; or it lies elsewhere and is not what was registered any more.",
         },
     ),
-    ("PUT", f"{_IMAGE}/file"): Call(
+    Route(
+        "PUT",
+        f"{_IMAGE}/file",
+        data.upload,
         "uploadData",
         "data",
         "Give a queued image its data.",
@@ -149,7 +155,10 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             415: "Not application/octet-stream, or data that is not what the image claims or that is dangerous.",
         },
     ),
-    ("PUT", f"{_IMAGE}/stage"): Call(
+    Route(
+        "PUT",
+        f"{_IMAGE}/stage",
+        data.stage,
         "stageData",
         "data",
         "Keep data for an import.",
@@ -157,8 +166,12 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         description="Not offered in this release: glance-direct is not among the methods of /v2/info/import.",
         body="data",
         fails={404: "Always."},
+        off=True,
     ),
-    ("POST", f"{_IMAGE}/import"): Call(
+    Route(
+        "POST",
+        f"{_IMAGE}/import",
+        data.begin_import,
         "importImage",
         "data",
         "Have the service fetch the data.",
@@ -166,39 +179,62 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         description="No method is enabled in this release; see /v2/info/import.",
         body="import",
         fails={400: "The method is not enabled.", 404: _NO_IMAGE},
+        off=True,
     ),
-    ("POST", f"{_IMAGE}/actions/deactivate"): Call(
+    Route(
+        "POST",
+        f"{_IMAGE}/actions/deactivate",
+        images.deactivate,
         "deactivateImage",
         "images",
         "Give the data to administrators only.",
         {204: None},
         fails={403: "The image is neither active nor deactivated, or no right to this.", 404: _NO_IMAGE},
     ),
-    ("POST", f"{_IMAGE}/actions/reactivate"): Call(
+    Route(
+        "POST",
+        f"{_IMAGE}/actions/reactivate",
+        images.reactivate,
         "reactivateImage",
         "images",
         "Give the data to all readers again.",
         {204: None},
         fails={403: "The image is neither active nor deactivated, or no right to this.", 404: _NO_IMAGE},
     ),
-    ("PUT", f"{_IMAGE}/tags/{{tag}}"): Call(
+    Route(
+        "PUT",
+        f"{_IMAGE}/tags/{{tag}}",
+        tags.add,
         "addTag",
         "tags",
         "Add one tag; one that is there already is fine.",
         {204: None},
         fails={403: _NO_RIGHT, 404: _NO_IMAGE, 413: "Too many tags."},
     ),
-    ("DELETE", f"{_IMAGE}/tags/{{tag}}"): Call(
-        "removeTag", "tags", "Remove one tag.", {204: None}, fails={403: _NO_RIGHT, 404: "No such image or tag."}
+    Route(
+        "DELETE",
+        f"{_IMAGE}/tags/{{tag}}",
+        tags.remove,
+        "removeTag",
+        "tags",
+        "Remove one tag.",
+        {204: None},
+        fails={403: _NO_RIGHT, 404: "No such image or tag."},
     ),
-    ("GET", f"{_IMAGE}/members"): Call(
+    Route(
+        "GET",
+        f"{_IMAGE}/members",
+        members.find,
         "listMembers",
         "members",
         "The projects that the image is shared with; a member sees itself only.",
         {200: "Members"},
         fails={403: "Only shared images have members.", 404: _NO_IMAGE},
     ),
-    ("POST", f"{_IMAGE}/members"): Call(
+    Route(
+        "POST",
+        f"{_IMAGE}/members",
+        members.add,
         "addMember",
         "members",
         "Share the image with one more project.",
@@ -211,10 +247,20 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             413: "Too many members.",
         },
     ),
-    ("GET", f"{_IMAGE}/members/{{member}}"): Call(
-        "showMember", "members", "One membership.", {200: "Member"}, fails={404: "No such image or member."}
+    Route(
+        "GET",
+        f"{_IMAGE}/members/{{member}}",
+        members.show,
+        "showMember",
+        "members",
+        "One membership.",
+        {200: "Member"},
+        fails={404: "No such image or member."},
     ),
-    ("PUT", f"{_IMAGE}/members/{{member}}"): Call(
+    Route(
+        "PUT",
+        f"{_IMAGE}/members/{{member}}",
+        members.answer,
         "answerMember",
         "members",
         "Accept or reject an image; for the member project.",
@@ -222,21 +268,30 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
         body="answer",
         fails={403: "Only the member project or an administrator answers.", 404: "No such image or member."},
     ),
-    ("DELETE", f"{_IMAGE}/members/{{member}}"): Call(
+    Route(
+        "DELETE",
+        f"{_IMAGE}/members/{{member}}",
+        members.remove,
         "removeMember",
         "members",
         "Share with a project no longer.",
         {204: None},
         fails={403: "Only shared images have members, and only their owner removes them.", 404: "No such member."},
     ),
-    ("GET", f"{_IMAGE}/locations"): Call(
+    Route(
+        "GET",
+        f"{_IMAGE}/locations",
+        locations.find,
         "listLocations",
         "locations",
         "Where the data lies; for services and administrators.",
         {200: "Locations"},
         fails={403: _NO_RIGHT, 404: _NO_IMAGE},
     ),
-    ("POST", f"{_IMAGE}/locations"): Call(
+    Route(
+        "POST",
+        f"{_IMAGE}/locations",
+        locations.add,
         "addLocation",
         "locations",
         "Point a queued image at data that exists.",
@@ -254,15 +309,22 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             413: "Too many locations.",
         },
     ),
-    ("GET", f"{_IMAGE}/tasks"): Call(
+    Route(
+        "GET",
+        f"{_IMAGE}/tasks",
+        info.tasks_of_image,
         "listImageTasks",
         "images",
         "The tasks of an image.",
         {},
         description="Not offered in this release.",
         fails={404: "Always."},
+        off=True,
     ),
-    ("DELETE", "/v2/stores/{store}/{image_id}"): Call(
+    Route(
+        "DELETE",
+        "/v2/stores/{store}/{image_id}",
+        locations.delete_from_store,
         "deleteFromStore",
         "locations",
         "Remove the data from one of several stores.",
@@ -273,31 +335,87 @@ CALLS: Final[Mapping[tuple[str, str], Call]] = {
             409: "No such store, the image is not active, or the data is in use.",
         },
     ),
-    ("GET", "/v2/schemas/{name}"): Call(
+    Route(
+        "GET",
+        "/v2/schemas/{name}",
+        info.schema,
         "showSchema",
         "service",
         "The JSON schema of images or members, singular or list.",
         {200: "Schema"},
         fails={404: "No schema has this name."},
     ),
-    ("GET", "/v2/info/stores"): Call(
+    Route(
+        "GET",
+        "/v2/info/stores",
+        info.stores,
         "listStores",
         "service",
         "The stores to choose from.",
         {200: "Stores"},
         fails={404: "There is a single store."},
     ),
-    ("GET", "/v2/info/stores/detail"): Call(
+    Route(
+        "GET",
+        "/v2/info/stores/detail",
+        info.stores_detail,
         "listStoresInDetail",
         "service",
         "The stores with their facts; for administrators and services.",
         {200: "StoresInDetail"},
         fails={403: "Not for this caller.", 404: "There is a single store."},
     ),
-    ("GET", "/v2/info/import"): Call(
-        "listImportMethods", "service", "The enabled ways of import.", {200: "ImportMethods"}
+    Route(
+        "GET",
+        "/v2/info/import",
+        info.import_methods,
+        "listImportMethods",
+        "service",
+        "The enabled ways of import.",
+        {200: "ImportMethods"},
     ),
-    ("GET", "/v2/info/usage"): Call(
-        "showUsage", "service", "The caller's limits and what is used of them.", {200: "Usage"}
+    Route(
+        "GET",
+        "/v2/info/usage",
+        info.usage,
+        "showUsage",
+        "service",
+        "The caller's limits and what is used of them.",
+        {200: "Usage"},
     ),
+)
+
+# What each minor announced, by names of calls (API reference, "Discovery"); none: what older calls can do besides.
+# Clients look for exact ids, so a minor is listed when all that it announced works here, and there may be holes.
+MINORS: Final[Mapping[int, frozenset[str]]] = {
+    0: frozenset(
+        {"listImages", "createImage", "showImage", "changeImage", "deleteImage", "uploadData", "downloadData"}
+    ),
+    1: frozenset(),
+    2: frozenset({"listNamespaces"}),
+    3: frozenset({"deactivateImage", "reactivateImage"}),
+    4: frozenset(),
+    5: frozenset(),
+    6: frozenset({"importImage", "stageData"}),
+    7: frozenset(),
+    8: frozenset({"listStores"}),
+    9: frozenset({"listStores"}),
+    10: frozenset({"importImage"}),
+    11: frozenset({"importImage"}),
+    12: frozenset({"listImageTasks"}),
+    13: frozenset(),
+    14: frozenset({"listCache"}),
+    15: frozenset({"listStoresInDetail"}),
+    16: frozenset({"listCache"}),
+    17: frozenset({"listLocations", "addLocation"}),
+    18: frozenset({"listCache"}),
 }
+_SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
+# Parts of the Image API that are known and not here: what follows /v2/.
+OFF: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
+
+
+def minors(*, several_stores: bool) -> tuple[str, ...]:
+    """The minors that are announced, newest first, as "2.17"."""
+    works = {route.name for route in ROUTES if not route.off} - (frozenset() if several_stores else _SEVERAL)
+    return tuple(f"2.{number}" for number in sorted(MINORS, reverse=True) if MINORS[number] <= works)
