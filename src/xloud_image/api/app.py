@@ -49,7 +49,7 @@ _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 
 
 def build(runtime: Runtime, identity: Identity) -> web.Application:
-    """The application of one process; `service` and `identity` are started and closed by the caller."""
+    """The application of one process; `runtime` and `identity` are started and closed by the caller."""
     app = web.Application(middlewares=[_way], logger=_quiet())
     app[RUNTIME] = runtime
     app[IDENTITY] = identity

@@ -1,4 +1,4 @@
-"""Images as volumes of Cinder, one volume for each, attached to this host while bytes move. Parts: `volumes`.
+"""Images as volumes of Cinder, one volume for each, attached to this host while bytes move.
 
 A volume is called `image-<key>`, lies in the type `cinder_volume_type`, belongs to the service account or to the
 caller, and carries glance_image_id, image_owner and, written last of all, image_size: without it (or with the mark of a

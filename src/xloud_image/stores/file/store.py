@@ -1,4 +1,4 @@
-"""Images as files in one or several directories: local disks, NFS, any mounted file system. System calls: `disk`.
+"""Images as files in one or several directories: local disks, NFS, any mounted file system. System calls: `syscalls`.
 
 URLs are `file://<directory>/<key>` as the peer writes them (not percent-encoded); `filesystem://` is read as well.
 Only plain files that lie directly in a configured directory are ever touched, whatever a URL says.

@@ -1,5 +1,5 @@
 """What lies in the pool of the rbd store: finding, hiding and removing images, and who depends on them. Blocks; for
-threads. Bytes: `writing` and `reading`.
+threads. Bytes: `upload` and `download`.
 
 Removing begins with moving the image to the trash of its pool, with its snapshot as it is: from then on nobody finds it
 by its name, and a process that dies leaves it where the next attempt takes it up. Clones of the new format (2) live on

@@ -1,5 +1,5 @@
 """Images as RBD images in a pool of Ceph, each with a protected snapshot `snap` that clones are made of. What happens
-inside Ceph: `ceph`; only waiting, and what the contract asks, is here.
+inside Ceph: the other files here; only waiting, and what the contract asks, is here.
 
 URLs are `rbd://<fsid>/<pool>/<image>/snap`, each part quoted; `rbd://<image>` (this pool, no snapshot) is read as well.
 Never over an image that is there; a half-written one is called `<key>.<16 hex digits>.part` and has no other name.

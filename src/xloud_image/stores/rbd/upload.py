@@ -1,5 +1,5 @@
 """An image being written: under a name of its own, several writes in flight, and under its key when it is whole.
-Blocks; for threads. Where it goes when it fails: `images`.
+Blocks; for threads. Where it goes when it fails: `removal`.
 
 Before it has its key no reader can take it for an image: its name ends in `.part`. The steps and what stays after each
 when the process dies: created (a part without snapshot), finished (a part with its snapshot), renamed (the image, which

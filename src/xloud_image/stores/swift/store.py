@@ -1,4 +1,4 @@
-"""Images as objects in Swift, in one account or in those of the uploaders. Its parts are in `object_storage`.
+"""Images as objects in Swift, in one account or in those of the uploaders.
 
 One account (the default): `swift_store_auth_address`, `_user` and `_key` (or an application credential), or the
 account references of `swift_store_config_file`. Written are `swift+config://<reference>/<container>/<key>`, without

@@ -1,4 +1,4 @@
-"""Images as files on the datastores of a vCenter or an ESXi host. The server's interface, options, URLs: `vsphere`.
+"""Images as files on the datastores of a vCenter or an ESXi host.
 
 Bytes go by https to and from `/folder` of the server, everything else by its SOAP interface, both in one session. An
 upload goes under the name `<key>~<16 hex digits>.part` and is moved to its final name when all of it is there; with
