@@ -1,4 +1,4 @@
-"""Images that lie on web servers, read only: the location is the URL. Which addresses: `addresses`. Who may register: services.
+"""Images that lie on web servers, read only: the location is the URL. Where it may lead: `addresses`.
 
 Memory of a transfer: what aiohttp holds of it, at most 256 KiB received and one chunk sent. Time limits: CONNECT
 seconds to resolve a name and again to connect, IDLE seconds without a byte, and a body that brings less than PACE_BYTES

@@ -1,5 +1,5 @@
-"""Looking at the server behind a bucket for an operator's check: what it lacks (`capabilities`), found on purpose instead of
-on the way, and what would make stored images unreadable."""
+"""Looking at the server behind a bucket for an operator's check: what it lacks (`capabilities`), found on purpose
+instead of on the way, and what would make stored images unreadable."""
 
 from __future__ import annotations
 

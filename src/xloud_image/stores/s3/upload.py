@@ -10,8 +10,8 @@ How one key gets one writer, and how a discard stops it, with what S3 has:
 3. After a failure the upload is aborted, and the object removed if it is ours. Killed processes leave their claim and
    their upload; both are found by the key alone.
 
-Not every server has all of this. What it lacks is found on the way (`capabilities`) and done without: the key is always looked
-at before (HEAD), the claim before it is replaced. The first claim of a process is read back like an image, so nothing
+Not every server has all of this. What it lacks is found on the way (`capabilities`) and done without: the key is always
+looked at before (HEAD), the claim before it is replaced. The first claim of a process is read back like an image, so nothing
 is acknowledged that could not be read. What comes after the data is whole and there never undoes it.
 
 Memory: the parts that are not confirmed (`Plan.window`), and the one being gathered.
