@@ -11,8 +11,8 @@ How one key gets one writer, and how a discard stops it, with what S3 has:
    their upload; both are found by the key alone.
 
 Not every server has all of this. What it lacks is found on the way (`capabilities`) and done without: the key is always
-looked at before (HEAD), the claim before it is replaced. The first claim of a process is read back like an image, so nothing
-is acknowledged that could not be read. What comes after the data is whole and there never undoes it.
+looked at before (HEAD), the claim before it is replaced. The first claim of a process is read back like an image, so
+nothing is acknowledged that could not be read. What comes after the data is whole and there never undoes it.
 
 Memory: the parts that are not confirmed (`Plan.window`), and the one being gathered.
 """
