@@ -76,7 +76,7 @@ def render(
     node_address: Annotated[
         str, typer.Option(help="Address that this node listens on, when the globals name none; else --address.")
     ] = "",
-    former: Annotated[
+    previous: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIRECTORY",
@@ -84,7 +84,7 @@ def render(
             "By default what is in --output.",
         ),
     ] = None,
-    emptied: Annotated[
+    drop_empty: Annotated[
         list[str] | None,
         typer.Option(metavar="STORE", help="A kept store in which nothing lies; it goes. May be repeated."),
     ] = None,
@@ -121,7 +121,7 @@ def render(
     vault = vaults.of_file(vault_password_file) if vault_password_file else None
     more = extra_vars.read(extra or (), found, vault)
     found.stop()
-    before = former or ([output] if output else [])
+    before = previous or ([output] if output else [])
     done = rendering.render(
         rendering.Inputs(
             globals_,
@@ -132,7 +132,7 @@ def render(
             address,
             node_address,
             before,
-            frozenset(emptied or ()),
+            frozenset(drop_empty or ()),
             vault,
         ),
         functools.partial(ready.complete, here=False),
