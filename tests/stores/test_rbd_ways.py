@@ -27,7 +27,7 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores import base
-from xloud_image.stores.rbd import upload as writing
+from xloud_image.stores.rbd import upload
 from xloud_image.stores.rbd.store import RbdStore
 from xloud_image.stores.suite import MIB, collect, feed, noise
 
@@ -263,7 +263,7 @@ async def test_an_image_of_unknown_size_grows_and_is_trimmed(
     make: Make, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await make(rbd_store_chunk_size=1)
-    monkeypatch.setattr(writing, "_FIRST_STEP", 4 * MIB)
+    monkeypatch.setattr(upload, "_FIRST_STEP", 4 * MIB)
     for size in (0, 1, MIB, 9 * MIB + 1, 40 * MIB):
         blob = await store.write("key", feed(noise(size), 3 * MIB + 1), size=None)
         with pool.image("key") as image:
@@ -419,7 +419,6 @@ async def test_snapshots_without_a_monitor_are_given_up_and_refused(make: Make, 
 _HELD_UP = """
 import asyncio, json, os, sys, time
 from xloud_image.errors import StoreUnavailable
-from xloud_image.stores.ceph import writing
 from xloud_image.stores.rbd.store import RbdStore
 async def source():
     print("created", flush=True)

@@ -27,9 +27,12 @@ def test_endless_data_is_refused_after_a_megabyte(service: Service, tmp_path: Pa
     image = new(service, "qcow2")
     headers = ["Transfer-Encoding: chunked", *(["x-openstack-image-size: 0"] if size != "unknown" else [])]
     calls = tmp_path / "calls"
-    strace = [program("strace", "strace"), "-f", "-qq", "-e", "trace=recvfrom,recvmsg,read", "-e", "signal=none"]
-    with subprocess.Popen([*strace, "-o", calls, "-p", str(worker(service))]) as tracer:
-        time.sleep(1)
+    strace = [program("strace", "strace"), "-f", "-e", "trace=recvfrom,recvmsg,read", "-e", "signal=none"]
+    traced = [*strace, "-o", calls, "-p", str(worker(service))]
+    with subprocess.Popen(traced, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        assert "attached" in tracer.stderr.readline()
+        time.sleep(0.5)  # the other threads, too
         got = raw.talk(service.port, raw.endless(upload(service, image, *headers, close=False)))
         tracer.terminate()
     assert got.status == 415, got
@@ -37,7 +40,7 @@ def test_endless_data_is_refused_after_a_megabyte(service: Service, tmp_path: Pa
     assert "xloud-image stores check --deep" in got.text
     assert got.answered is not None
     assert got.closed is not None
-    assert got.closed - got.answered < 1
+    assert got.closed - got.answered < 5
     # only the socket gives that much
     results = re.findall(r"(?:recvfrom|recvmsg|read)\(.* = (\d+)$", calls.read_text(), re.MULTILINE)
     taken = [int(found) for found in results]
