@@ -15,7 +15,7 @@ PAGES = sorted(
 )
 PLACES = ("src/", "tests/", "docs/", "deploy/", "bench/", "requirements/")
 # what stands for a name of the reader's, or is made by a run
-STANDS_FOR = re.compile(r"NAME|TYPE|\*|<|…|ID")
+STANDS_FOR = re.compile(r"NAME|\bTYPE\b|\*|<|…|\bID\b")
 
 
 def _name(page: Path) -> str:

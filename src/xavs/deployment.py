@@ -28,7 +28,7 @@ OWNER: Final = 42415  # user and group of the service in its container
 DATA: Final = "/var/lib/glance"
 # owners that guides name for a fresh directory; it may be handed over
 FORMER_OWNERS: Final = (42424,)
-_SPARE: Final = 15  # seconds beyond notice and drain time until a container is killed
+_SPARE: Final = 15  # seconds beyond both waits until a container is killed
 
 
 @dataclasses.dataclass(slots=True)

@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.conftest import ServiceFactory
 from tests.servers.service import Service
 from xloud_image import patch, schemas
-from xloud_image.api.routes import HEALTH, ROUTES
+from xloud_image.api.routes import HEALTH, MINORS, NOT_YET, ROUTES
 from xloud_image.config.settings import Formats, Limits
 from xloud_image.errors import ImageServiceError, QuotaExceeded
 from xloud_image.services.image_patch import new_image
@@ -45,6 +45,21 @@ def test_it_has_every_route_and_no_other(document: Any) -> None:
     served = {(route.method, "/healthcheck" if route.path == HEALTH else route.path) for route in ROUTES}
     assert described == served | {("HEAD", path) for method, path in served if method == "GET"}
     assert len(served) == len(ROUTES)
+
+
+def test_the_table_opens_nothing_by_mistake() -> None:
+    assert not [route.path for route in ROUTES if route.open and route.path.startswith("/v2")]
+    for one in ({route.handler for route in ROUTES if bool(route.body) == takes} for takes in (True, False)):
+        others = {route.handler for route in ROUTES} - one
+        assert not one & others
+    handlers = [(route.handler, bool(route.body), route.open) for route in ROUTES]
+    assert len({handler for handler, _, _ in handlers}) == len(set(handlers)), "a handler is let in in two ways"
+
+
+def test_minors_name_calls() -> None:
+    named = frozenset[str]().union(*MINORS.values())
+    names = {route.name for route in ROUTES}
+    assert named - names == NOT_YET, "what is built is announced, and is no more called not yet built"
 
 
 def test_operations_can_be_told_apart(document: Any) -> None:

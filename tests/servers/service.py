@@ -120,12 +120,13 @@ class Service:
         """Bring the database to the present version and make the folder of the file store."""
         self.images.mkdir(exist_ok=True)
         database = self.directory / "xloud-image.sqlite"
-        usual = self.sections["database"] == {"connection": f"sqlite:///{database}"} and not database.exists()
+        connection = {"connection": f"sqlite:///{database}"}
+        usual = self.sections["database"] == connection and not database.exists() and not self.environment
         if usual and Service._database is not None:
             database.write_bytes(Service._database)
             return
         self.run("db", "upgrade")
-        if usual and not self.environment and not Path(f"{database}-wal").exists():
+        if usual and not Path(f"{database}-wal").exists():
             Service._database = database.read_bytes()
 
     def launch(self) -> Process:

@@ -58,7 +58,8 @@ def build(runtime: Runtime, identity: Identity) -> web.Application:
     app[MINORS] = minors(several_stores=runtime.settings.multi_store)
     health = runtime.settings.health.path
     served = [dataclasses.replace(route, path=health) if route.path == HEALTH else route for route in ROUTES]
-    for route in served:
+    # last, so that the path that an operator chose hides none of the API's
+    for route in sorted(served, key=lambda route: route.handler == info.health):
         resource = app.router.add_resource(route.path)
         resource.add_route(route.method, route.handler, expect_handler=receiving.no_continue)
         if route.method == "GET":

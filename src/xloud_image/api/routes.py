@@ -392,7 +392,7 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
         {"listImages", "createImage", "showImage", "changeImage", "deleteImage", "uploadData", "downloadData"}
     ),
     1: frozenset(),
-    2: frozenset({"listNamespaces"}),
+    2: frozenset({"listNamespaces", "listTasks"}),
     3: frozenset({"deactivateImage", "reactivateImage"}),
     4: frozenset(),
     5: frozenset(),
@@ -400,8 +400,8 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
     7: frozenset(),
     8: frozenset({"listStores"}),
     9: frozenset({"listStores"}),
-    10: frozenset({"importImage"}),
-    11: frozenset({"importImage"}),
+    10: frozenset({"importImage", "copyImage"}),
+    11: frozenset({"importImage", "copyImage"}),
     12: frozenset({"listImageTasks"}),
     13: frozenset(),
     14: frozenset({"listCache"}),
@@ -410,6 +410,8 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
     17: frozenset({"listLocations", "addLocation"}),
     18: frozenset({"listCache"}),
 }
+# of these names, those that stand for what is not in the table yet
+NOT_YET: Final = frozenset({"listNamespaces", "listTasks", "listCache", "copyImage"})
 _SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
 # Parts of the Image API that are known and not here: what follows /v2/.
 OFF: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")

@@ -1,4 +1,4 @@
-"""The empty database and its user, made by an administrator of the server. Tables are for `schema`.
+"""The empty database and its user, made by an administrator of the server. Tables are for `db.schema`.
 
 May be repeated: what is there stays, data above all. The password of the user becomes the one of the configuration.
 """

@@ -115,8 +115,8 @@ def check(
         bool, typer.Option("--deep", help="Also write an object, read it whole and by ranges, delete it.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
-    leave_out: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="STORE", help="Do not try this one; may be repeated.")
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="STORE", help="Do not try this one; may be repeated.")
     ] = None,
 ) -> None:
     """Try every store at once: reachable, authorised, writable, free space.
@@ -138,7 +138,7 @@ def check(
 
     loaded = _loaded(config_file, config_dir)
     results = asyncio.run(
-        store_check.check_all(loaded.settings, deep=deep, timeout=timeout, leave_out=frozenset(leave_out or ()))
+        store_check.check_all(loaded.settings, deep=deep, timeout=timeout, exclude=frozenset(exclude or ()))
     )
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))

@@ -1,6 +1,6 @@
 """The filters of a list: each as a test on an image's row, and, where an index serves it, as a source of candidates.
 
-Text only, with values bound in the order of the text; which filter drives the page is decided in `query.py`.
+Text only, with values bound in the order of the text; which filter drives the page is decided in `listing.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images in the database: read one, create, change, hide, finish. Lists are in `query.py`; rights are elsewhere.
+"""Images in the database: read one, create, change, hide, finish. Lists are in `listing.py`; rights are elsewhere.
 
 Promises: `get` is one statement, so that row and details are of one moment. `change` and `hide` lock the row first,
 so that concurrent changes come one after the other and none is lost.

@@ -37,7 +37,7 @@ _ROW: Final = ", ".join(f"i.{name}" for name in ROW)
 async def find(conn: AsyncConnection, query: Query) -> Page:
     """One page, with details; three statements, two for an admin without filter and marker.
 
-    The page ends early, with `more`, where its details would be more than `details.PAGE` bytes.
+    The page ends early, with `more`, where its details would be more than `image_children.PAGE` bytes.
 
     BadRequest: an unknown marker, key or column. Forbidden: a marker that the caller may not see.
     """

@@ -91,7 +91,8 @@ async def postpone(runtime: Runtime, claim: Claim, error: BaseException, *, fail
     wait = min(runtime.settings.reaper_interval * 2 ** min(claim.attempts, 12), _LAST_RETRY)
     reason = error.message if isinstance(error, ImageServiceError) else type(error).__name__
     say = log.info if isinstance(error, StillNeeded) else log.warning  # a clone may need them for months
-    say("deletion postponed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
+    what = {"write": "undoing an upload", "hash": "reading registered data"}.get(claim.kind, "a deletion")
+    say(f"{what} is postponed", image=claim.image_id, store=claim.store, reason=reason, again_in_seconds=wait)
     await runtime.db.write(
         lambda conn: rows.postpone(conn, claim.id, runtime.holder, seconds=wait, error=reason, failed=failed)
     )

@@ -66,13 +66,11 @@ class Result:
         return dataclasses.asdict(self)
 
 
-async def check_all(
-    settings: Settings, *, deep: bool, timeout: float, leave_out: Set[str] = frozenset()
-) -> list[Result]:
-    """Every configured store but those to leave out, also the reserved ones, all at once; each gets `timeout` seconds.
+async def check_all(settings: Settings, *, deep: bool, timeout: float, exclude: Set[str] = frozenset()) -> list[Result]:
+    """Every configured store but those in `exclude`, also the reserved ones, all at once; each gets `timeout` seconds.
     Never raises for a store that is sick. ConfigError: the service would not start with these stores."""
     stores = Stores(settings.stores, settings.default_store)
-    asked = [each for each in settings.stores if each.id not in leave_out]
+    asked = [each for each in settings.stores if each.id not in exclude]
     try:
         found = await asyncio.gather(
             *(

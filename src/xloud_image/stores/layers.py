@@ -36,9 +36,9 @@ _FAILURES: Final = Counter(
 class LayerSettings:
     """Seconds and counts, per store and process.
 
-    answer_time: for every call but write, for open until its first byte, waiting and retries included.
-    retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a store
-    that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
+    answer_time: for each call that asks the backend but write, for open until its first byte; waiting and retries are
+    in it. retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a
+    store that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
     """
 
     answer_time: float = 60.0
@@ -59,8 +59,8 @@ def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
 class Layer(Store):
     """A store that hands everything on. `inner` is the next one.
 
-    Whatever asks the backend goes through `_call`, which a layer overrides; what answers out of memory does not. So no
-    call escapes a layer because nobody thought of it.
+    Whatever asks the backend goes through `_call`, which a layer overrides; what answers out of memory does not. Three
+    are as long as they take: `start` and `examine`, whose callers bound them, and `ready`, which asks once at most.
     """
 
     BEGINS: ClassVar[bool] = False  # whether the first chunk of a read comes through `_call` as well
@@ -205,8 +205,8 @@ class Retrying(Layer):
 
 
 class Limited(Layer):
-    """At most `at_once` calls at a time; an open blob and a running write count until they end. A check never waits
-    behind transfers: it tells whether the store works."""
+    """At most `at_once` calls at a time; an open blob and a running write count until they end. Two never wait behind
+    transfers: a check tells whether the store works, and rights in the store must follow those of the image."""
 
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
@@ -214,7 +214,7 @@ class Limited(Layer):
         self._patience = settings.answer_time
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
-        if operation == "check":
+        if operation in ("check", "share"):
             return await call(0)
         if operation != "write":  # has its limit of time already
             async with self._slots:

@@ -40,7 +40,7 @@ def test_endless_data_is_refused_after_a_megabyte(service: Service, tmp_path: Pa
     assert "xloud-image stores check --deep" in got.text
     assert got.answered is not None
     assert got.closed is not None
-    assert got.closed - got.answered < 5
+    assert got.closed - got.answered < 3  # a silent client would be waited for longer
     # only the socket gives that much
     results = re.findall(r"(?:recvfrom|recvmsg|read)\(.* = (\d+)$", calls.read_text(), re.MULTILINE)
     taken = [int(found) for found in results]

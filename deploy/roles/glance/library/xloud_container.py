@@ -4,7 +4,7 @@
 A container carries a hash of its image and description as a label: another hash makes it anew, and nothing else does.
 A changed file makes the service read its configuration again (SIGHUP), another address restarts it. What a container
 has taken is written beside its configuration, so that a run that broke off half-way is finished by the next one.
-Transfers under way get their drain time in each case. It waits until the service answers, and puts the former
+Transfers under way get `graceful_timeout` in each case. It waits until the service answers, and puts the former
 container back when a new one does not. A service that was away is given the balancers' time to be seen again, so that
 the next node may go.
 """
@@ -154,7 +154,7 @@ def started(module, engine):
     spec, api, config, name = p["container"], p["api"], p["config"], p["container"]["name"]
     id_ = engine.image(spec["image"])
     words = [*map(str, arguments(spec, config)), *map(str, service(spec, api))]
-    # our own stops name their time, so another drain time alone is no reason for a new container
+    # our own stops name their time, so another `graceful_timeout` alone is no reason for a new container
     fixed = [word for n, word in enumerate(words) if "--stop-timeout" not in (word, words[n - 1])]
     wanted = hashlib.sha256(json.dumps([id_, fixed]).encode()).hexdigest()
     there = engine.inspect(name)

@@ -1,4 +1,4 @@
-"""One read from Swift: a range, taken up again where it broke. Which object it is decides `swift`."""
+"""One read from Swift: a range, taken up again where it broke. Which object it is decides `store`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deleting an object of any kind from Swift: a plain one, a static or a dynamic large one. Whose it is says `swift`."""
+"""Deleting an object of any kind from Swift: a plain one, a static or a dynamic large one. Whose it is says `store`."""
 
 from __future__ import annotations
 

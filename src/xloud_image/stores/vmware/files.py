@@ -1,6 +1,6 @@
 """Files on datastores through the server's interface: finding the datastores, folders, listing, moving, deleting.
 
-Bytes go another way (`vmware`). Tasks are looked at after 50 ms, then after twice as long each time, at most every
+Bytes go another way (`upload`). Tasks are looked at after 50 ms, then after twice as long each time, at most every
 `interval` seconds; one that has not ended after `patience` times ten seconds counts as hung.
 """
 

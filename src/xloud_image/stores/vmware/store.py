@@ -301,11 +301,10 @@ class VmwareStore(Store):
         """Whether an upload of so many bytes failed for want of room; no error of its own. What was sent tells nothing:
         some of it never arrived, and the server may have removed the rest by now."""
         try:
-            stored = await self._head(place, part) or 0
             room = (await self._files.rooms(refresh=True))[place]
+            return room.free < _CRUMBS or room.free + (await self._head(place, part) or 0) < size
         except ImageServiceError:
             return False
-        return room.free < _CRUMBS or room.free + stored < size
 
     async def _taken(self, key: str) -> bool:
         """Whether any datastore has this key; one that is away is passed over."""
