@@ -13,6 +13,7 @@ port closes; connections without a request may still bring one; answers say that
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import mmap
 import os
@@ -279,6 +280,9 @@ async def serve(
             # siblings; the kernel's queue keeps the length that the operator chose.
             await web.SockSite(runner, listener, backlog=1).start()
             listener.listen(settings.server.backlog)
+        # What is there now stays: the collector need not walk it in a turn of the loop again and again.
+        gc.collect()
+        gc.freeze()
         turns.begin_if_asked()
         log.info("ready", pid=os.getpid(), version=__version__)
         while not stop.is_set() and alive():

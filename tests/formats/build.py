@@ -158,9 +158,9 @@ def _region_table(entries: bytes, count: int) -> bytes:
 
 
 @functools.cache
-def _vhdx_header(sequence: int, log: bytes) -> bytes:
+def _vhdx_header(sequence: int, log: bytes, version: int) -> bytes:
     body = struct.pack("<4sIQ", b"head", 0, sequence) + b"file-write-guid-" + b"data-write-guid-" + log.ljust(16, b"\0")
-    return _summed((body + struct.pack("<HHIQ", 0, 1, 1 << 20, 1 << 20)).ljust(4096, b"\0")).ljust(65536, b"\0")
+    return _summed((body + struct.pack("<HHIQ", 0, version, 1 << 20, 1 << 20)).ljust(4096, b"\0")).ljust(65536, b"\0")
 
 
 GUIDS: Final = {
@@ -182,10 +182,11 @@ def vhdx(
     bits: int = 0,
     items: dict[str, tuple[int, int, int]] | None = None,
     logs: tuple[bytes, bytes] = (b"", b""),
+    versions: tuple[int, int] = (1, 1),
     region: bytes | None = None,
     second_table: bytes | None = None,
 ) -> bytes:
-    """A dynamic disk of 1 MiB. items: place, length and flags, over the usual ones; logs: the ids of both headers."""
+    """A dynamic disk of 1 MiB. items: place, length and flags, over the usual ones; logs, versions: of both headers."""
     table = {
         "parameters": (65536, 8, 4), "size": (65544, 8, 6), "page 83": (65552, 16, 6), "logical": (65568, 4, 6),
         "physical": (65572, 4, 6),
@@ -197,8 +198,8 @@ def vhdx(
     first = _region_table(regions + (region or b""), 2 + (region is not None))
     data = bytearray((3 << 20) + (96 << 10))
     data[:65536] = (b"vhdxfile" + "here".encode("utf-16-le")).ljust(65536, b"\0")
-    data[65536 : 2 * 65536] = _vhdx_header(1, logs[0])
-    data[2 * 65536 : 3 * 65536] = _vhdx_header(2, logs[1])
+    data[65536 : 2 * 65536] = _vhdx_header(1, logs[0], versions[0])
+    data[2 * 65536 : 3 * 65536] = _vhdx_header(2, logs[1], versions[1])
     data[3 * 65536 : 4 * 65536] = first
     data[4 * 65536 : 5 * 65536] = first if second_table is None else second_table
     metadata = struct.pack("<8sHH20x", b"metadata", 0, len(table))

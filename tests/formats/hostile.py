@@ -193,6 +193,10 @@ def _others() -> Iterator[tuple[str, bytes]]:
     )
     yield "vhdx: tables differ", build.vhdx(second_table=bytes(65536))
     yield "vhdx: log", build.vhdx(logs=(b"", b"log-guid-16bytes"))
+    yield (
+        "vhdx: log behind a header that readers pass over",
+        build.vhdx(logs=(b"log-guid-16bytes", b""), versions=(1, 2)),
+    )
     yield "vhdx: larger than anything", build.vhdx(size=1 << 63)
     yield "vhdx: only its beginning", build.vhdx()[:300]
     yield "vhdx: no headers", build.vhdx()[:65536]

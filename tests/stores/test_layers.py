@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from xloud_image.errors import BlobNotFound, StoreUnavailable
-from xloud_image.stores.base import Blob, Health, Reader
+from xloud_image.stores.base import Blob, Caller, Health, Reader
 from xloud_image.stores.layers import LayerSettings, Limited, Measured, Retrying, Timed, wrap
 from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import collect, feed
@@ -185,11 +185,28 @@ async def test_at_most_so_many_at_once(call: str) -> None:
 async def test_an_open_blob_counts_until_it_is_left() -> None:
     store = wrap(Moody(), LayerSettings(at_once=1, answer_time=0.1))
     async with store.open(URL):
-        for call in (store.stat(URL), read(store), store.write("new", feed(b"x"), size=1)):
+        for call in (read(store), store.write("new", feed(b"x"), size=1)):
             with pytest.raises(StoreUnavailable):
                 await call
         await store.check()
+        assert (await store.stat(URL)).size == 4, "short calls never wait behind transfers"
     assert await read(store) == b"data"
+
+
+async def test_one_project_does_not_take_all() -> None:
+    store = wrap(Moody(), LayerSettings(at_once=4, answer_time=0.2))
+    hostile, other = Caller(project="a"), Caller(project="b")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(store.open(URL, caller=hostile))
+        for call in (stack.enter_async_context(store.open(URL, caller=hostile)),
+                     store.write("new", feed(b"x"), size=1, caller=hostile)):  # fmt: skip
+            with pytest.raises(StoreUnavailable):
+                await call
+        await store.write("new", feed(b"x"), size=1, caller=other)
+        await stack.enter_async_context(store.open(URL, caller=other))
+    async with store.open(URL, caller=hostile):
+        pass
 
 
 @pytest.mark.parametrize("call", CALLS)

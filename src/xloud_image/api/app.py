@@ -249,7 +249,8 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["x-openstack-request-id"] = request.get(REQUEST_ID) or f"req-{uuid.uuid4()}"
     response.headers[hdrs.SERVER] = "xloud-image"
     cors.expose(request, response, request.app[RUNTIME].settings.cors)
-    if request.app[ENDING].last_answers:
+    # No protocol is changed to; but what follows such a request on its connection is not read as one.
+    if request.app[ENDING].last_answers or hdrs.UPGRADE in request.headers:
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import ClassVar, Final
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from xloud_image.api.connections import Connection
+from xloud_image.api.state import CONTEXT
 from xloud_image.errors import BadRequest, ImageServiceError, TooLarge, Unavailable
 
 LARGE: Final = 112 * 1024  # bytes; a body that is larger is looked at before it is read as JSON
-HELD: Final = 96 * 1024 * 1024  # bytes of bodies that a process has taken and not read yet; beyond it large ones wait
+HELD: Final = 96 * 1024 * 1024  # bytes of bodies that a process has taken and not read yet …
+SHARE: Final = HELD // 2  # … of one project; beyond either, bodies of more than SMALL bytes are told to come again
+SMALL: Final = 4 * 1024
 
 
 class ClientGone(ImageServiceError):
@@ -60,7 +64,7 @@ async def whole(request: web.Request, timeout: float, limit: int) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     await _invite(request)
-    held = _Held()
+    held = _Held(request)
     parts: list[bytes] = []
     try:
         async with asyncio.timeout(timeout or None):
@@ -82,24 +86,32 @@ def _too_large(limit: int) -> TooLarge:
 
 
 class _Held:
-    """The bytes of one body in memory, counted with those of all others in this process."""
+    """The bytes of one body in memory, counted with those of all others in this process, and of the same project."""
 
     all_of_them = 0
+    by_whom: ClassVar[Counter[str]] = Counter()
 
-    def __init__(self) -> None:
+    def __init__(self, request: web.Request) -> None:
+        ctx = request.get(CONTEXT)
+        self._whose = (ctx.project if ctx else None) or request.remote or ""
         self._bytes = 0
 
     def add(self, count: int) -> int:
         """So many more; how many there are now."""
         self._bytes += count
         _Held.all_of_them += count
-        if self._bytes > LARGE and _Held.all_of_them > HELD:
-            raise Unavailable("Too many large bodies are on their way now; try again.", headers={"Retry-After": "1"})
+        _Held.by_whom[self._whose] += count
+        many = _Held.all_of_them > HELD or _Held.by_whom[self._whose] > SHARE
+        if many and self._bytes > SMALL:
+            raise Unavailable("Too many bodies are on their way now; try again.", headers={"Retry-After": "1"})
         return self._bytes
 
     def release(self) -> None:
         """They are the caller's now, or gone."""
         _Held.all_of_them -= self._bytes
+        _Held.by_whom[self._whose] -= self._bytes
+        if not _Held.by_whom[self._whose]:
+            del _Held.by_whom[self._whose]
         self._bytes = 0
 
 

@@ -28,6 +28,8 @@ _OTHERS: Final = {
     UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f").bytes_le,  # logical sector size
     UUID("cda348c7-445d-4471-9cc9-e9885251c556").bytes_le,  # physical sector size
 }
+_VERSIONS: Final = slice(64, 68)  # of a header: those of its log and of the format, two bytes each …
+_KNOWN: Final = b"\0\0\1\0"  # … 0 and 1
 _HAS_PARENT: Final = 2
 _REQUIRED: Final = 4  # of a metadata item: who does not know it must not read the file
 
@@ -104,7 +106,12 @@ def _items(table: bytes) -> dict[bytes, int]:
 
 def _valid(header: bytes) -> bool:
     (told,) = struct.unpack_from("<I", header, 4)
-    return header.startswith(b"head") and told == _crc32c(header[:4] + bytes(4) + header[8:])
+    if not header.startswith(b"head") or told != _crc32c(header[:4] + bytes(4) + header[8:]):
+        return False
+    if header[_VERSIONS] != _KNOWN:
+        # readers pass it over and take the other one, which may say something else
+        raise unknown(NAME, "one of its headers is of a version that is not known")
+    return True
 
 
 def _make_table() -> list[int]:

@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from prometheus_client import Counter, Histogram
 
@@ -38,7 +39,8 @@ class LayerSettings:
 
     answer_time: for each call that asks the backend but write, for open until its first byte; waiting and retries are
     in it. retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a
-    store that refuses is asked again, one that hangs is not. at_once: calls under way, transfers included; more wait.
+    store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many other calls,
+    three quarters of them of one project; more wait.
     """
 
     answer_time: float = 60.0
@@ -70,8 +72,8 @@ class Layer(Store):
         self.name, self.can, self.places, self.sample = inner.name, inner.can, inner.places, inner.sample
         self.TYPE, self.SCHEMES = inner.TYPE, inner.SCHEMES  # type: ignore[misc]
 
-    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
-        """Do `call(number)`, which counts how often it was done before. `operation`: the name of the method."""
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
+        """Do `call(number)`, which counts how often it was done before. `operation`: the method's name."""
         return await call(0)
 
     @property
@@ -101,7 +103,7 @@ class Layer(Store):
         return self.inner.forms(url)
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        return await self._call("stat", lambda _: self.inner.stat(url, caller=caller))
+        return await self._call("stat", lambda _: self.inner.stat(url, caller=caller), caller)
 
     @contextlib.asynccontextmanager
     async def open(
@@ -117,19 +119,19 @@ class Layer(Store):
                 chunks = (await enter(number)).chunks if number else reader.chunks
                 return chunks, await anext(chunks, None)
 
-            reader = await self._call("open", enter)
+            reader = await self._call("open", enter, caller)
             if self.BEGINS:
-                yield dataclasses.replace(reader, chunks=_Begun(lambda: self._call("open", begin)))
+                yield dataclasses.replace(reader, chunks=_Begun(lambda: self._call("open", begin, caller)))
             else:
                 yield reader
 
     async def write(
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
-        return await self._call("write", lambda _: self.inner.write(key, source, size=size, caller=caller))
+        return await self._call("write", lambda _: self.inner.write(key, source, size=size, caller=caller), caller)
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
-        await self._call("discard", lambda _: self.inner.discard(key, caller=caller))
+        await self._call("discard", lambda _: self.inner.discard(key, caller=caller), caller)
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         async def attempt(number: int) -> None:
@@ -139,12 +141,14 @@ class Layer(Store):
                 if not number:  # later: the attempt before may have done it although its answer was lost
                     raise
 
-        await self._call("delete", attempt)
+        await self._call("delete", attempt, caller)
 
     async def share(
         self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
     ) -> None:
-        await self._call("share", lambda _: self.inner.share(url, readers=readers, public=public, caller=caller))
+        await self._call(
+            "share", lambda _: self.inner.share(url, readers=readers, public=public, caller=caller), caller
+        )
 
     async def keys(self, limit: int) -> Sequence[str]:
         return await self._call("keys", lambda _: self.inner.keys(limit))
@@ -187,7 +191,7 @@ class Retrying(Layer):
         super().__init__(inner)
         self._settings = settings
 
-    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         """Until it ends well, or in an error that is not temporary, or the retries are used up."""
         if operation == "write":
             return await call(0)
@@ -204,35 +208,60 @@ class Retrying(Layer):
             await asyncio.sleep(pause)
 
 
+class _Slots:
+    """At most `size` at a time, three quarters of them of one project: whoever takes many and does nothing with them keeps the
+    others from nothing. Work without a project is the service's own and has no share."""
+
+    def __init__(self, size: int) -> None:
+        self._all = asyncio.Semaphore(size)
+        self._share = max(1, size * 3 // 4)
+        self._of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def one(self, caller: Caller | None) -> AsyncIterator[None]:
+        """Hold one until the block is left; waits for it."""
+        if caller is None or caller.project is None:
+            async with self._all:
+                yield
+            return
+        own = self._of.get(caller.project)
+        if own is None:
+            own = self._of[caller.project] = asyncio.Semaphore(self._share)
+        async with own, self._all:
+            yield
+
+
 class Limited(Layer):
-    """At most `at_once` calls at a time; an open blob and a running write count until they end. Two never wait behind
-    transfers: a check tells whether the store works, and rights in the store must follow those of the image."""
+    """At most `at_once` transfers at a time, and as many short calls, which never wait behind transfers; an open blob
+    and a running write count until they end. A check never waits: it tells whether the store works."""
 
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
-        self._slots = asyncio.Semaphore(settings.at_once)
+        self._transfers, self._calls = _Slots(settings.at_once), _Slots(settings.at_once)
         self._patience = settings.answer_time
 
-    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
-        if operation in ("check", "share"):
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
+        if operation == "check":
             return await call(0)
         if operation != "write":  # has its limit of time already
-            async with self._slots:
+            async with self._calls.one(caller):
                 return await call(0)
-        try:
-            await asyncio.wait_for(self._slots.acquire(), self._patience)
-        except TimeoutError:
-            raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await stack.enter_async_context(self._transfers.one(caller))
+            except TimeoutError:
+                raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
             return await call(0)
-        finally:
-            self._slots.release()
 
     @contextlib.asynccontextmanager
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
-        async with self._slots, self.inner.open(url, offset=offset, length=length, caller=caller) as reader:
+        async with (
+            self._transfers.one(caller),
+            self.inner.open(url, offset=offset, length=length, caller=caller) as reader,
+        ):
             yield reader
 
 
@@ -246,7 +275,7 @@ class Timed(Layer):
         super().__init__(inner)
         self._limit = settings.answer_time
 
-    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         if operation == "write":
             return await call(0)
         limit = asyncio.timeout(self._limit)
@@ -264,7 +293,7 @@ class Timed(Layer):
 class Measured(Layer):
     """Counts what callers see: durations and failures by store and operation."""
 
-    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]]) -> T:
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         begun = time.perf_counter()
         try:
             return await call(0)
