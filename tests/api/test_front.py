@@ -201,3 +201,17 @@ def test_tcp_keepidle(service: Callable[..., Service]) -> None:
         timer, _, left = line.split()[5].partition(":")
         assert timer == "02", "the timer of keepalive runs"
         assert 60 < int(left, 16) / 100 <= 77
+
+
+def test_nothing_behind_an_upgrade_is_lost_unseen(service: Callable[..., Service]) -> None:
+    """aiohttp takes what follows for the other protocol: the connection has to end, or later answers are one off."""
+    one = service()
+    first = b"GET /versions HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", one.port), timeout=20) as sock:
+        sock.sendall(first + b"GET /v2/images?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        said = b""
+        while piece := sock.recv(65536):
+            said += piece
+    assert said.count(b"HTTP/1.1 200") == 1
+    assert b"Connection: close" in said
+    assert one.request("GET", "/v2/images").status == 200

@@ -209,8 +209,8 @@ class Retrying(Layer):
 
 
 class _Slots:
-    """At most `size` at a time, three quarters of them of one project: whoever takes many and does nothing with them keeps the
-    others from nothing. Work without a project is the service's own and has no share."""
+    """At most `size` at a time, three quarters of them of one project: whoever takes many and does nothing with them
+    keeps the others from nothing. Work without a project is the service's own and has no share."""
 
     def __init__(self, size: int) -> None:
         self._all = asyncio.Semaphore(size)
