@@ -5,6 +5,7 @@ of the output says so. The files of a session are in `.test-state` and go with i
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -222,6 +223,14 @@ def nginx() -> Iterator[Callable[..., Nginx]]:
 def openstack() -> OpenStack:
     """The `openstack` command, with no cloud yet: see `OpenStack.clouds` and `Keystone.clouds()`."""
     return OpenStack()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """The collector walks everything that the other tests left; that is no time of what is measured."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "make"), CASES)
+@pytest.mark.usefixtures("no_collector")
 def test_a_hostile_body_costs_little(kind: str, make: Callable[[int], bytes]) -> None:
     """Processor time, so that a loaded machine does not matter; the figures are some twenty times what it takes."""
     for size, most in ((64 << 10, 0.3), (1 << 20, 3.0)):

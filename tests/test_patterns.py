@@ -7,7 +7,6 @@ stand in FUNCTIONS. Times are processor time, and what is looked at is how they 
 
 import ast
 import contextlib
-import gc
 import importlib
 import re
 import time
@@ -43,12 +42,7 @@ BUILT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_collector() -> Iterator[None]:
-    """The collector walks everything that the other tests left; that is no time of what is measured."""
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("no_collector")
 
 
 class Found:
