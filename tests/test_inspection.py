@@ -209,6 +209,21 @@ def test_containers(convert: Make, folder: Path) -> None:
             assert judge(convert("vmdk", "subformat=streamOptimized"), claim, container=container) is None
 
 
+def test_what_a_shorter_text_leaves_behind_its_end(convert: Make) -> None:
+    """qemu's content id has as few digits as it needs: of 256 images one has a piece of the longer text behind it."""
+    data = convert("vmdk", "subformat=monolithicSparse")
+    end = data.index(b"\0", data.index(b"# Disk DescriptorFile"))
+
+    def left(behind: bytes) -> bytes:
+        return data[: end + 1] + behind + data[end + 1 + len(behind) :]
+
+    for count in (1, 3, 7):
+        assert judge(left(data[end - count : end]), "vmdk") == judge(data, "vmdk")
+    for behind in (b"x", data[end - 8 : end], b'\nRW 1 FLAT "/etc/passwd"\n'):
+        with pytest.raises(FormatRefused, match="behind the end"):
+            judge(left(behind), "vmdk")
+
+
 # dangerous content: refused whatever is claimed, and whether claims are compared or not
 
 

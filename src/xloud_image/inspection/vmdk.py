@@ -50,6 +50,9 @@ _NOTHING: Final = re.compile(rb"[0Ff -]*")
 # words that readers search in all of the text, whatever their case
 _ONCE: Final = (b"createtype", b"parentcid")
 _NEVER: Final = (b"parentfilenamehint", b"changetrackpath")
+# qemu writes a shorter CID over a longer one (it has up to eight digits, as few as it needs) and leaves the last bytes
+# of the text once more behind its end
+_LEFT: Final = 7
 
 
 def parse(head: bytes, kinds: Collection[str]) -> Parser:
@@ -103,7 +106,8 @@ def _judge_descriptor(text: bytes, kinds: Collection[str]) -> None:
     text, end, rest = text.partition(b"\0")
     if not end:
         raise dangerous(NAME, "its descriptor does not end within its sectors")
-    if any(rest):
+    left = rest.rstrip(b"\0")
+    if len(left) > _LEFT or not text.endswith(left):
         raise dangerous(NAME, "something lies behind the end of its descriptor")
     lower = text.lower()
     if any(lower.count(word) != 1 for word in _ONCE) or any(word in lower for word in _NEVER):
