@@ -410,8 +410,6 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
     17: frozenset({"listLocations", "addLocation"}),
     18: frozenset({"listCache"}),
 }
-# of these names, those that stand for what is not in the table yet
-NOT_YET: Final = frozenset({"listNamespaces", "listTasks", "listCache", "copyImage"})
 _SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
 # Parts of the Image API that are known and not here: what follows /v2/.
 OFF: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
