@@ -81,7 +81,11 @@ def main(wheels):
                     continue
                 for name, value in read(archive.read(member).decode(), examples=kinds[2]):
                     names.add(name)
-                    ours = name in {*variables.names(), *variables.shared()} or foreign_names.looks_like_ours(name)
+                    ours = (
+                        name in variables.names()
+                        or name in variables.shared()
+                        or foreign_names.looks_like_ours(name)
+                    )
                     if "{{" in str(value) or "{%" in str(value):
                         if ours:
                             fingerprints.setdefault(name, set()).add(foreign_names.fingerprint(value))

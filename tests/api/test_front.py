@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 from tests.api import raw
 from tests.servers.http import request
 from tests.servers.service import Service
+from xloud_image.api import receiving
 
 
 @contextlib.contextmanager
@@ -215,3 +217,18 @@ def test_nothing_behind_an_upgrade_is_lost_unseen(service: Callable[..., Service
     assert said.count(b"HTTP/1.1 200") == 1
     assert b"Connection: close" in said
     assert one.request("GET", "/v2/images").status == 200
+
+
+def test_bodies_that_do_not_end_have_a_bound(service: Callable[..., Service]) -> None:
+    """Each is small enough to be read at once, all together are not: those of one project get half of what is held."""
+    one = service()
+    size = receiving.LARGE - 4096
+    first = b"POST /v2/images HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    first += b"Content-Length: %d\r\n\r\n{" % (size + 1) + b" " * (size - 1)
+    many = receiving.SHARE // size + 20
+    with silent(one.port, many, first) as socks:
+        ready, _, _ = select.select(socks, [], [], 20)
+        assert ready, "none was refused"
+        assert b" 503 " in ready[0].recv(65536).partition(b"\r\n")[0]
+        # one whose body is small is served meanwhile
+        assert one.request("POST", "/v2/images", json={"name": "small"}).status == 201

@@ -174,7 +174,7 @@ async def test_after_the_first_byte_a_reader_may_take_its_time() -> None:
     assert parts == [b"da", b"ta"]
 
 
-@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"check", "delete", "share"}))
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"check", "delete"}))
 async def test_at_most_so_many_at_once(call: str) -> None:
     inner = Moody(late=0.01)
     store = Limited(inner, LayerSettings(at_once=3))

@@ -106,9 +106,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request, handler = await _without_prefix(request, handler)
         response = await _handle(request, handler)
         if isinstance(response, web.Response) and giving.is_large(request, response):
-            ctx = request.get(CONTEXT)
-            whose = (ctx.project if ctx else None) or proxies.client(request) or ""
-            response = await giving.give(request, response, whose)
+            response = await giving.give(request, response, proxies.whose(request))
     except ClientGone as error:
         log.info("a client left", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, {})

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from xloud_image.api.state import RUNTIME
+from xloud_image.api.state import CONTEXT, RUNTIME
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]{1,100}){1,10}", re.ASCII)
@@ -47,6 +47,12 @@ def client(request: web.Request) -> str | None:
     if not request.app[RUNTIME].settings.server.enable_proxy_headers_parsing:
         return request.remote
     return way(request).client
+
+
+def whose(request: web.Request) -> str:
+    """Who answers for what a request takes of the process: its project, without one the address it comes from."""
+    ctx = request.get(CONTEXT)
+    return (ctx.project if ctx else None) or client(request) or ""
 
 
 def _way(request: web.Request) -> Way:

@@ -10,8 +10,8 @@ from typing import ClassVar, Final
 
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
+from xloud_image.api import proxies
 from xloud_image.api.connections import Connection
-from xloud_image.api.state import CONTEXT
 from xloud_image.errors import BadRequest, ImageServiceError, TooLarge, Unavailable
 
 LARGE: Final = 112 * 1024  # bytes; a body that is larger is looked at before it is read as JSON
@@ -92,8 +92,7 @@ class _Held:
     by_whom: ClassVar[Counter[str]] = Counter()
 
     def __init__(self, request: web.Request) -> None:
-        ctx = request.get(CONTEXT)
-        self._whose = (ctx.project if ctx else None) or request.remote or ""
+        self._whose = proxies.whose(request)
         self._bytes = 0
 
     def add(self, count: int) -> int:
