@@ -11,6 +11,7 @@ import pytest
 
 from tests.identity.keystone_callers import headers, settings_for, started
 from tests.servers.memcached import Memcached
+from tests.servers.process import stand_still
 from xloud_image.errors import IdentityUnavailable
 from xloud_image.identity.cache import TIMEOUT, Shared
 from xloud_image.identity.seal import Seal
@@ -117,7 +118,7 @@ async def test_a_memcached_that_hangs_costs_its_time_once(own_memcached):
     known = Known(Token(expires=time.time() + 60, user="u"), time.time() + 30)
     await shared.put("one", known)
     assert await shared.get("one") == known
-    os.kill(own_memcached.pid, signal.SIGSTOP)
+    stand_still(own_memcached.pid)
     try:
         begun = time.monotonic()
         assert await shared.get("one") is None

@@ -165,3 +165,20 @@ def answers(url: str, below: int = 500) -> bool:
         return error.code < below
     except OSError:
         return False
+
+
+def stand_still(pid: int) -> None:
+    """SIGSTOP, and wait until no thread of the process runs: the signal is taken a moment after it was sent, and until
+    then one may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    end = time.monotonic() + 10
+    while any(_state(task) not in "TZX" for task in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < end, f"process {pid} does not stop"
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended
+        return "X"

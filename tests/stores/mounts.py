@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.servers import Missing
 from tests.servers.place import program
+from tests.servers.process import stand_still
 
 
 def _run(*words: str | os.PathLike[str]) -> None:
@@ -75,7 +76,7 @@ class Hangable:
 
     def stop(self) -> None:
         """From now on no call into the mount returns."""
-        self._server.send_signal(signal.SIGSTOP)
+        stand_still(self._server.pid)
 
     def go_on(self) -> None:
         """The calls that wait are answered."""
