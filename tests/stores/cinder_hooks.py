@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import pytest
 import rados
-import rbd
 
 from tests.servers.cinder import Cinder
 from tests.servers.place import ROOT
+from tests.stores.pool import opened
 from xloud_image.errors import BlobNotFound
 from xloud_image.stores.base import Store
 from xloud_image.stores.cinder.store import CinderStore
@@ -135,7 +135,7 @@ class Hooks(StoreSuite):
         with (
             rados.Rados(conffile=str(self.cinder.ceph.conf), rados_id="admin") as cluster,
             cluster.open_ioctx("volumes") as pool,
-            rbd.Image(pool, f"volume-{volume}", read_only=data is None) as image,
+            opened(pool, f"volume-{volume}", read_only=data is None) as image,
         ):
             if data:
                 image.write(data, 0)

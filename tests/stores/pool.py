@@ -1,6 +1,7 @@
 """What lies in the pools of a test's Ceph, looked at and changed as its administrator, behind the stores' backs."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,23 @@ try:
     import rbd
 except ImportError:
     rados = rbd = None
+
+
+@contextlib.contextmanager
+def opened(ioctx: Any, name: str | None = None, **which: Any) -> Iterator[Any]:
+    """An image, open within the block; `which`: what `rbd.Image` takes more.
+
+    Closed only after librbd has left it, which an answer to an asynchronous read tells: closed earlier, an image opened
+    at a snapshot now and then ends the process (the rbd store's `opening` says why).
+    """
+    image = rbd.Image(ioctx, name, **which)
+    heard = threading.Event()
+    ioctx.aio_read("rbd_directory", 1, 0, lambda completion, data: heard.set())
+    try:
+        yield image
+    finally:
+        assert heard.wait(120), "Ceph does not answer"
+        image.close()
 
 
 class Pool:
@@ -42,13 +60,8 @@ class Pool:
         for cluster in self._clusters.values():
             cluster.shutdown()
 
-    @contextlib.contextmanager
-    def image(self, name: str, **how: Any) -> Iterator[Any]:
-        image = rbd.Image(self.images, name, **how)
-        try:
-            yield image
-        finally:
-            image.close()
+    def image(self, name: str, **how: Any) -> contextlib.AbstractContextManager[Any]:
+        return opened(self.images, name, **how)
 
     def put(self, name: str, data: bytes, *, snapshot: bool = True, features: int | None = None) -> str:
         """An image as a Glance writes it; its URL."""
@@ -83,20 +96,14 @@ class Pool:
 
     def prefix(self, child: str) -> str:
         """What the names of a clone's own objects begin with."""
-        image = rbd.Image(self.volumes, child, read_only=True)
-        try:
+        with opened(self.volumes, child, read_only=True) as image:
             found: str = image.stat()["block_name_prefix"]
             return found
-        finally:
-            image.close()
 
     def read_clone(self, child: str) -> bytes:
-        image = rbd.Image(self.volumes, child, read_only=True)
-        try:
+        with opened(self.volumes, child, read_only=True) as image:
             data: bytes = image.read(0, image.size())
             return data
-        finally:
-            image.close()
 
     @property
     def names(self) -> list[str]:
@@ -123,16 +130,12 @@ class Pool:
         for name in self.names:
             self.rbd.trash_move(self.images, name, 0)
         for entry in list(self.rbd.trash_list(self.images)):
-            with contextlib.suppress(rbd.ImageNotFound):
-                image = rbd.Image(self.images, image_id=entry["id"])
-                try:
-                    for snap in list(image.list_snaps()):
-                        if snap["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
-                            if image.is_protected_snap(snap["name"]):
-                                image.unprotect_snap(snap["name"])
-                            image.remove_snap(snap["name"])
-                finally:
-                    image.close()
+            with contextlib.suppress(rbd.ImageNotFound), opened(self.images, image_id=entry["id"]) as image:
+                for snap in list(image.list_snaps()):
+                    if snap["namespace"] == rbd.RBD_SNAP_NAMESPACE_TYPE_USER:
+                        if image.is_protected_snap(snap["name"]):
+                            image.unprotect_snap(snap["name"])
+                        image.remove_snap(snap["name"])
             self.rbd.trash_remove(self.images, entry["id"], force=True)
         for name in self.objects:
             self.images.remove_object(name)

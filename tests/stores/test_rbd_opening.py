@@ -258,3 +258,16 @@ async def test_a_size_from_a_frozen_cluster_is_refused_in_time(ceph: Ceph, pool:
         ceph.thaw("osd")
     assert (await store.stat(url)).size == 5
     await store.aclose()
+
+
+def test_images_are_opened_only_where_closing_waits() -> None:
+    """By the store, and by the tests that look behind its back: one that is closed too early ends either process."""
+    places = {"src/xloud_image/stores/rbd/opening.py", "tests/stores/pool.py"}
+    call = "rbd" + ".Image("
+    found = {
+        str(path.relative_to(ROOT))
+        for folder in ("src", "tests", "bench")
+        for path in (ROOT / folder).rglob("*.py")
+        if call in path.read_text()
+    }
+    assert found == places
