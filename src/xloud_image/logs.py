@@ -7,6 +7,7 @@ passwords in URLs wherever they stand. A value cannot begin a new line.
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import logging.handlers
 import os
@@ -133,13 +134,28 @@ def _without_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]
     for key, value in event.items():
         if key.startswith("_"):
             continue
-        if any(word in key.lower() for word in _TELLING) and isinstance(value, (str, bytes)):
+        if isinstance(value, str):
+            text = MASK if _is_telling(key) else mask(value)
+            event[key] = text if text.isprintable() else _CONTROL.sub(_escaped, text)
+        elif isinstance(value, bytes) and _is_telling(key):
             event[key] = MASK
-        elif isinstance(value, str):
-            event[key] = _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", mask(value))
     return event
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found.group()):02x}"
+
+
+@functools.lru_cache(256)
+def _is_telling(key: str) -> bool:
+    return any(word in key.lower() for word in _TELLING)
 
 
 def _with_plain_keys(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Keys that the key=value form allows, whatever a caller took as a key."""
-    return {"".join(c if c.isalnum() or c in "_.-" else "_" for c in str(key)): value for key, value in event.items()}
+    return {_plain(str(key)): value for key, value in event.items()}
+
+
+@functools.lru_cache(256)
+def _plain(key: str) -> str:
+    return "".join(c if c.isalnum() or c in "_.-" else "_" for c in key)

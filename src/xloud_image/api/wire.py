@@ -135,7 +135,7 @@ def image(runtime: Runtime, ctx: Context, value: Image) -> dict[str, Any]:
 def _stores(runtime: Runtime, value: Image) -> dict[str, None]:
     found: dict[str, None] = {}
     for place in value.locations:
-        if not external.counts(place):
+        if external.NOTES in place.metadata and not external.counts(place):
             continue
         name = place.store
         if name is None or runtime.stores.get(name) is None:
@@ -177,15 +177,18 @@ def page(runtime: Runtime, ctx: Context, found: Page, query: MultiMapping[str]) 
     It ends early when its images are PAGE_BYTES of JSON, with one image at the least.
     """
     kept = [(name, text) for name, text in query.items() if name != "marker"]
-    images: list[orjson.Fragment] = []
+    images: list[Any] = []
     room, more, end = PAGE_BYTES, found.more, found.end
-    for number, value in enumerate(found):
-        text = orjson.dumps(image(runtime, ctx, value))
-        room -= len(text)
-        if room < 0 and images:
-            more, end = True, found[number - 1].id
-            break
-        images.append(orjson.Fragment(text))
+    if found.most is not None and found.most <= PAGE_BYTES:
+        images = [image(runtime, ctx, value) for value in found]
+    else:
+        for number, value in enumerate(found):
+            text = orjson.dumps(image(runtime, ctx, value))
+            room -= len(text)
+            if room < 0 and images:
+                more, end = True, found[number - 1].id
+                break
+            images.append(orjson.Fragment(text))
     result: dict[str, Any] = {
         "images": images,
         "first": _link(kept),

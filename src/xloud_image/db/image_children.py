@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -21,7 +21,7 @@ from xloud_image.errors import Conflict
 from xloud_image.model import Image, Location
 
 PAGE: Final = 8 << 20  # bytes of details after which a page of a list ends
-LONG: Final = 256  # bytes of a text that is read only when the page has room for it
+LONG: Final = 256  # characters; a longer text is read only when the page has room for it
 # What is looked at in one statement, for all short texts of it are held: a whole page of at most so many rows, else so
 # many images at first and so many at the most.
 _ROWS: Final = 20_000
@@ -50,7 +50,9 @@ _TAKEN: Final[Mapping[sql.Engine, str]] = {
 class Details:
     """The details of one image as rows came: with the rows' numbers, to write only what differs."""
 
-    __slots__ = ("locations", "long", "membership", "properties", "property_rows", "size", "tag_rows", "tags")
+    __slots__ = (
+        "characters", "locations", "long", "long_bytes", "membership", "properties", "property_rows", "tag_rows", "tags"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.properties: dict[str, str | None] = {}
@@ -60,7 +62,8 @@ class Details:
         self.locations: list[Location] = []
         self.membership: str | None = None
         self.long: list[tuple[int, int]] = []  # kind and number of rows whose texts are not here yet
-        self.size = _ROW_BYTES  # bytes of all texts, about
+        self.long_bytes = 0  # of these texts
+        self.characters = 0  # of all other texts, keys included
 
     def add(self, kind: int, key: str, value: str | None, extra: str | None, number: int) -> None:
         """Take one row."""
@@ -74,6 +77,18 @@ class Details:
             self.locations.append(Location(value or "", metadata(extra), key, number))
         else:
             self.membership = key
+
+    @property
+    def most(self) -> int:
+        """Bytes of JSON that it makes at the most: six for a character that needs an escape."""
+        return _ROW_BYTES + 6 * (self.characters + self.long_bytes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its texts, about."""
+        texts = [*self.properties, *self.properties.values(), *self.tags, *[one.url for one in self.locations]]
+        short = sum(len(text.encode(errors="replace")) for text in texts if text is not None and len(text) <= LONG)
+        return _ROW_BYTES + self.long_bytes + max(short, self.characters)
 
     def put(self, kind: int, key: str, value: str, extra: str | None, number: int) -> None:
         """Take the texts of a row in `long`."""
@@ -102,8 +117,8 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
 
     `project`: whose membership to fill in.
 
-    One statement for a usual page. Long texts are looked at by their length first, and read when it is known that they
-    fit: nobody makes the service hold what it will not send.
+    One statement for a usual page. Of long texts only the beginning is looked at, and the whole is read when it is
+    known that they fit: nobody makes the service hold what it will not send.
     """
     found: dict[str, Details] = {}
     whole = await _look(conn, ids, project, most=_ROWS) if len(ids) > _STEP else None
@@ -112,11 +127,14 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
         some = ids[at : at + step]
         looked = whole or await _look(conn, some, project)
         fit: list[str] = []
-        for image_id in some:
-            room -= looked[image_id].size
-            if room < 0 and (found or fit):
-                break
-            fit.append(image_id)
+        if len(some) == len(ids) and sum([one.most for one in looked.values()]) <= PAGE:
+            fit = list(some)
+        else:
+            for image_id in some:
+                room -= looked[image_id].size
+                if room < 0 and (found or fit):
+                    break
+                fit.append(image_id)
         await _read_long(conn, [looked[image_id] for image_id in fit])
         for image_id in fit:
             found[image_id] = looked[image_id]
@@ -130,13 +148,13 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
 async def _look(
     conn: AsyncConnection, ids: Sequence[str], project: str | None, *, most: int = sys.maxsize
 ) -> dict[str, Details]:
-    """The details of all these images but for texts longer than LONG bytes: of these the row's number is noted. Nothing
-    when there are more rows than `most`.
+    """The details of all these images but for texts of more than LONG characters: of these the row's number is noted.
+    Nothing when there are more rows than `most`.
     """
     text = sql.Text(sql.engine_of(conn))
     mysql = text.engine == "mysql"
     parts = [
-        f"SELECT {kind}, image_id, {key}, {_short(text.engine, value, extra)}, {number}"  # noqa: S608 - constants
+        f"SELECT {kind}, image_id, {key}, {_begin(value)}, {_begin(extra)}, {number}"  # noqa: S608 - constants
         f" FROM {table}{f' FORCE INDEX (ix_{table}_image_id)' if mysql else ''}"
         f" WHERE {text.any_of('image_id', ids)} AND NOT deleted"
         for kind, table, key, value, extra, number in SOURCES
@@ -148,7 +166,7 @@ async def _look(
         mine = f"member = {text.bind(project)}"
         mine = {"sqlite": f"+{mine}", "postgresql": f"({mine}) IS TRUE"}.get(text.engine, mine)
         parts.append(
-            f"SELECT {MEMBER}, image_id, status, NULL, NULL, 0, id FROM image_members{force}"  # noqa: S608 - constants
+            f"SELECT {MEMBER}, image_id, status, NULL, NULL, id FROM image_members{force}"  # noqa: S608 - constants
             f" WHERE {ours} AND {mine} AND NOT deleted"
         )
     found: dict[str, Details] = {image_id: Details() for image_id in ids}
@@ -156,35 +174,62 @@ async def _look(
     rows = await sql.fetch(conn, " UNION ALL ".join(parts) + end, text.values)
     if len(rows) > most:
         return {}
-    for kind, image_id, key, value, extra, size, number in rows:
+    long = False
+    for kind, image_id, key, value, extra, number in rows:
         one = found[image_id]
-        one.size += len(key) + (size or 0)
-        if size and size > LONG:
+        characters = len(key)
+        if value is not None:
+            characters += len(value)
+        if extra is not None:
+            characters += len(extra)
+        if characters > LONG and (len(value or "") > LONG or len(extra or "") > LONG):
             one.long.append((kind, number))
-        one.add(kind, key, value, extra, number)
+            value, extra, characters, long = None, None, len(key), True  # noqa: PLW2901 - read later
+        one.characters += characters
+        if kind == PROPERTY:  # the usual row, without a call
+            one.properties[key] = value
+            one.property_rows[key] = number
+        else:
+            one.add(kind, key, value, extra, number)
+    if long:
+        await _measure(conn, list(found.values()))
     return found
 
 
-def _short(engine: sql.Engine, value: str, extra: str) -> str:
-    """Three columns: value and extra, NULL where they are long together, and their bytes."""
-    if value == "NULL":
-        return "NULL, NULL, 0"
-    count = "length(CAST({} AS BLOB))" if engine == "sqlite" else "octet_length({})"
-    size = count.format(value) if extra == "NULL" else f"{count.format(value)} + COALESCE({count.format(extra)}, 0)"
-    other = extra if extra == "NULL" else f"CASE WHEN {size} <= {LONG} THEN {extra} END"
-    return f"CASE WHEN {size} <= {LONG} THEN {value} END, {other}, {size}"
+def _begin(column: str) -> str:
+    """Enough of a text to tell whether it is long, and all of it when it is not."""
+    return column if column == "NULL" else f"substr({column}, 1, {LONG + 1})"
+
+
+async def _measure(conn: AsyncConnection, several: Sequence[Details]) -> None:
+    """Ask how many bytes the long texts of these images have."""
+    count = "length(CAST({} AS BLOB))" if sql.engine_of(conn) == "sqlite" else "octet_length({})"
+    for _, table, _, value, extra, owners in _long(several):
+        size = " + ".join([f"COALESCE({count.format(one)}, 0)" for one in (value, extra) if one != "NULL"])
+        words = f"SELECT id, {size} FROM {table} WHERE id IN ({_numbers(owners)})"  # noqa: S608 - numbers
+        for number, length in await sql.fetch(conn, words):
+            owners[number].long_bytes += length
 
 
 async def _read_long(conn: AsyncConnection, several: Sequence[Details]) -> None:
     """Read the long texts of these images."""
-    for wanted, table, key, value, extra, _ in SOURCES:
-        owners = {number: one for one in several for kind, number in one.long if kind == wanted}
-        if not owners:
-            continue
-        numbers = ", ".join([str(int(number)) for number in owners])
-        words = f"SELECT id, {key}, {value}, {extra} FROM {table} WHERE id IN ({numbers})"  # noqa: S608 - numbers
+    for kind, table, key, value, extra, owners in _long(several):
+        words = f"SELECT id, {key}, {value}, {extra} FROM {table} WHERE id IN ({_numbers(owners)})"  # noqa: S608 - numbers
         for number, name, long, more in await sql.fetch(conn, words):
-            owners[number].put(wanted, name, long, more, number)
+            owners[number].put(kind, name, long, more, number)
+
+
+def _long(several: Sequence[Details]) -> Iterator[tuple[int, str, str, str, str, dict[int, Details]]]:
+    """Of each table that has long texts of these images: its source, and the rows' owners by their numbers."""
+    if any(one.long for one in several):
+        for wanted, table, key, value, extra, _ in SOURCES:
+            owners = {number: one for one in several for kind, number in one.long if kind == wanted}
+            if owners:
+                yield wanted, table, key, value, extra, owners
+
+
+def _numbers(owners: Iterable[int]) -> str:
+    return ", ".join([str(int(number)) for number in owners])
 
 
 def kept(conn: AsyncConnection, moment: dt.datetime) -> dt.datetime:

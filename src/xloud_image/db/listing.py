@@ -42,21 +42,23 @@ async def find(conn: AsyncConnection, query: Query) -> Page:
     BadRequest: an unknown marker, key or column. Forbidden: a marker that the caller may not see.
     """
     _check(query)
-    order = query.order()
-    way = await _way(conn, query, order)
+    order, visible = query.order(), parts(query)
+    way = await _way(conn, query, order, visible)
     try:
         text = sql.Text(sql.engine_of(conn))
-        rows = await sql.fetch(conn, page(text, query, order, way), text.values)
+        rows = await sql.fetch(conn, page(text, query, order, way, visible), text.values)
     except Exception as error:
         if meaning(error) is not Meaning.ABSENT:
             raise
         text = sql.Text(sql.engine_of(conn), hints=False)  # our indexes were removed
-        rows = await sql.fetch(conn, page(text, query, order, way), text.values)
+        rows = await sql.fetch(conn, page(text, query, order, way, visible), text.values)
     found = await image_children.load(conn, [row[0] for row in rows], query.project) if rows else {}
     fit = len(found)
     full = 0 < len(rows) == query.limit
-    sizes = {} if is_sure(query) else {image_id: one.size for image_id, one in found.items()}
-    return Page([image_of(row, found[row[0]]) for row in rows[:fit]], more=fit < len(rows) or full, sizes=sizes)
+    sizes = {} if all(part.sure for part in visible) else {image_id: one.size for image_id, one in found.items()}
+    images = [image_of(row, found[row[0]]) for row in rows[:fit]]
+    most = sum([one.most for one in found.values()])
+    return Page(images, more=fit < len(rows) or full, sizes=sizes, most=most)
 
 
 def is_sure(query: Query) -> bool:
@@ -93,12 +95,14 @@ class Way:
     after: tuple[Any, ...] | None = None
 
 
-async def _way(conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]]) -> Way:
+async def _way(
+    conn: AsyncConnection, query: Query, order: Sequence[tuple[str, Direction]], visible: Sequence[Part]
+) -> Way:
     """Look up the marker and count, each up to its limit, what could be the start; one statement at the most."""
     wanted = filters(query)
     text = sql.Text(sql.engine_of(conn))
     sources = [(n, one.source, one.order, FEW) for n, one in enumerate(wanted) if one.source is not None]
-    if any(part.whose == "member" for part in parts(query)):
+    if any(part.whose == "member" for part in visible):
         in_order = "m.status, m.image_id" if query.member_status == "all" else "m.image_id"
         sources.append((-1, lambda text: memberships(text, query), in_order, MEMBERSHIPS))
     if not sources and query.marker is None:
@@ -144,9 +148,10 @@ def _visible_marker(query: Query, row: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def page(text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], way: Way) -> str:
+def page(
+    text: sql.Text, query: Query, order: Sequence[tuple[str, Direction]], way: Way, visible: Sequence[Part]
+) -> str:
     """The text of the page's rows, values bound in `text`."""
-    visible = parts(query)
     if not visible:
         return f"SELECT {_ROW} FROM images i WHERE 1 = 0"  # noqa: S608 - constants
     if way.driver is not None:

@@ -69,7 +69,8 @@ class Query:
 
 class Page(list[Image]):
     """Images in order, and whether others may come after the last one. `end`: the id after which they come. `sizes`:
-    of those that were just read, their bytes by id, about."""
+    of those that were just read, their bytes by id, about. `most`: bytes of JSON that they make at the most, where
+    that is known."""
 
     def __init__(
         self,
@@ -78,8 +79,10 @@ class Page(list[Image]):
         more: bool = False,
         end: str | None = None,
         sizes: Mapping[str, int] | None = None,
+        most: int | None = None,
     ) -> None:
         super().__init__(images)
         self.sizes = sizes or {}
+        self.most = most
         self.more = more
         self.end = end if end is not None or not self else self[-1].id

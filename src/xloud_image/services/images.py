@@ -48,7 +48,7 @@ async def find(runtime: Runtime, ctx: Context, query: Query) -> Page:
     """
     policy = runtime.policy
     policy.require(ctx, "get_images")
-    query = dataclasses.replace(query, sight=lambda *kind: policy.sight(ctx, "get_image", *kind))
+    query = dataclasses.replace(query, sight=functools.cache(lambda *kind: policy.sight(ctx, "get_image", *kind)))
     if listing.is_sure(query):
         return await runtime.db.read(lambda conn: listing.find(conn, query))
     found: list[Image] = []
