@@ -22,7 +22,6 @@ from xloud_image.errors import (
     BadRequest,
     BlobNotFound,
     Conflict,
-    FormatRefused,
     Gone,
     ImageServiceError,
     NotFound,
@@ -35,20 +34,30 @@ from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import acls, deletions, formats, hints
 from xloud_image.services.image_patch import require_formats
+from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Can, Store
-from xloud_image.streams import Flow, Summary
+from xloud_image.streams.digest import Digest
+from xloud_image.streams.stages import Inspect, Limit
 
 log = structlog.get_logger(__name__)
 
-MOST: Final = 2**63 - 1  # bytes that the columns of sizes hold
 _SIGNATURE: Final = (
     "img_signature",
     "img_signature_hash_method",
     "img_signature_key_type",
     "img_signature_certificate_uuid",
 )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Summary:
+    """What came: bytes, digests in hex by algorithm, and the size that a guest will see (None: unknown)."""
+
+    size: int
+    digests: dict[str, str]
+    virtual_size: int | None
 
 
 async def upload(
@@ -71,23 +80,22 @@ async def upload(
     store = _writable(runtime, store_id)
     await reach("upload.begin")
     claim, image = await _claim(runtime, ctx, image_id, store, chosen)
+    target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            flow = _flow(runtime, image, _watched(source, declared), declared)
-            blob = await store.write(claim.key, flow, size=declared, caller=deletions.caller(ctx))
+            stages = limit, inspect, digest = _stages(runtime, image, declared)
+            blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
-            summary = await flow.result()
-            if (summary.virtual_size or 0) > MOST:
-                raise FormatRefused(f"The data claims a disk of {summary.virtual_size} bytes; no disk has so many.")
-            done = await _activate(runtime, claim, blob, summary)
+            summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
+            done = await _activate(runtime, claim, blobs[store.name], summary)
             hints.log_for(runtime, done)
             await acls.follow(runtime, ctx, done)
             return done
         except BaseException as error:
             # Bytes that were there before us are not ours to remove.
-            mine = None if isinstance(error, AlreadyExists) else store
+            mine = None if isinstance(target.error, AlreadyExists) else store
             # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
             back = runtime.spawn(_put_back(runtime, ctx, claim, mine, summary), "put back an upload")
             if await asyncio.shield(back):
@@ -163,16 +171,12 @@ async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException
     return error
 
 
-def _flow(runtime: Runtime, image: Image, source: AsyncIterator[bytes], declared: int | None) -> Flow:
+def _stages(runtime: Runtime, image: Image, declared: int | None) -> tuple[Limit, Inspect, Digest]:
     settings = runtime.settings
-    algorithms = ("md5",) if settings.compute_checksum else ()
-    return Flow(
-        source,
-        declared=declared,
-        cap=settings.limits.image_size_cap,
-        digests=tuple(dict.fromkeys((*algorithms, settings.hashing_algorithm))),
-        inspection=formats.inspection(runtime, image),
-        pool=runtime.digest_pool,
+    return (
+        Limit(declared, settings.limits.image_size_cap),
+        Inspect(formats.inspection(runtime, image)),
+        Digest([*(["md5"] if settings.compute_checksum else []), settings.hashing_algorithm], runtime.digest_pool),
     )
 
 

@@ -32,7 +32,8 @@ from xloud_image.model import Image, Location, shown_url, utcnow
 from xloud_image.services import formats
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Can, Reader, Store
-from xloud_image.streams import Flow
+from xloud_image.streams.digest import Digest
+from xloud_image.streams.stages import Inspect, Limit, through
 
 log = structlog.get_logger(__name__)
 
@@ -156,17 +157,16 @@ async def verified(
     `FormatRefused` for dangerous content, as soon as it is seen; `BlobChanged` instead of the last chunk when the
     digest differs: whoever counts bytes notices. Either marks the location.
     """
-    digest = digest_of(image)
-    names = (digest[0],) if digest is not None else ()
-    looked = formats.safety(runtime, image)
-    flow = Flow(chunks, declared=size, cap=size, digests=names, inspection=looked, pool=runtime.digest_pool)
+    known = digest_of(image)
+    digest = Digest([] if known is None else [known[0]], runtime.digest_pool)
+    stages = Limit(size, size), Inspect(formats.safety(runtime, image)), digest
     held: bytes | None = None
     try:
-        async for chunk in flow:
+        async for chunk in through(chunks, stages):
             if held is not None:
                 yield held
             held = chunk
-        found = (await flow.result()).digests
+        found = await digest.hexes()
     except FormatRefused as error:
         why = error.message
         log.error("a location has data that is refused", image=image.id, store=location.store, reason=why)
@@ -174,16 +174,16 @@ async def verified(
         raise
     except BadRequest as error:  # more or fewer bytes: nothing is known about the right ones
         raise StoreUnavailable(f"the data broke off: {error.message}") from error
-    if digest is not None and found[digest[0]] != digest[1]:
+    if known is not None and found[known[0]] != known[1]:
         log.error(
             "a location has other data than its image and is not read any more until it is registered again",
             image=image.id,
             store=location.store,
             location=location.id,
-            digest=digest[0],
+            digest=known[0],
         )
         await _mark(runtime, image, location, wrong)
-        raise BlobChanged(f"the {digest[0]} of the data differs from that of the image")
+        raise BlobChanged(f"the {known[0]} of the data differs from that of the image")
     if held is not None:
         yield held
 

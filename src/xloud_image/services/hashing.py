@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -31,7 +31,8 @@ from xloud_image.model import Claim, Image, Location
 from xloud_image.services import deletions, downloads, external, formats
 from xloud_image.services.runtime import Reading, Runtime
 from xloud_image.stores.base import Can
-from xloud_image.streams import Flow, Summary
+from xloud_image.streams.digest import Digest
+from xloud_image.streams.stages import Inspect, Limit, through
 
 log = structlog.get_logger(__name__)
 
@@ -134,7 +135,7 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
     try:
         if not external.counts(location) and external.digest_of(image) is None:
             image = await _digested(runtime, image, claim)
-        summary = await _while_wanted(runtime, claim, _read(runtime, image, location))
+        digests = await _while_wanted(runtime, claim, _read(runtime, image, location))
     except _Aside:
         await _step_aside(runtime, claim)
     except _Unwanted:
@@ -150,7 +151,7 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
             await deletions.postpone(runtime, claim, error)
     else:
         await reach("hash.read")
-        await _finish(runtime, claim, location, summary, "the digest differs from the one announced")
+        await _finish(runtime, claim, location, digests, "the digest differs from the one announced")
 
 
 async def _wanted(runtime: Runtime, claim: Claim) -> tuple[Image | None, Location | None]:
@@ -185,21 +186,21 @@ async def _digested(runtime: Runtime, image: Image, claim: Claim) -> Image:
     failure: Exception = StoreUnavailable("the image has no other data now to compare these with")
     for _, location in downloads.in_order(runtime, image):
         try:
-            summary = await _while_wanted(runtime, claim, _read(runtime, image, location))
+            digests = await _while_wanted(runtime, claim, _read(runtime, image, location))
         except ImageServiceError as error:
             failure = error
             continue
 
-        def filled(current: Image, location: Location = location, summary: Summary = summary) -> Image:
+        def filled(current: Image, location: Location = location, digests: Mapping[str, str] = digests) -> Image:
             if not any(other.id == location.id and external.counts(other) for other in current.locations):
                 raise StoreUnavailable("the location was removed meanwhile")
-            return current if external.digest_of(current) else _filled(runtime, current, summary)
+            return current if external.digest_of(current) else _filled(runtime, current, digests)
 
         return await runtime.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
     raise failure
 
 
-async def _read(runtime: Runtime, image: Image, location: Location) -> Summary:
+async def _read(runtime: Runtime, image: Image, location: Location) -> dict[str, str]:
     store = runtime.stores.of(location)
     if store is None:
         raise StoreUnavailable(f"the store '{location.store}' is not configured now")
@@ -211,17 +212,12 @@ async def _read(runtime: Runtime, image: Image, location: Location) -> Summary:
     # with nobody's rights, and no further than whoever registered it may reach
     async with store.open(location.url, caller=external.caller(Context(), location)) as reader:
         external.require_unchanged(store, location, reader, image.size)
-        flow = Flow(
-            _paced(reader.chunks, pace(image.size)),
-            declared=image.size,
-            cap=runtime.settings.limits.image_size_cap,
-            digests=tuple(dict.fromkeys(names)),
-            inspection=formats.safety(runtime, image) if Can.CHANGE in store.can else None,
-            pool=runtime.background_pool,
-        )
-        async for _ in flow:
+        limit = Limit(image.size, runtime.settings.limits.image_size_cap)
+        looks = [Inspect(formats.safety(runtime, image))] if Can.CHANGE in store.can else []
+        digest = Digest(names, runtime.background_pool)
+        async for _ in through(_paced(reader.chunks, pace(image.size)), [limit, *looks, digest]):
             pass
-        return await flow.result()
+        return await digest.hexes()
 
 
 def pace(size: int | None) -> float:
@@ -244,26 +240,32 @@ async def _paced(source: AsyncIterator[bytes], least: float) -> AsyncIterator[by
         begun = time.monotonic()
 
 
-def _agrees(image: Image, summary: Summary) -> bool:
+def _agrees(image: Image, digests: Mapping[str, str]) -> bool:
     """Whether these are the data that every digest in the row is of."""
     known = external.digest_of(image)
     pairs = [known] if known else []
-    if image.checksum and "md5" in summary.digests:
+    if image.checksum and "md5" in digests:
         pairs.append(("md5", image.checksum.lower()))
-    return all(summary.digests.get(name) == value for name, value in pairs)
+    return all(digests.get(name) == value for name, value in pairs)
 
 
-def _filled(runtime: Runtime, image: Image, summary: Summary) -> Image:
+def _filled(runtime: Runtime, image: Image, digests: Mapping[str, str]) -> Image:
     algorithm = image.os_hash_algo or runtime.settings.hashing_algorithm
     return image.replace(
-        checksum=summary.digests.get("md5", image.checksum),
+        checksum=digests.get("md5", image.checksum),
         os_hash_algo=algorithm,
-        os_hash_value=summary.digests.get(algorithm, image.os_hash_value),
+        os_hash_value=digests.get(algorithm, image.os_hash_value),
     )
 
 
 async def _finish(
-    runtime: Runtime, claim: Claim, location: Location, summary: Summary | None, why: str, *, refused: bool = False
+    runtime: Runtime,
+    claim: Claim,
+    location: Location,
+    digests: Mapping[str, str] | None,
+    why: str,
+    *,
+    refused: bool = False,
 ) -> None:
     store = runtime.stores.of(location)
     dropped: list[Location] = []
@@ -276,14 +278,14 @@ async def _finish(
         if external.registered_as(mine) != external.registered_as(location):
             raise _Again
         rest = tuple(other for other in current.locations if other is not mine)
-        good = summary is not None and _agrees(current, summary)
+        good = digests is not None and _agrees(current, digests)
         if current.status == "importing":
-            if summary is None or not good:
+            if digests is None or not good:
                 log.warning("a registered location was refused", image=current.id, reason=why)
                 dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
                 return current.replace(status="queued", locations=rest, **none)
-            return _filled(runtime, current, summary).replace(status="active")
+            return _filled(runtime, current, digests).replace(status="active")
         if not external.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
@@ -295,7 +297,7 @@ async def _finish(
             log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
             marked = tuple(external.refused(other, why) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        if summary is None:
+        if digests is None:
             log.warning("the data of a location could not be compared", image=current.id, reason=why)
             return current
         if not good:
@@ -304,7 +306,7 @@ async def _finish(
                 return current
             marked = tuple(external.wrong(other) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        return current if current.os_hash_value is not None else _filled(runtime, current, summary)
+        return current if current.os_hash_value is not None else _filled(runtime, current, digests)
 
     async def finish(conn: AsyncConnection) -> list[Claim]:
         if not await claims.end(conn, claim.id, holder=runtime.holder):
@@ -315,7 +317,7 @@ async def _finish(
             log.info("the image of a registered location is gone", image=claim.image_id)
             return []
         # what could not be read may be right: then the bytes stay where they are
-        if (summary is None and not refused) or not dropped:
+        if (digests is None and not refused) or not dropped:
             return []
         return await deletions.begin_deletes(runtime, conn, found, dropped, scope="location")
 
