@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xloud_image.config.masking import MASK, mask
-from xloud_image.config.options import table
 from xloud_image.config.options.stores import OPTIONS
+from xloud_image.config.options.table import table
 
 if TYPE_CHECKING:
     from xavs.overrides import Line

@@ -1,18 +1,14 @@
-"""Every option of a file falls in one class, and the note says so; what counts as honoured is read."""
+"""Every option of a file falls in one class, and the note says so."""
 
-import ast
 import itertools
-from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
 from tests.config.conftest import Read, told
-from tests.servers.place import ROOT
-from xloud_image.config import settings
 from xloud_image.config.notes import Kind
-from xloud_image.config.options import access, table
 from xloud_image.config.options.kinds import Option
+from xloud_image.config.options.table import table
 
 LEVEL = {Kind.PENDING: "warning", Kind.UNSAFE: "refuse", Kind.IGNORED: "info"}
 
@@ -48,37 +44,6 @@ def test_an_option_that_is_not_honoured_is_told_in_its_class(read: Read, group: 
     assert [(note.kind, note.level) for note in notes] == [(option.kind, LEVEL[option.kind])]
     assert notes[0].text == option.why
     assert bool(loaded.refusals) == (option.kind is Kind.UNSAFE)
-
-
-def _files(*, config: bool) -> list[ast.AST]:
-    """The syntax trees of the service; of its config package, but for the tables of options, or of all else."""
-    source = ROOT / "src" / "xloud_image"
-    inside = {path: "config" in path.relative_to(source).parts for path in source.rglob("*.py")}
-    chosen = [path for path, in_config in inside.items() if in_config == config and path.parent.name != "options"]
-    return [ast.parse(path.read_text()) for path in chosen]
-
-
-def test_each_honoured_option_is_asked_for() -> None:
-    names = {node.value for tree in _files(config=True) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    handed_on = {opt.dest for opt in access.AUTH_PLUGIN}  # to keystoneauth, all that are set
-    honoured = {
-        name for options in table().values() for name, option in options.items() if option.kind is Kind.HONOURED
-    }
-    assert not honoured - handed_on - names
-
-
-def test_each_setting_is_read_by_the_service() -> None:
-    tree = ast.parse(Path(settings.__file__).read_text())
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    fields = {
-        node.target.id
-        for one in classes
-        for node in one.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
-    assert len(fields) > 80
-    read = {node.attr for tree in _files(config=False) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not fields - read
 
 
 def test_no_honoured_option_is_told_for_its_default(read: Read) -> None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 from oslo_config import cfg
 
 from xloud_image.config.notes import Kind
-from xloud_image.config.options.access import AUTH_PLUGIN
+from xloud_image.config.options.derived import AUTH_PLUGIN
 from xloud_image.config.settings import (
     AuthSettings,
-    CorsSettings,
     HealthSettings,
     KeystoneSettings,
     PolicySettings,
@@ -70,13 +69,10 @@ def auth(values: Values, *, embedded: bool) -> AuthSettings:
                 values.note("refuse", Kind.INVALID, "is missing; auth = http_basic needs it", "xloud", option)
             else:
                 readable(values, Path(file), "xloud", option)
-    return AuthSettings(
+    return values.fill(
+        AuthSettings,
         method=method,
-        allow_anonymous_access=anonymous,
         http_basic_user_file=users or None,
-        http_basic_projects_file=projects or None,
-        none_project=get("xloud", "none_project"),
-        none_user=get("xloud", "none_user"),
         keystone=_keystone(values) if method == "keystone" else None,
     )
 
@@ -155,20 +151,13 @@ def _keystone(values: Values) -> KeystoneSettings:
             TOKEN,
             "memcache_secret_key",
         )
-    numbers = ("http_connect_timeout", "http_request_max_retries", "token_cache_time")
-    flags = ("insecure", "service_token_roles_required")
-    texts = ("region_name", "cafile", "certfile", "keyfile", "memcache_secret_key")
-    return KeystoneSettings(
+    return values.fill(
+        KeystoneSettings,
         auth_type=auth_type,
         auth=options,
-        www_authenticate_uri=get("www_authenticate_uri"),
         interface=get("interface") or "internal",
-        memcached_servers=tuple(values.get(TOKEN, "memcached_servers")),
         memcache_security_strategy=strategy,
-        service_token_roles=tuple(values.get(TOKEN, "service_token_roles")),
         service_type=get("service_type") or "image",
-        **{name: get(name) for name in texts},  # type: ignore[arg-type]
-        **{name: values.get(TOKEN, name) for name in (*numbers, *flags)},
     )
 
 
@@ -202,11 +191,10 @@ def policy(values: Values) -> PolicySettings:
     if file and (named or file.exists()):
         readable(values, file, "oslo_policy", "policy_file")
     dirs = [values.beside(name) for name in values.get("oslo_policy", "policy_dirs")]
-    return PolicySettings(
+    return values.fill(
+        PolicySettings,
         policy_file=str(file) if file and (named or file.exists()) else None,
         policy_dirs=tuple(str(path) for path in dirs if path and path.is_dir()),
-        enforce_scope=values.get("oslo_policy", "enforce_scope"),
-        enforce_new_defaults=values.get("oslo_policy", "enforce_new_defaults"),
     )
 
 
@@ -224,14 +212,4 @@ def health(values: Values) -> HealthSettings:
     path = values.get("healthcheck", "path")
     if not path.startswith("/"):
         values.note("refuse", Kind.INVALID, "must begin with a slash", "healthcheck", "path")
-    return HealthSettings(path=path, disable_by_file_path=values.get("healthcheck", "disable_by_file_path") or None)
-
-
-def cors(values: Values) -> CorsSettings:
-    """[cors]."""
-    names = ("allowed_origin", "allow_methods", "allow_headers", "expose_headers")
-    return CorsSettings(
-        **{name: tuple(values.get("cors", name)) for name in names},
-        allow_credentials=values.get("cors", "allow_credentials"),
-        max_age=values.get("cors", "max_age"),
-    )
+    return values.fill(HealthSettings, disable_by_file_path=values.get("healthcheck", "disable_by_file_path") or None)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.masking import MASK, mask
 from xloud_image.config.notes import Kind, label
-from xloud_image.config.options import table
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.stores import COMMON, OPTIONS
+from xloud_image.config.options.table import table
 from xloud_image.config.stores import GLOBAL
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import access, check, files, service
 from xloud_image.config.notes import LEVELS, Kind, Note, label
-from xloud_image.config.options import table
-from xloud_image.config.settings import DatabaseSettings, Settings
+from xloud_image.config.options.table import table
+from xloud_image.config.settings import CorsSettings, DatabaseSettings, Formats, Settings
 from xloud_image.config.stores import Stores
 from xloud_image.config.values import Values
 from xloud_image.errors import ConfigError
@@ -76,16 +76,17 @@ def load(
     if not paths:
         _embed(values, kept)
     stores = Stores(values)
-    settings = Settings(
+    settings = values.fill(
+        Settings,
         server=service.server(values),
         limits=service.limits(values),
-        formats=service.formats(values),
+        formats=values.fill(Formats),
         exposure=service.exposure(values),
         database=_database(values, embedded=not paths),
         auth=access.auth(values, embedded=not paths),
         policy=access.policy(values),
         health=access.health(values),
-        cors=access.cors(values),
+        cors=values.fill(CorsSettings),
         stores=stores.settings,
         default_store=stores.default,
         url_filters=stores.url_filters,
@@ -153,12 +154,4 @@ def _database(values: Values, *, embedded: bool) -> DatabaseSettings:
         )
     if extra := get("database", "connection_parameters"):
         connection += ("&" if "?" in connection else "?") + extra.lstrip("?&")
-    return DatabaseSettings(
-        connection=connection,
-        connection_recycle_time=get("database", "connection_recycle_time"),
-        max_pool_size=get("database", "max_pool_size"),
-        max_overflow=get("database", "max_overflow"),
-        max_retries=get("database", "max_retries"),
-        retry_interval=get("database", "retry_interval"),
-        mysql_sql_mode=get("database", "mysql_sql_mode"),
-    )
+    return values.fill(DatabaseSettings, connection=connection)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from xloud_image.config.notes import Kind
-from xloud_image.config.settings import Exposure, Formats, Limits, Server
+from xloud_image.config.settings import Exposure, Limits, Server
 
 if TYPE_CHECKING:
     from xloud_image.config.values import Values
@@ -36,56 +36,27 @@ def server(values: Values) -> Server:
             values.note("refuse", Kind.INVALID, "is no http(s):// URL", "DEFAULT", "public_endpoint")
         endpoint = endpoint.rstrip("/")
     workers = get("DEFAULT", "workers")
-    return Server(
+    return values.fill(
+        Server,
         bind_host=get("DEFAULT", "bind_host").strip() or "127.0.0.1",
-        bind_port=get("DEFAULT", "bind_port"),
         workers=min(os.cpu_count() or 1, MOST_WORKERS) if workers is None else max(workers, 1),
-        backlog=get("DEFAULT", "backlog"),
-        tcp_keepidle=get("DEFAULT", "tcp_keepidle"),
-        client_socket_timeout=get("DEFAULT", "client_socket_timeout"),
-        http_keepalive=get("DEFAULT", "http_keepalive"),
-        max_header_line=get("DEFAULT", "max_header_line"),
         public_endpoint=endpoint,
-        max_request_id_length=get("DEFAULT", "max_request_id_length"),
-        max_request_body_size=get("oslo_middleware", "max_request_body_size"),
-        enable_proxy_headers_parsing=get("oslo_middleware", "enable_proxy_headers_parsing"),
-        graceful_timeout=get("xloud", "graceful_timeout"),
-        shutdown_delay=get("xloud", "shutdown_delay"),
-        metrics=get("xloud", "metrics"),
-        state_dir=get("xloud", "state_dir"),
     )
 
 
 def limits(values: Values) -> Limits:
     """Paging and quotas; every negative quota is -1."""
-    quotas = {
-        name: max(values.get("DEFAULT", name), -1)
-        for name in ("image_member_quota", "image_property_quota", "image_tag_quota", "image_location_quota")
-    }
-    return Limits(
+    quotas = ("image_member_quota", "image_property_quota", "image_tag_quota", "image_location_quota")
+    return values.fill(
+        Limits,
         limit_param_default=min(values.get("DEFAULT", "limit_param_default"), values.get("DEFAULT", "api_limit_max")),
-        api_limit_max=values.get("DEFAULT", "api_limit_max"),
-        image_size_cap=values.get("DEFAULT", "image_size_cap"),
-        **quotas,
-    )
-
-
-def formats(values: Values) -> Formats:
-    """Which formats there are."""
-    return Formats(
-        container_formats=tuple(values.get("image_format", "container_formats")),
-        disk_formats=tuple(values.get("image_format", "disk_formats")),
-        vmdk_allowed_types=tuple(values.get("image_format", "vmdk_allowed_types")),
-        require_image_format_match=values.get("image_format", "require_image_format_match"),
-        gpt_safety_checks_nonfatal=tuple(values.get("image_format", "gpt_safety_checks_nonfatal")),
+        **{name: max(values.get("DEFAULT", name), -1) for name in quotas},
     )
 
 
 def exposure(values: Values) -> Exposure:
     """What clients see of locations."""
-    names = ("show_image_direct_url", "show_multiple_locations", "do_secure_hash", "http_retries")
-    opened: bool = values.get("xloud", "users_register_store_urls")
-    if opened:
+    if values.get("xloud", "users_register_store_urls"):
         values.note(
             "warning",
             Kind.HONOURED,
@@ -95,11 +66,11 @@ def exposure(values: Values) -> Exposure:
             "xloud",
             "users_register_store_urls",
         )
-    return Exposure(**{name: values.get("DEFAULT", name) for name in names}, users_register_store_urls=opened)
+    return values.fill(Exposure)
 
 
 def rest(values: Values) -> dict[str, Any]:
-    """The fields of `Settings` itself."""
+    """The fields of `Settings` itself that are not the value of one option."""
     algorithm = values.get("DEFAULT", "hashing_algorithm").strip().lower()
     if algorithm not in hashlib.algorithms_available or not _has_length(algorithm):
         values.note(
@@ -112,15 +83,9 @@ def rest(values: Values) -> dict[str, Any]:
     schema = values.beside(SCHEMA_FILE)
     return {
         "hashing_algorithm": algorithm,
-        "compute_checksum": values.get("xloud", "compute_checksum"),
         "schema_image_file": str(schema) if schema and schema.exists() else None,
-        "debug": values.get("DEFAULT", "debug"),
         "log_file": _log_file(values),
         "log_json": values.get("xloud", "log_json") or values.get("DEFAULT", "use_json"),
-        "default_log_levels": tuple(values.get("DEFAULT", "default_log_levels")),
-        "store_timeout": values.get("xloud", "store_timeout"),
-        "reaper_interval": values.get("xloud", "reaper_interval"),
-        "lease_time": values.get("xloud", "lease_time"),
     }
 
 

@@ -1,115 +1,145 @@
-"""What the service was told, as frozen values. No file is read here; `config.loader` makes these."""
+"""What the service was told, as frozen values, and the statement of each option that is one: section, name, type,
+default, help. No file is read here; `config.loader` makes these. Other options stand in `config.options`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+from oslo_config import cfg
+
+from xloud_image.config.options.kinds import option
 from xloud_image.config.options.stores import READ_ONLY, UrlFilters
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-def _secret(default: Any = None) -> Any:
-    return dataclasses.field(default=default, repr=False)
+_TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how the service listens. Times in seconds."""
+    """Where and how the service listens. Times in seconds, sizes in bytes."""
 
-    bind_host: str = "127.0.0.1"
-    bind_port: int = 9292
+    bind_host: str = option("DEFAULT", "127.0.0.1", "Address to listen on.")
+    bind_port: int = option("DEFAULT", 9292, "Port to listen on.", min=0, max=65535)
     workers: int = 1
-    backlog: int = 4096
-    tcp_keepidle: int = 600
-    client_socket_timeout: int = 900  # a client that neither sends nor takes a byte for so long is cut; 0: never
-    http_keepalive: bool = True
-    max_header_line: int = 16384
-    public_endpoint: str | None = None
-    max_request_id_length: int = 64
-    # bytes of a body that is not data; 128 properties of 65535 characters of 4 bytes each fit in
-    max_request_body_size: int = 37748736
-    enable_proxy_headers_parsing: bool = False
-    graceful_timeout: int = 60  # on stop and reload, transfers in flight get so long
-    shutdown_delay: int = 0  # before a stop, balancers get so long to see the health check's 503
-    metrics: bool = False
-    state_dir: str = "./state"
+    backlog: int = option("DEFAULT", 4096, "Connections that may wait to be accepted.", min=1)
+    tcp_keepidle: int = option("DEFAULT", 600, "Seconds until an idle connection is probed.", min=1)
+    client_socket_timeout: int = option(
+        "DEFAULT", 900, "Seconds without a byte sent or taken until a client is cut; 0: no limit.", min=0
+    )
+    http_keepalive: bool = option("DEFAULT", True, "Serve several requests a connection.")
+    max_header_line: int = option("DEFAULT", 16384, "Bytes of one header line.", min=1024)
+    public_endpoint: str | None = option("DEFAULT", None, "Base URL in the version list.")
+    max_request_id_length: int = option("DEFAULT", 64, "Characters of a request id that we pass on.", min=0)
+    # 128 properties of 65535 characters of 4 bytes each fit in
+    max_request_body_size: int = option("oslo_middleware", 37748736, "Bytes of a body that is not data.", min=1024)
+    enable_proxy_headers_parsing: bool = option("oslo_middleware", False, "Trust X-Forwarded-* and Forwarded.")
+    graceful_timeout: int = option("xloud", 60, "Seconds that transfers get on stop and reload.", min=0)
+    shutdown_delay: int = option(
+        "xloud", 0, "Before a stop, seconds of 503 at the health check, for balancers to see it.", min=0
+    )
+    metrics: bool = option("xloud", False, "Serve Prometheus metrics at /metrics.")
+    state_dir: str = option("xloud", "/var/lib/xloud-image", "Directory of what the service keeps itself.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Limits:
     """Paging and counting limits; -1 is no limit. Sizes in bytes."""
 
-    limit_param_default: int = 25
-    api_limit_max: int = 1000
-    image_size_cap: int = 1099511627776
-    image_member_quota: int = 128
-    image_property_quota: int = 128
-    image_tag_quota: int = 128
-    image_location_quota: int = 10
+    limit_param_default: int = option("DEFAULT", 25, "Page size when a client names none.", min=1)
+    api_limit_max: int = option("DEFAULT", 1000, "Largest page.", min=1)
+    image_size_cap: int = option("DEFAULT", 1099511627776, "Bytes of one image.", min=1, max=2**63 - 1)
+    image_member_quota: int = option("DEFAULT", 128, "Members of an image; negative: no limit.")
+    image_property_quota: int = option("DEFAULT", 128, "Properties of an image; negative: no limit.")
+    image_tag_quota: int = option("DEFAULT", 128, "Tags of an image; negative: no limit.")
+    image_location_quota: int = option("DEFAULT", 10, "Locations of an image; negative: no limit.")
+
+
+def _once_in_default(name: str) -> list[cfg.DeprecatedOpt]:
+    return [cfg.DeprecatedOpt(name, "DEFAULT")]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Formats:
     """Which formats exist here and how strictly data must match them."""
 
-    container_formats: tuple[str, ...] = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
-    disk_formats: tuple[str, ...] = (
-        "ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop",
-    )  # fmt: skip
-    vmdk_allowed_types: tuple[str, ...] = ("streamOptimized", "monolithicSparse")
-    require_image_format_match: bool = True
-    gpt_safety_checks_nonfatal: tuple[str, ...] = ()
+    container_formats: tuple[str, ...] = option(
+        "image_format",
+        ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"),
+        "Allowed container formats.",
+        deprecated_opts=_once_in_default("container_formats"),
+    )
+    disk_formats: tuple[str, ...] = option(
+        "image_format",
+        ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"),
+        "Allowed disk formats.",
+        deprecated_opts=_once_in_default("disk_formats"),
+    )
+    vmdk_allowed_types: tuple[str, ...] = option(
+        "image_format", ("streamOptimized", "monolithicSparse"), "Allowed kinds of VMDK."
+    )
+    require_image_format_match: bool = option("image_format", True, "Refuse data that is not its disk_format.")
+    gpt_safety_checks_nonfatal: tuple[str, ...] = option("image_format", (), "GPT checks that only warn.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Exposure:
     """What of an image's locations clients may see or change."""
 
-    show_image_direct_url: bool = False
-    show_multiple_locations: bool = False
-    do_secure_hash: bool = True
-    http_retries: int = 3
-    users_register_store_urls: bool = False
+    show_image_direct_url: bool = option("DEFAULT", False, "Show direct_url to clients.")
+    show_multiple_locations: bool = option("DEFAULT", False, "Show locations, and let clients change them.")
+    do_secure_hash: bool = option("DEFAULT", True, "Hash the data of locations that are added.")
+    http_retries: int = option("DEFAULT", 3, "How often that is tried again.", min=0)
+    users_register_store_urls: bool = option(
+        "xloud",
+        False,
+        "Let members register data of our own stores by URL, not services and administrators only.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """`connection` is a SQLAlchemy URL as operators have it (mysql+pymysql://…); the driver is chosen by us."""
 
-    connection: str = _secret("sqlite:///./state/xloud-image.sqlite")
-    connection_recycle_time: int = 3600
-    max_pool_size: int = 5
-    max_overflow: int = 50
-    max_retries: int = 10  # at start-up; -1: for ever
-    retry_interval: int = 10
-    mysql_sql_mode: str = "TRADITIONAL"
+    connection: str = dataclasses.field(repr=False)
+    connection_recycle_time: int = option("database", 3600, "Seconds.", deprecated_name="idle_timeout")
+    max_pool_size: int = option("database", 5, "Connections kept by a worker; 0: no limit.", min=0)
+    max_overflow: int = option("database", 50, "Connections beyond these for a burst.")
+    max_retries: int = option("database", 10, "At start; -1: for ever.", min=-1)
+    retry_interval: int = option("database", 10, "Seconds between these.", min=0)
+    mysql_sql_mode: str = option("database", "TRADITIONAL", "sql_mode of MySQL sessions; empty: the server's.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeystoneSettings:
     """[keystone_authtoken]. `auth` holds the options of the auth plugin (auth_url, username, password, …) by name."""
 
-    auth_type: str = "password"
+    auth_type: str = option(_TOKEN, "password", "Plugin of keystoneauth.", deprecated_name="auth_plugin")
     auth: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-    www_authenticate_uri: str | None = None
-    region_name: str | None = None
-    interface: str = "internal"
-    cafile: str | None = None
-    certfile: str | None = None
-    keyfile: str | None = None
-    insecure: bool = False
-    http_connect_timeout: int = 5
-    http_request_max_retries: int = 3
-    memcached_servers: tuple[str, ...] = ()
-    memcache_security_strategy: str | None = None  # MAC or ENCRYPT
-    memcache_secret_key: str | None = _secret()
-    token_cache_time: int = 300
-    service_token_roles: tuple[str, ...] = ("service",)
-    service_token_roles_required: bool = True
-    service_type: str = "image"
+    www_authenticate_uri: str | None = option(_TOKEN, None, "URL of Keystone for clients.", deprecated_name="auth_uri")
+    region_name: str | None = option(_TOKEN, None, "Region in the service catalogue.")
+    interface: str = option(_TOKEN, "internal", "Interface of Keystone.", choices=["internal", "public", "admin"])
+    cafile: str | None = option(_TOKEN, None, "CA file.")
+    certfile: str | None = option(_TOKEN, None, "Client certificate.")
+    keyfile: str | None = option(_TOKEN, None, "Its key.")
+    insecure: bool = option(_TOKEN, False, "Do not verify TLS.")
+    http_connect_timeout: int = option(_TOKEN, 5, "Seconds.", min=1)
+    http_request_max_retries: int = option(_TOKEN, 3, "How often a call is tried again.", min=0)
+    memcached_servers: tuple[str, ...] = option(_TOKEN, (), "host:port of each.", deprecated_name="memcache_servers")
+    memcache_security_strategy: str | None = option(
+        _TOKEN,
+        None,
+        "How tokens are protected in memcached.",
+        choices=["None", "MAC", "ENCRYPT"],
+        ignore_case=True,
+    )
+    memcache_secret_key: str | None = option(_TOKEN, None, "Key for that.", secret=True)
+    token_cache_time: int = option(_TOKEN, 300, "Seconds that a checked token is kept; -1: never.", min=-1)
+    service_token_roles: tuple[str, ...] = option(_TOKEN, ("service",), "Roles of which a service token needs one.")
+    # the newest middleware requires the roles; a reference that says false is older
+    service_token_roles_required: bool = option(_TOKEN, True, "Refuse service tokens without these roles.")
+    service_type: str = option(_TOKEN, "image", "Our type, for access rules of application credentials.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,11 +147,11 @@ class AuthSettings:
     """Who is let in: `method` is keystone, http_basic or none."""
 
     method: str = "none"
-    allow_anonymous_access: bool = False
-    http_basic_user_file: str | None = None
-    http_basic_projects_file: str | None = None
-    none_project: str = "00000000000000000000000000000001"
-    none_user: str = "00000000000000000000000000000001"
+    allow_anonymous_access: bool = option("DEFAULT", False, "Let callers without a token read public images.")
+    http_basic_user_file: str | None = option("xloud", None, "htpasswd file (bcrypt) of auth = http_basic.")
+    http_basic_projects_file: str | None = option("xloud", None, "Project and roles of each of its users.")
+    none_project: str = option("xloud", "0" * 31 + "1", "Project of the one caller of auth = none.")
+    none_user: str = option("xloud", "0" * 31 + "1", "User of the one caller of auth = none.")
     keystone: KeystoneSettings | None = None
 
 
@@ -131,28 +161,37 @@ class PolicySettings:
 
     policy_file: str | None = None
     policy_dirs: tuple[str, ...] = ()
-    enforce_scope: bool = True
-    enforce_new_defaults: bool = True
+    enforce_scope: bool = option("oslo_policy", True, "Refuse tokens of a scope that a rule does not name.")
+    enforce_new_defaults: bool = option("oslo_policy", True, "Without the deprecated rules beside the new ones.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HealthSettings:
     """[healthcheck]."""
 
-    path: str = "/healthcheck"
-    disable_by_file_path: str | None = "/etc/glance/healthcheck_disable"
+    path: str = option("healthcheck", "/healthcheck", "Path of the health check.")
+    disable_by_file_path: str | None = option(
+        "healthcheck", "/etc/glance/healthcheck_disable", "While this file exists the answer is 503."
+    )
+
+
+_ALLOWED_HEADERS: Final = (
+    "Content-MD5 X-Image-Meta-Checksum X-Storage-Token Accept-Encoding X-Auth-Token X-Identity-Status X-Roles "
+    "X-Service-Catalog X-User-Id X-Tenant-Id X-OpenStack-Request-ID"
+)
+_EXPOSED_HEADERS: Final = "X-Image-Meta-Checksum X-Auth-Token X-Subject-Token X-Service-Token X-OpenStack-Request-ID"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CorsSettings:
     """[cors]; no allowed origin: CORS is off."""
 
-    allowed_origin: tuple[str, ...] = ()
-    allow_credentials: bool = True
-    allow_methods: tuple[str, ...] = ("GET", "PUT", "POST", "DELETE", "PATCH")
-    allow_headers: tuple[str, ...] = ()
-    expose_headers: tuple[str, ...] = ()
-    max_age: int = 3600
+    allowed_origin: tuple[str, ...] = option("cors", (), "Origins of web pages that may call.")
+    allow_credentials: bool = option("cors", True, "Let them send credentials.")
+    allow_methods: tuple[str, ...] = option("cors", ("GET", "PUT", "POST", "DELETE", "PATCH"), "Allowed methods.")
+    allow_headers: tuple[str, ...] = option("cors", tuple(_ALLOWED_HEADERS.split()), "Request headers they may send.")
+    expose_headers: tuple[str, ...] = option("cors", tuple(_EXPOSED_HEADERS.split()), "Answer headers they may read.")
+    max_age: int = option("cors", 3600, "Seconds that a browser may keep the answer.", min=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,14 +233,16 @@ class Settings:
     default_store: str
     url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
     multi_store: bool = True
-    hashing_algorithm: str = "sha512"
-    compute_checksum: bool = True  # the `checksum` field; off: faster, clients then verify os_hash_value only
+    hashing_algorithm: str = option("DEFAULT", "sha512", "Digest of os_hash_value.")
+    compute_checksum: bool = option(
+        "xloud", True, "Compute the checksum field; off is faster, clients then verify os_hash_value only."
+    )
     enabled_import_methods: tuple[str, ...] = ()
     schema_image_file: str | None = None  # schema-image.json: declared custom properties
-    debug: bool = False
-    log_file: str | None = None
-    log_json: bool = False
-    default_log_levels: tuple[str, ...] = ()
-    store_timeout: int = 60  # seconds for an answer of a store, and for the first byte of a read
-    reaper_interval: int = 30  # seconds between two looks at expired claims
-    lease_time: int = 60  # seconds a claim lives without renewal
+    debug: bool = option("DEFAULT", False, "Log more.")
+    log_file: str | None = option("DEFAULT", None, "File of the log; unset: standard error.", deprecated_name="logfile")
+    log_json: bool = option("xloud", False, "As use_json.")
+    default_log_levels: tuple[str, ...] = option("DEFAULT", (), "logger=LEVEL pairs.")
+    store_timeout: int = option("xloud", 60, "Seconds for a store's answer, or a read's first byte.", min=1)
+    reaper_interval: int = option("xloud", 30, "Seconds between two looks at expired claims.", min=1)
+    lease_time: int = option("xloud", 60, "Seconds that a claim lives without renewal.", min=5)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.fetching import url_filters
 from xloud_image.config.notes import Kind
-from xloud_image.config.options import stores, table
+from xloud_image.config.options import stores
 from xloud_image.config.options.stores import COMMON, OPTIONS, RESERVED, type_of
+from xloud_image.config.options.table import table
 from xloud_image.config.settings import StoreSettings
 
 if TYPE_CHECKING:

@@ -8,18 +8,22 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oslo_config import cfg
 
 from xloud_image.config import files
 from xloud_image.config.notes import Kind, Level, Note, label
+from xloud_image.config.options.kinds import stated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 # Old names of options become notes of ours; the library would print them once more.
 logging.getLogger("oslo_config.cfg").setLevel(logging.ERROR)
+
+
+T = TypeVar("T")
 
 
 class Values:
@@ -95,6 +99,18 @@ class Values:
         if key not in self._read:
             self._read[key] = self._value(group, name, self._opts[key])
         return self._read[key]
+
+    def fill(self, part: Callable[..., T], **more: Any) -> T:
+        """A class of settings with the values of its options. `more`: fields that are none, or are made of several.
+
+        An empty text is none where the option has no default.
+        """
+        values: dict[str, Any] = {}
+        for option in stated(part):
+            value = self.get(option.group, option.opt.dest)
+            empty = value == "" and option.opt.default is None
+            values[option.opt.dest] = None if empty else tuple(value) if isinstance(value, list) else value
+        return part(**{**values, **more})
 
     def _value(self, group: str, name: str, opt: cfg.Opt) -> Any:
         line = self.line(group, name)

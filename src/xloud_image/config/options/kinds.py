@@ -1,54 +1,66 @@
-"""An option of a configuration file and its class: what it does here. The options themselves stand beside this file."""
+"""How an option of a configuration file is stated. The statements stand in `config.settings` and beside this file."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar, cast
 
 from oslo_config import cfg
 
 from xloud_image.config.notes import Kind
 
-Matters = Callable[[Any], bool]
+T = TypeVar("T")
+# the form of an option by the type of its default; of text where there is none
+FORMS: Final[Mapping[type, type[cfg.Opt]]] = {
+    bool: cfg.BoolOpt,
+    int: cfg.IntOpt,
+    tuple: cfg.ListOpt,
+    list: cfg.ListOpt,
+}
+_STATED: Final = "option"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Option:
-    """An option and its class. `why` ends the note about it; `matters` tells from the typed value whether to note."""
+    """An option, the section it stands in, and its class.
 
+    `into`: the setting that it becomes, as Class.field, when it is honoured. `why` ends the note about any other.
+    `harmless`: the pattern of values that ask for nothing, beside the default and an empty one.
+    """
+
+    group: str
     opt: cfg.Opt
-    kind: Kind
+    kind: Kind = Kind.HONOURED
+    into: str = ""
     why: str = ""
-    matters: Matters | None = None
+    harmless: str = ""
 
     def concerns(self, value: Any) -> bool:
-        """Whether this value, set in a file, deserves a note; by default when it is not the default."""
-        return self.matters(value) if self.matters else bool(value != self.opt.default)
+        """Whether this value, set in a file, deserves a note."""
+        items = value if isinstance(value, list) else [value]
+        quiet = all(re.fullmatch(self.harmless, str(item).strip()) for item in items)
+        return bool(value != self.opt.default) and not quiet
 
 
-Section = tuple[Option, ...]
+def option(group: str, default: T, text: str, **more: Any) -> T:
+    """A field of a class of settings that is an option of this section: its name, its type and its default are one.
+
+    `text` says what it does; `more`: what oslo.config wants to know besides (min, choices, deprecated_name, secret …).
+    """
+    form = FORMS.get(type(default), cfg.StrOpt)
+    plain = list(default) if isinstance(default, tuple) else default
+    stated = (group, functools.partial(form, default=plain, help=text, **more))
+    field: Any = dataclasses.field(default=default, repr=not more.get("secret"), metadata={_STATED: stated})
+    return cast("T", field)
 
 
-def honoured(*opts: cfg.Opt) -> Section:
-    """Options that do here what operators expect."""
-    return tuple(Option(opt, Kind.HONOURED) for opt in opts)
-
-
-def pending(why: str, *opts: cfg.Opt | str, matters: Matters | None = None) -> Section:
-    """Options of things that are not built yet; the names alone stand for plain text."""
-    return tuple(Option(_opt(opt), Kind.PENDING, why, matters) for opt in opts)
-
-
-def unsafe(why: str, *opts: cfg.Opt | str, matters: Matters | None = None) -> Section:
-    """Options that promise a protection which this release would not give: they keep it from starting."""
-    return tuple(Option(_opt(opt), Kind.UNSAFE, why, matters) for opt in opts)
-
-
-def ignored(why: str, names: str) -> Section:
-    """Options, by name, without meaning here; leaving them out loses nothing that a client could see."""
-    return tuple(Option(_opt(name), Kind.IGNORED, why, lambda _: True) for name in names.split())
-
-
-def _opt(opt: cfg.Opt | str) -> cfg.Opt:
-    return cfg.StrOpt(opt) if isinstance(opt, str) else opt
+@functools.cache
+def stated(part: Any) -> tuple[Option, ...]:
+    """The options that fields of a class of settings are."""
+    fields = ((field, field.metadata[_STATED]) for field in dataclasses.fields(part) if _STATED in field.metadata)
+    return tuple(
+        Option(group, form(field.name), into=f"{part.__name__}.{field.name}") for field, (group, form) in fields
+    )

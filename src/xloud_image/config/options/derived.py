@@ -1,0 +1,136 @@
+"""Honoured options that are no setting as they stand: the loader makes the named one of them. Data only.
+
+Those that are one are fields of the classes in `config.settings`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from oslo_config import cfg
+
+from xloud_image.config.options.kinds import Option
+
+# Options of keystoneauth's plugins that an operator may give in [keystone_authtoken]; handed on by name.
+AUTH_PLUGIN: Final[tuple[cfg.Opt, ...]] = (
+    cfg.StrOpt("auth_url", help="URL of Keystone for the service itself."),
+    cfg.StrOpt("username", deprecated_opts=[cfg.DeprecatedOpt("user_name")], help="Service user."),
+    cfg.StrOpt("user_id", help="The same by id."),
+    cfg.StrOpt("password", secret=True, help="Its password."),
+    cfg.StrOpt("user_domain_id", help="Domain of the user."),
+    cfg.StrOpt("user_domain_name", help="The same by name."),
+    cfg.StrOpt("project_name", deprecated_opts=[cfg.DeprecatedOpt("tenant_name")], help="Its project."),
+    cfg.StrOpt("project_id", deprecated_opts=[cfg.DeprecatedOpt("tenant_id")], help="The same by id."),
+    cfg.StrOpt("project_domain_id", help="Domain of the project."),
+    cfg.StrOpt("project_domain_name", help="The same by name."),
+    cfg.StrOpt("default_domain_id", help="Domain where none is named."),
+    cfg.StrOpt("default_domain_name", help="The same by name."),
+    cfg.StrOpt("domain_id", help="Domain to get a token for."),
+    cfg.StrOpt("domain_name", help="The same by name."),
+    cfg.StrOpt("system_scope", help="`all` for a system token."),
+    cfg.StrOpt("trust_id", help="Trust to use."),
+    cfg.StrOpt("token", secret=True, help="A ready token."),
+    cfg.StrOpt("endpoint", help="Endpoint for a ready token."),
+    cfg.StrOpt("application_credential_id", help="Application credential."),
+    cfg.StrOpt("application_credential_name", help="The same by name."),
+    cfg.StrOpt("application_credential_secret", secret=True, help="Its secret."),
+)
+
+
+def _made(into: str, group: str, *opts: cfg.Opt) -> tuple[Option, ...]:
+    """`into`: the setting that is made of them, Class.field, or the class whose fields have their names."""
+    return tuple(Option(group, opt, into=into if "." in into else f"{into}.{opt.dest}") for opt in opts)
+
+
+DERIVED: Final[tuple[Option, ...]] = (
+    *_made(
+        "Server.workers",
+        "DEFAULT",
+        cfg.IntOpt("workers", min=0, max=1024, help="Worker processes; unset: one a CPU, 8 at most."),
+    ),
+    *_made(
+        "Settings.log_file", "DEFAULT", cfg.StrOpt("log_dir", deprecated_name="logdir", help="Directory of log_file.")
+    ),
+    *_made(
+        "Settings.log_json", "DEFAULT", cfg.BoolOpt("use_json", default=False, help="Log JSON objects, one a line.")
+    ),
+    *_made("Settings.stores", "DEFAULT", cfg.StrOpt("enabled_backends", help="id:type pairs: the stores.")),
+    *_made(
+        "Settings.stores",
+        "glance_store",
+        cfg.ListOpt("stores", default=[], help="Types of the stores in files without enabled_backends."),
+    ),
+    *_made(
+        "Settings.default_store",
+        "glance_store",
+        cfg.StrOpt("default_backend", help="Id of the store for new images."),
+        cfg.StrOpt("default_store", help="The same in files without enabled_backends."),
+    ),
+    *_made(
+        "AuthSettings.method",
+        "xloud",
+        cfg.StrOpt("auth", choices=["keystone", "http_basic", "none"], help="Who is let in; unset: by paste flavor."),
+    ),
+    *_made(
+        "AuthSettings.method",
+        "paste_deploy",
+        cfg.StrOpt("flavor", help="keystone or http_basic, with caching or cachemanagement by +."),
+    ),
+    *_made(
+        "AuthSettings.allow_anonymous_access",
+        "xloud",
+        cfg.BoolOpt(
+            "anonymous_off_loopback",
+            default=False,
+            help="Confirms allow_anonymous_access on an address that others can reach.",
+        ),
+    ),
+    *_made(
+        "AuthSettings.http_basic_user_file",
+        "oslo_middleware",
+        cfg.StrOpt("http_basic_auth_user_file", help="As [xloud] http_basic_user_file."),
+    ),
+    *_made(
+        "KeystoneSettings.auth",
+        "keystone_authtoken",
+        *AUTH_PLUGIN,
+        cfg.StrOpt("auth_section", help="Section with the options of the plugin, instead of this one."),
+    ),
+    *_made(
+        "PolicySettings",
+        "oslo_policy",
+        cfg.StrOpt("policy_file", default="policy.yaml", help="Rules; a relative path starts at the configuration."),
+        cfg.MultiStrOpt("policy_dirs", default=["policy.d"], help="Directories of more rules."),
+    ),
+    *_made(
+        "DatabaseSettings.connection",
+        "database",
+        cfg.StrOpt(
+            "connection",
+            secret=True,
+            deprecated_opts=[cfg.DeprecatedOpt("sql_connection", "DEFAULT"), cfg.DeprecatedOpt("sql_connection")],
+            help="URL of the database; unset: SQLite in state_dir.",
+        ),
+        cfg.StrOpt("connection_parameters", default="", secret=True, help="Added to the query of that URL."),
+    ),
+    # which URLs of web servers may be registered as locations
+    *_made(
+        "UrlFilters",
+        "import_filtering_opts",
+        cfg.ListOpt("allowed_schemes", default=["http", "https"], help="Schemes of URLs; wins over the next."),
+        cfg.ListOpt("disallowed_schemes", default=[], help="Schemes that are refused."),
+        cfg.ListOpt("allowed_hosts", default=[], help="Hosts as URLs name them; wins over the next."),
+        cfg.ListOpt("disallowed_hosts", default=[], help="Hosts that are refused, by name or address."),
+        cfg.ListOpt("allowed_ports", default=["80", "443"], help="Ports; wins over the next."),
+        cfg.ListOpt("disallowed_ports", default=[], help="Ports that are refused."),
+    ),
+    *_made(
+        "UrlFilters.networks",
+        "xloud",
+        cfg.ListOpt(
+            "location_networks",
+            default=[],
+            help="Networks (CIDR) besides the public addresses from whose web servers everybody may register images.",
+        ),
+    ),
+)
