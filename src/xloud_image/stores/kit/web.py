@@ -178,6 +178,14 @@ class Outgoing:
             raise
 
 
+def wind(limit: asyncio.Timeout | None, seconds: float | None) -> None:
+    """`limit` is over so many seconds from now (None: never). One that was left already stays as it is: an answer may
+    come before the end of the body."""
+    if limit is not None:
+        with contextlib.suppress(RuntimeError):
+            limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+
+
 def reason(error: BaseException) -> str:
     """Why a request failed, in a few words without addresses or credentials."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):

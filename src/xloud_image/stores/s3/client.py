@@ -23,7 +23,7 @@ from yarl import URL
 from xloud_image.errors import ImageServiceError, StoreUnavailable
 from xloud_image.stores.kit.chunks import Piece
 from xloud_image.stores.kit.retry import retry
-from xloud_image.stores.kit.web import Web
+from xloud_image.stores.kit.web import Web, wind
 from xloud_image.stores.s3.answers import MOST, Answer
 from xloud_image.stores.s3.capabilities import Known
 from xloud_image.stores.s3.errors import Busy, refusal
@@ -185,12 +185,10 @@ class Client:
 
 async def _moving(body: Sequence[Piece], limit: asyncio.Timeout, wait: float) -> AsyncIterator[Piece]:
     """The body in small pieces; each one that is taken winds the clock up again."""
-    loop = asyncio.get_running_loop()
     for piece in body:
         view = memoryview(piece)
         for start in range(0, len(view), _PIECE):
-            with contextlib.suppress(RuntimeError):  # the answer came before the end of the body
-                limit.reschedule(loop.time() + wait)
+            wind(limit, wait)
             yield view[start : start + _PIECE]
 
 

@@ -22,7 +22,7 @@ from yarl import URL
 from xloud_image.errors import ImageServiceError, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
 from xloud_image.stores.kit.keystone import Grant
 from xloud_image.stores.kit.sentences import no_data
-from xloud_image.stores.kit.web import Outgoing, Web
+from xloud_image.stores.kit.web import Outgoing, Web, wind
 from xloud_image.stores.swift.accounts import Access
 
 _SMALL: Final = 8 << 20  # bytes of an answer that is no image: a listing of `PAGE` names is under 4 MiB
@@ -46,22 +46,18 @@ class Body(Outgoing):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.begun = True
-        self._wait(None)
+        wind(self.limit, None)
         held = b""
         async for chunk in super().__aiter__():
             if held:
-                self._wait(self.idle)
+                wind(self.limit, self.idle)
                 yield held
-                self._wait(None)
+                wind(self.limit, None)
             held = chunk
         self.ended = True
-        self._wait(self.idle)
+        wind(self.limit, self.idle)
         if held:
             yield held
-
-    def _wait(self, seconds: float | None) -> None:
-        if self.limit is not None:
-            self.limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
