@@ -12,7 +12,7 @@ from xloud_image.stores.file import syscalls
 from xloud_image.stores.file import upload as draft_module
 from xloud_image.stores.file.store import FileStore
 from xloud_image.stores.memory.store import MemoryStore
-from xloud_image.stores.suite import ReadOnlySuite, StoreSuite
+from xloud_image.stores.suite import ReadOnlySuite, StoreSuite, feed
 
 
 class Planted(FileHooks):
@@ -57,8 +57,13 @@ class TestCleansAfterErrorsOnlySlowly(TestCleansAfterErrorsOnly):
 
 
 class LeaksHandles(FileStore):
-    async def _close(self, opened: Any, ahead: Any) -> None:
-        pass
+    def __init__(self, name: str, options: Any) -> None:
+        super().__init__(name, options)
+
+        async def leak(close: Any) -> None:
+            pass
+
+        self._threads.close = leak  # type: ignore[method-assign]
 
 
 class TestLeaksHandles(Planted):
@@ -67,8 +72,13 @@ class TestLeaksHandles(Planted):
 
 
 class ClosesLater(FileStore):
-    async def _close(self, opened: Any, ahead: Any) -> None:
-        asyncio.get_running_loop().call_later(0.05, opened.close)
+    def __init__(self, name: str, options: Any) -> None:
+        super().__init__(name, options)
+
+        async def later(close: Any) -> None:
+            asyncio.get_running_loop().call_later(0.05, close)
+
+        self._threads.close = later  # type: ignore[method-assign]
 
 
 class TestClosesLater(Planted):
@@ -137,10 +147,9 @@ class TestMissingInMidStream(Planted):
 
 
 class LostWrite(FileStore):
-    async def _receive(self, steps: Any, source: Any, size: int | None) -> None:
-        kept = [chunk async for chunk in source]
-        if kept:
-            await steps.begin(lambda: steps.draft.write(kept[:-1]))
+    async def write(self, key: str, source: Any, *, size: int | None, caller: Any = None) -> Blob:
+        kept = [chunk async for chunk in source][:-1]
+        return await super().write(key, feed(b"".join(kept)), size=None)
 
 
 class TestLostWrite(Planted):
@@ -215,9 +224,9 @@ class TestOverwrites(Planted):
 
 
 class TranslatesSourceErrors(FileStore):
-    async def _receive(self, steps: Any, source: Any, size: int | None) -> None:
+    async def write(self, key: str, source: Any, *, size: int | None, caller: Any = None) -> Blob:
         try:
-            await super()._receive(steps, source, size)
+            return await super().write(key, source, size=size)
         except OSError as error:
             raise StoreUnavailable("reset") from error
 
@@ -318,15 +327,15 @@ class TestHolesInTheWrongPlace(Planted):
     CAUGHT_BY = "test_writes_what_it_is_given"
 
     async def make(self) -> Store:
-        def misplaced(chunks: Any, at: int) -> Any:
-            return ((start, run[:1]) for start, run in self.right(chunks, at))
+        def misplaced(pieces: Any, at: int, *, least: int) -> Any:
+            return ((start, run[:1]) for start, run in self.right(pieces, at, least=least))
 
-        self.right = getattr(self, "right", draft_module._runs)
-        draft_module._runs = misplaced
+        self.right = getattr(self, "right", draft_module.runs)
+        draft_module.runs = misplaced
         return await super().make()
 
     async def leftovers(self) -> list[str]:
-        draft_module._runs = self.right
+        draft_module.runs = self.right
         return await super().leftovers()
 
 

@@ -14,6 +14,7 @@ from xloud_image.errors import (
     BlobNotFound,
     ConfigError,
     StoreFull,
+    StoreRefused,
     StoreUnavailable,
     Unsupported,
     WriteDenied,
@@ -21,7 +22,6 @@ from xloud_image.errors import (
 from xloud_image.stores.base import Caller
 from xloud_image.stores.cinder import store as module
 from xloud_image.stores.cinder import upload as draft_module
-from xloud_image.stores.cinder.accounts import Refused
 from xloud_image.stores.cinder.store import CinderStore
 from xloud_image.stores.suite import MIB, SIZE, collect, feed, noise
 
@@ -208,7 +208,7 @@ class TestVolumes(Own):
         await store.start()
         assert "each caller" in (await store.check()).detail
         for call in (store.write("key", feed(b"x"), size=1), store.stat(f"cinder://{uuid.uuid4()}")):
-            with pytest.raises(Refused, match="no service account"):
+            with pytest.raises(StoreRefused, match="no service account"):
                 await call
         project = self.cinder.keystone.project_id("demo")
         token = self.cinder.keystone.token("demo")

@@ -18,9 +18,10 @@ from tests.servers.rgw import DOMAIN, Rgw
 from tests.stores.buckets import Impatient, boto, new_bucket, s3_options
 from xloud_image.errors import BlobNotFound, ConfigError, ImageServiceError, StoreUnavailable, WriteDenied
 from xloud_image.stores.base import Store
+from xloud_image.stores.kit.chunks import Gathered
 from xloud_image.stores.s3 import client, signing
 from xloud_image.stores.s3.location import Address
-from xloud_image.stores.s3.parts import MIB, PARTS, Gathered, Plan
+from xloud_image.stores.s3.parts import MIB, PARTS, Plan
 from xloud_image.stores.s3.store import S3Store
 from xloud_image.stores.suite import collect, feed, noise
 
@@ -142,7 +143,7 @@ def test_a_known_size_never_needs_more_parts_than_there_may_be(size: int, part: 
     takes=st.lists(st.integers(1, 300_000), max_size=20),
 )
 def test_gathered_bytes_come_out_in_order(chunks: list[int], takes: list[int]) -> None:
-    gathered, given_bytes, taken = Gathered(), b"", b""
+    gathered, given_bytes, taken = Gathered(512 * 4096), b"", b""
     for number, size in enumerate(chunks):
         gathered.add(noise(size, number))
         given_bytes += noise(size, number)

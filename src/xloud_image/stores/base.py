@@ -25,11 +25,13 @@ import importlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from oslo_config import cfg
 
 from xloud_image.errors import BadRange, BadRequest, ConfigError, Unsupported
+
+T = TypeVar("T")
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -142,10 +144,11 @@ def plain_key(key: str) -> str:
     return key
 
 
-async def finish(work: Awaitable[object]) -> None:
+async def finish(work: Awaitable[T]) -> T:
     """Do `work` to its end although we are being cancelled; the cancellation is raised afterwards.
 
-    For what must not stay half done: closing, and removing what a failed write left. Raises what `work` raises.
+    For what must not stay half done: closing, removing what a failed write left, a request whose answer must be known.
+    Returns what `work` returns, raises what it raises.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -158,7 +161,7 @@ async def finish(work: Awaitable[object]) -> None:
         if not task.cancelled():
             task.exception()  # seen
         raise cancelled
-    task.result()
+    return task.result()
 
 
 class Store(abc.ABC):

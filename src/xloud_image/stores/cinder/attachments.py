@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
 
 from xloud_image.errors import BlobNotFound, ImageServiceError, StoreUnavailable, WriteDenied
 from xloud_image.stores.base import finish
@@ -21,6 +21,8 @@ from xloud_image.stores.cinder.client import NotNow, Volume, Volumes
 from xloud_image.stores.cinder.devices import Brick, Device
 from xloud_image.stores.cinder.owners import Marks
 from xloud_image.stores.kit.threads import Threads
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -81,13 +83,22 @@ class Attachments:
         """Volumes that readers have, or had a moment ago."""
         return sum(shared.attachment is not None for shared in self._every)
 
+    async def begin(self) -> None:
+        """This process leaves marks of its own from now on; may be called again. `WriteDenied`."""
+        await self._prepared(self._marks.begin)
+
+    async def _prepared(self, call: Callable[[], T]) -> T:
+        try:
+            return await self._threads.run(call)
+        except OSError as error:
+            raise WriteDenied(
+                f"store {self._name}: cinder_mount_point_base cannot be used ({error}): make it, for the service's user"
+            ) from error
+
     async def attach(self, volumes: Volumes, volume: str, *, write: bool) -> Attachment:
         """Attach a volume that must be free. `NotNow` when it is not; nothing stays behind after a failure."""
-        try:
-            await self._threads.run(self._marks.begin)
-            properties = await self._threads.run(self._brick.properties)
-        except OSError as error:
-            raise WriteDenied(f"store {self._name}: cinder_mount_point_base cannot be used: {error}") from error
+        await self.begin()
+        properties = await self._prepared(self._brick.properties)
         identity: str | None = None
         try:
             request = {
@@ -263,10 +274,7 @@ class Attachments:
                 mark = one.metadata.get(CLONE_MARK, "")
                 gone = mine and mark == self._marks.mine and one.id not in in_use
                 if gone or await self._threads.run(self._marks.dead, mark):
-                    await self._remove_clone(volumes, one)
-
-    async def _remove_clone(self, volumes: Volumes, clone: Volume) -> None:
-        await volumes.remove(clone.id, within=_CLONE, detach=True)
+                    await volumes.remove(one.id, within=_CLONE, detach=True)
 
     # what others left
 
@@ -282,13 +290,13 @@ class Attachments:
 
     async def remove_all_stale(self, volumes: Volumes) -> None:
         """The same for every volume, clones included; for the start of the service."""
-        await self._threads.run(self._marks.begin)
+        await self.begin()
         for volume in await volumes.find(status="in-use"):
             await self.remove_stale(volumes, volume)
         metadata = f"{{'{CLONE_NODE}': '{self._marks.node}'}}"
         for clone in await volumes.find(metadata=metadata):
             if await self._threads.run(self._marks.dead, clone.metadata.get(CLONE_MARK, "")):
-                await self._remove_clone(volumes, clone)
+                await volumes.remove(clone.id, within=_CLONE, detach=True)
 
     async def aclose(self) -> None:
         """Let everything go, within seconds."""

@@ -16,8 +16,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from xloud_image.errors import BlobNotFound, QuotaExceeded, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
-from xloud_image.stores.base import Caller
-from xloud_image.stores.cinder.accounts import Accounts, Grant
+from xloud_image.stores.base import Caller, finish
+from xloud_image.stores.cinder.accounts import Accounts
+from xloud_image.stores.kit.keystone import Grant
+from xloud_image.stores.kit.retry import retry
 from xloud_image.stores.kit.web import Web
 
 _log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ _PAGE: Final = 1000
 # states that a volume leaves by itself
 _PASSING: Final = frozenset({"creating", "downloading", "extending", "deleting"})
 _NEVER: Final = frozenset({405, 406, 411, 501, 505})  # what stays refused however often it is asked
+_FAILING: Final = frozenset({429, 500, 502, 503, 504})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -80,51 +83,37 @@ class Client:
         self.patience = patience
         self._web, self._accounts, self._retries = web, accounts, retries
 
+    @property
+    def own(self) -> bool:
+        """Whether the volumes are those of a service account."""
+        return self._accounts.own
+
     def of(self, caller: Caller | None) -> Volumes:
         """The volumes that are reached for this caller: the service account's, or the caller's own."""
         return Volumes(self, caller)
 
-    async def ask(self, caller: Caller | None, method: str, path: str, body: Any = None) -> tuple[int, Any, Grant]:
-        """(status, decoded answer, grant). A request that changes something is never left before its answer: whoever
+    async def ask(self, caller: Caller | None, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """(status, decoded answer). A request that changes something is never left before its answer: whoever
         is cancelled meanwhile can clean up afterwards. `StoreUnavailable`."""
-        task = asyncio.ensure_future(self._ask(caller, method, path, body))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if method == "GET":
-                task.cancel()
-            await asyncio.wait((task,))
-            if not task.cancelled():
-                task.exception()  # seen
-            raise
-
-    async def _ask(self, caller: Caller | None, method: str, path: str, body: Any) -> tuple[int, Any, Grant]:
         begun = time.monotonic()
-        refused: Grant | None = None
-        attempt = 0
-        while True:
-            grant = await self._accounts.grant(caller, refused)
-            try:
-                status, answer = await self._once(grant, method, path, body)
-                failed = f"fails now ({status})" if status in (429, 500, 502, 503, 504) else None
-                error: StoreUnavailable | None = None
-            except StoreUnavailable as failure:
-                error, failed, status, answer = failure, failure.message, 0, None
-            if status == 401 and refused is None:
-                refused = grant
-                continue
-            # what hangs is not asked again, what refuses is, a few times within seconds
-            attempt += 1
-            again = method in ("GET", "DELETE", "PUT") and attempt <= self._retries and time.monotonic() - begun < 3
-            if failed and again:
-                await asyncio.sleep(0.2 * attempt)
-                continue
-            if error is not None:
-                raise error
-            return status, answer, grant
+
+        async def once() -> tuple[int, Any]:
+            grant = await self._accounts.grant(caller)
+            status, answer = await self._once(grant, method, path, body)
+            if status == 401:
+                status, answer = await self._once(await self._accounts.grant(caller, grant), method, path, body)
+            if status in _FAILING:
+                raise _failing(self.name, status, answer)
+            return status, answer
+
+        # what hangs is not asked again, what refuses is, a few times within seconds
+        retries = self._retries if method in ("GET", "DELETE", "PUT") else 0
+        pauses = (0.2 * (number + 1) for number in range(retries))
+        asking = retry(once, pauses, again=lambda _: time.monotonic() - begun < 3)
+        return await asking if method == "GET" else await finish(asking)
 
     async def _once(self, grant: Grant, method: str, path: str, body: Any) -> tuple[int, Any]:
-        headers = {"X-Auth-Token": grant.token, "Accept": "application/json", "OpenStack-API-Version": _VERSION}
+        headers = {"X-Auth-Token": grant.token or "", "Accept": "application/json", "OpenStack-API-Version": _VERSION}
         if body is not None:
             headers["Content-Type"] = "application/json"
         data = None if body is None else json.dumps(body).encode()
@@ -132,7 +121,7 @@ class Client:
         try:
             async with (
                 asyncio.timeout(limit),
-                self._web.request(method, grant.endpoint + path, headers=headers, data=data) as response,
+                self._web.request(method, grant.url + path, headers=headers, data=data) as response,
             ):
                 text = await response.read()
         except TimeoutError:
@@ -158,7 +147,7 @@ class Volumes:
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded answer. `BlobNotFound` for 404, `NotNow` for a state that forbids it, `StoreFull`,
         `QuotaExceeded`, `WriteDenied`, `StoreUnavailable`."""
-        status, answer, grant = await self._client.ask(self._caller, method, path, body)
+        status, answer = await self._client.ask(self._caller, method, path, body)
         if status < 400:
             return answer
         said = _words(answer)
@@ -166,7 +155,7 @@ class Volumes:
             raise BlobNotFound(f"store {self.name}: Cinder has no such volume")
         _log.info("store %s: %s %s: %d %s", self.name, method, path.partition("?")[0], status, said)
         if status == 413:
-            if grant.own:
+            if self._client.own:
                 raise StoreFull(f"store {self.name} is full: the quota of its project is used up ({said})")
             raise QuotaExceeded(f"store {self.name}: the caller's quota of volumes is used up ({said})")
         if status in (400, 409):
@@ -178,7 +167,7 @@ class Volumes:
                 f"store {self.name}: what answers as Cinder does not do this at all ({status}): see that"
                 " cinder_catalog_info or cinder_endpoint_template names Cinder's API, version 3.54 or newer"
             )
-        raise StoreUnavailable(f"store {self.name}: Cinder fails now ({status}{': ' if said else ''}{said})")
+        raise _failing(self.name, status, answer)
 
     async def find(self, name: str | None = None, **more: str) -> list[Volume]:
         """The volumes of this name, or that match `more` as Cinder's filters do; at most 1000."""
@@ -289,6 +278,11 @@ class Volumes:
             answer = None
         found: Sequence[Mapping[str, Any]] = (answer or {}).get("messages") or ()
         return str(found[0]["user_message"]) if found else "see the log of Cinder's volume service"
+
+
+def _failing(store: str, status: int, answer: Any) -> StoreUnavailable:
+    said = _words(answer)
+    return StoreUnavailable(f"store {store}: Cinder fails now ({status}{': ' if said else ''}{said})")
 
 
 def _words(answer: Any) -> str:

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import re
 import time
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -41,10 +40,12 @@ from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, fi
 from xloud_image.stores.cinder.accounts import Accounts
 from xloud_image.stores.cinder.attachments import Attachments
 from xloud_image.stores.cinder.client import Client, StillDeleting, Volume, Volumes
-from xloud_image.stores.cinder.devices import Brick, Device
+from xloud_image.stores.cinder.devices import Brick
 from xloud_image.stores.cinder.owners import Marks
 from xloud_image.stores.cinder.upload import BATCH, Draft, finished, of_key
-from xloud_image.stores.kit.threads import Job, Threads
+from xloud_image.stores.kit.chunks import nothing
+from xloud_image.stores.kit.threads import Threads
+from xloud_image.stores.kit.transfers import Reading
 from xloud_image.stores.kit.web import Web
 
 _log = logging.getLogger(__name__)
@@ -113,9 +114,9 @@ class CinderStore(Store):
     async def start(self) -> None:
         """Remove, in the background, what a killed process of this node left attached."""
         try:
-            await self._threads.run(self._marks.begin)
-        except (OSError, StoreUnavailable) as error:
-            _log.warning("store %s: cinder_mount_point_base cannot be used: %s", self.name, error)
+            await self._attachments.begin()
+        except ImageServiceError as error:
+            _log.warning("%s", error.message)
         if self._accounts.own:
             self._tidying = asyncio.ensure_future(self._tidy())
 
@@ -127,12 +128,7 @@ class CinderStore(Store):
 
     async def check(self) -> Health:
         """Whether Cinder lets us in, has the type, and with how much room (administrators may ask)."""
-        try:
-            await self._threads.run(self._marks.begin)
-        except OSError as error:
-            raise WriteDenied(
-                f"store {self.name}: cinder_mount_point_base cannot be used ({error}): make it, for the service's user"
-            ) from error
+        await self._attachments.begin()
         if not self._accounts.own:
             return Health("ok, as far as it can be asked: volumes belong to each caller", None, self.facts)
         volumes = self._client.of(None)
@@ -220,16 +216,28 @@ class CinderStore(Store):
         volume, size = await self._finished(volumes, url)
         offset, length = span(size, offset, length)
         if not length:
-            yield Reader(size, _nothing(), version=volume.id)
+            yield Reader(size, nothing(), version=volume.id)
             return
         async with self._attachments.borrow(volumes, volume) as device:
-            chunks = _Chunks(self.name, self._threads, device, offset, length)
+            chunks = Reading(
+                self._threads, device.read, (offset, length), batch=BATCH, errors=lambda: self._reading(volume.id)
+            )
             try:
                 yield Reader(size, chunks, version=volume.id)
             finally:
-                await finish(chunks.close())
-                if chunks.failed:
-                    self._attachments.give_up(volume.id)
+                await finish(chunks.ended())
+
+    @contextlib.contextmanager
+    def _reading(self, volume: str) -> Iterator[None]:
+        """A device that failed is given up."""
+        try:
+            yield
+        except (OSError, StoreUnavailable) as error:
+            self._attachments.give_up(volume)
+            if isinstance(error, StoreUnavailable):
+                raise
+            why = (error.strerror or "failure").lower()
+            raise StoreUnavailable(f"store {self.name} cannot read its data now ({why})") from error
 
     # writing
 
@@ -319,54 +327,3 @@ class CinderStore(Store):
         await self._threads.aclose()
         self._marks.end()
         await self._web.aclose()
-
-
-class _Chunks:
-    """A range of a device, one batch read ahead."""
-
-    def __init__(self, name: str, threads: Threads, device: Device, offset: int, length: int) -> None:
-        self._name, self._threads, self._device = name, threads, device
-        self._at, self._end = offset, offset + length
-        self._ahead: Job[bytes] | None = None
-        self.failed = False
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    def _begin(self) -> None:
-        self._ahead = None
-        if self._at < self._end:
-            # batches end at their multiples: what a backend reads at once
-            length = min(BATCH - self._at % BATCH, self._end - self._at)
-            self._ahead = self._threads.submit(functools.partial(self._device.read, self._at, length))
-            self._at += length
-
-    async def __anext__(self) -> bytes:
-        if self._ahead is None:
-            self._begin()
-        job = self._ahead
-        if job is None:
-            raise StopAsyncIteration
-        try:
-            data = await job.result()
-        except OSError as error:
-            self.failed = True
-            raise StoreUnavailable(
-                f"store {self._name} cannot read its data now ({(error.strerror or 'failure').lower()})"
-            ) from error
-        except StoreUnavailable:
-            self.failed = True
-            raise
-        self._begin()
-        return data
-
-    async def close(self) -> None:
-        """Wait for what is being read ahead: the device may go afterwards."""
-        if self._ahead is not None:
-            await self._ahead.ended(self._threads.limit)
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    empty: tuple[bytes, ...] = ()
-    for chunk in empty:
-        yield chunk

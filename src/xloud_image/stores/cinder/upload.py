@@ -18,17 +18,17 @@ from typing import Final
 
 from xloud_image.errors import (
     AlreadyExists,
-    BadRequest,
     BlobNotFound,
-    Gone,
     ImageServiceError,
     StoreFull,
     StoreUnavailable,
-    WriteDenied,
 )
 from xloud_image.stores.cinder.attachments import Attachment, Attachments
 from xloud_image.stores.cinder.client import Volume, Volumes
 from xloud_image.stores.cinder.owners import Marks
+from xloud_image.stores.kit.chunks import Exactly, Piece, in_batches
+from xloud_image.stores.kit.retry import retry
+from xloud_image.stores.kit.sentences import was_discarded
 from xloud_image.stores.kit.threads import Job, Threads
 
 BATCH: Final = 4 << 20
@@ -101,7 +101,7 @@ class Draft:
         if filling.cancelled() or self.discarded.is_set():
             if not filling.cancelled():
                 filling.exception()
-            raise Gone(f"store {self._store}: the data was discarded while it was being written")
+            raise was_discarded(self._store)
         filling.result()
         await self._end()
         assert self._volume is not None
@@ -110,10 +110,7 @@ class Draft:
     # the volume
 
     async def _make(self, size: int | None) -> None:
-        try:
-            await self._threads.run(self._marks.begin)
-        except OSError as error:
-            raise WriteDenied(f"store {self._store}: cinder_mount_point_base cannot be used: {error}") from error
+        await self._attachments.begin()
         self._lose(await self.find(), everyone=True)
         gib = 1 if not size else -(-size // GIB)
         metadata = {"glance_image_id": self.key, WRITER: self.token, _MARK: self._marks.mine}
@@ -168,27 +165,11 @@ class Draft:
 
     async def _fill(self, source: AsyncIterator[bytes], size: int | None) -> None:
         """While one batch is being written the next is being received."""
-        chunks: list[bytes] = []
-        gathered = total = 0
-        async for chunk in source:
-            total += len(chunk)
-            if size is not None and total > size:
-                raise BadRequest(f"more data came than the {size} bytes announced")
-            chunks.append(chunk)
-            gathered += len(chunk)
-            while gathered >= BATCH:
-                whole = b"".join(chunks)
-                batch, rest = whole[:BATCH], whole[BATCH:]
-                del whole
-                chunks, gathered = [rest], len(rest)
-                await self._put(batch)
-        if size is not None and total != size:
-            raise BadRequest(f"{total} bytes came, {size} were announced")
-        if gathered:
-            await self._put(b"".join(chunks))
+        await in_batches(Exactly(source, size), BATCH, self._put)
         await self._settle()
 
-    async def _put(self, batch: bytes) -> None:
+    async def _put(self, pieces: list[Piece]) -> None:
+        batch = b"".join(pieces)
         await self._settle()
         if self._at + len(batch) > self._room:
             await self._grow()
@@ -261,15 +242,7 @@ class Draft:
 
     async def _make_read_only(self, identity: str) -> None:
         """One answer that fails does not throw the whole image away: asked again, it does the same."""
-        for wait in _AGAIN:
-            try:
-                await self.volumes.act(identity, "os-update_readonly_flag", readonly=True)
-                return
-            except StoreUnavailable as error:
-                if not error.temporary:
-                    raise
-            await asyncio.sleep(wait)
-        await self.volumes.act(identity, "os-update_readonly_flag", readonly=True)
+        await retry(lambda: self.volumes.act(identity, "os-update_readonly_flag", readonly=True), _AGAIN)
 
     async def _end(self) -> None:
         """From a draft to an image: nothing but the last call makes it one."""
@@ -283,7 +256,7 @@ class Draft:
         self._lose(found, everyone=False, ties=True)
         ours = next((one for one in found if one.id == identity), None)
         if ours is None or DISCARDED in ours.metadata or self.discarded.is_set():
-            raise Gone(f"store {self._store}: the data was discarded while it was being written")
+            raise was_discarded(self._store)
         metadata = {"glance_image_id": self.key, "image_size": str(self._at)}
         if self._owner:
             metadata["image_owner"] = self._owner

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from xloud_image.errors import StoreUnavailable
 from xloud_image.stores.file.syscalls import BATCH, directory, in_memory, is_link
 
 _STEP: Final = 1 << 16  # distance of the bytes at which presence in memory is tested
@@ -87,9 +88,12 @@ class OpenFile:
             return self._closing and not self._users
 
     def read(self, offset: int, length: int) -> bytes:
-        """These bytes; fewer only at the end of the file."""
+        """These bytes. `StoreUnavailable` when the file ends before."""
         with self._using() as fd:
-            return os.pread(fd, length, offset)
+            data = os.pread(fd, length, offset)
+        if len(data) < length:
+            raise StoreUnavailable("a file of the store became shorter while it was read")
+        return data
 
     def warm(self, offset: int, length: int) -> None:
         """Read these bytes into memory."""

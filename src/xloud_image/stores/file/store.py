@@ -14,15 +14,12 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
-    AlreadyExists,
-    BadRequest,
     BlobNotFound,
-    Gone,
     ImageServiceError,
     StoreFull,
     StoreUnavailable,
@@ -33,14 +30,16 @@ from xloud_image.stores.file import errors, syscalls
 from xloud_image.stores.file import options as file_options
 from xloud_image.stores.file.directories import Places
 from xloud_image.stores.file.download import OpenFile
-from xloud_image.stores.file.upload import Discarded, Draft
-from xloud_image.stores.kit.threads import Job, Threads
+from xloud_image.stores.file.upload import Draft
+from xloud_image.stores.kit.chunks import Exactly
+from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
+from xloud_image.stores.kit.threads import Threads
+from xloud_image.stores.kit.transfers import Discarded, Reading, Steps
 
 _log = logging.getLogger(__name__)
 
 _NO_LIMIT: Final = 600.0  # seconds that a step may take when the operator sets no limit
 _GRACE: Final = 30.0  # seconds that a failed write waits for a thread that is still in its draft
-_MANY: Final = 512  # chunks of one batch; more, and they are so small that joining them is cheap
 _ROOMY: Final = 1 << 30  # with an unknown size a directory with so many bytes free is preferred
 
 
@@ -182,25 +181,24 @@ class FileStore(Store):
         path, name = self._locate(url)
         with self._reading(path):
             opened = await self._threads.run(OpenFile, path, name, lost=OpenFile.close)
-        chunks = None
-        try:
-            offset, length = span(opened.size, offset, length)
-            chunks = _Chunks(self._threads, opened, offset, length, self._batch, lambda: self._reading(path))
-            file = None
-            if opened.sendable:
-                file = FileRange(opened.fd, offset, length, opened.resident, chunks.warm)
-            yield Reader(opened.size, chunks, file)
-        finally:
-            await finish(self._close(opened, None if chunks is None else chunks.ahead))
 
-    async def _close(self, opened: OpenFile, ahead: Job[bytes] | None) -> None:
-        """Closing may block as well (NFS, FUSE), so it is done in a thread, after what is being read ahead."""
-        if ahead is not None:
-            await ahead.ended(self._threads.limit)
-        try:
-            await self._threads.submit(opened.close, must=True).ended(self._threads.limit)
-        except StoreUnavailable:  # the store was closed in between
-            opened.close()
+        async def warm(at: int, count: int) -> None:
+            with self._reading(path):
+                await self._threads.run(opened.warm, at, count)
+
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(lambda: finish(self._threads.close(opened.close)))
+            offset, length = span(opened.size, offset, length)
+            chunks = Reading(
+                self._threads,
+                opened.read,
+                (offset, length),
+                batch=self._batch,
+                errors=lambda: self._reading(path),
+            )
+            stack.push_async_callback(lambda: finish(chunks.ended()))
+            file = FileRange(opened.fd, offset, length, opened.resident, warm) if opened.sendable else None
+            yield Reader(opened.size, chunks, file)
 
     async def write(
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
@@ -210,21 +208,21 @@ class FileStore(Store):
             raise WriteDenied(f"store {self.name} takes no data: its metadata file is wrong; see the service's log")
         steps = await self._begin(key, size)
         async with self._all_or_nothing(steps):
-            await self._receive(steps, source, size)
+            await steps.take(Exactly(source, size), self._batch, steps.draft.write, cut=False)
             await steps.begin(steps.draft.sync)
             await steps.begin(steps.draft.publish)
             await steps.end()
         path = steps.draft.path
         return Blob(f"file://{path}/{key}", steps.draft.written, self._metadata.get(path, {}))
 
-    async def _begin(self, key: str, size: int | None) -> _Steps:
+    async def _begin(self, key: str, size: int | None) -> Steps[Draft]:
         """A draft in the directory of the highest priority that has room; one that is broken is passed over."""
         failure: ImageServiceError | None = None
         for room in (_ROOMY, 1) if size is None and len(self.paths) > 1 else (1 if size is None else size,):
             for path in self.paths:
                 others = [other for other in self.paths if other != path]
                 draft = Draft(path, key, mode=self._mode, thin=self._thin, others=others)
-                steps = _Steps(self._threads, draft, self._writing)
+                steps = Steps(self._threads, draft, functools.partial(self._writing, path))
                 try:
                     async with self._all_or_nothing(steps):
                         await steps.begin(functools.partial(draft.create, size, room))
@@ -237,43 +235,19 @@ class FileStore(Store):
         raise failure
 
     @contextlib.asynccontextmanager
-    async def _all_or_nothing(self, steps: _Steps) -> AsyncIterator[None]:
+    async def _all_or_nothing(self, steps: Steps[Draft]) -> AsyncIterator[None]:
         try:
             yield
         except BaseException:
             await finish(self._abandon(steps))
             raise
 
-    async def _receive(self, steps: _Steps, source: AsyncIterator[bytes], size: int | None) -> None:
-        """While one batch is being written the next is being received. The source's errors pass through."""
-        chunks: list[bytes] = []
-        gathered = total = 0
-        async for chunk in source:
-            total += len(chunk)
-            if size is not None and total > size:
-                raise BadRequest(f"more data came than the {size} bytes announced")
-            chunks.append(chunk)
-            gathered += len(chunk)
-            if gathered >= self._batch:
-                await steps.begin(functools.partial(steps.draft.write, chunks))
-                chunks, gathered = [], 0
-            elif len(chunks) >= _MANY:
-                chunks = [b"".join(chunks)]
-        if size is not None and total != size:
-            raise BadRequest(f"{total} bytes came, {size} were announced")
-        if chunks:
-            await steps.begin(functools.partial(steps.draft.write, chunks))
-
-    async def _abandon(self, steps: _Steps) -> None:
+    async def _abandon(self, steps: Steps[Draft]) -> None:
         """Nothing of the draft stays. A thread that hangs in it removes it whenever it comes back."""
-        draft, wait = steps.draft, min(self._threads.limit, _GRACE)
-        with contextlib.suppress(StoreUnavailable):
-            if draft.abandon() and steps.job is not None:
-                await steps.job.ended(wait)
-            elif not draft.removed:
-                await self._threads.submit(draft.remove, must=True).ended(wait)
-        if not draft.removed:
-            _log.warning("store %s: a draft of %s stays for now: the file system does not answer", self.name, draft.key)
+        if not await steps.abandon(self._threads, min(self._threads.limit, _GRACE)):
+            _log.warning(
+                "store %s: a draft of %s stays for now: the file system does not answer", self.name, steps.draft.key
+            )
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         plain_key(key)
@@ -306,7 +280,7 @@ class FileStore(Store):
             raise errors.link(self.name, path, error) from None
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.filename != path:
-                raise BlobNotFound(f"store {self.name} has no such data") from None
+                raise no_data(self.name) from None
             raise errors.unreadable(self.name, path, error) from error
 
     @contextlib.contextmanager
@@ -314,79 +288,12 @@ class FileStore(Store):
         try:
             yield
         except Discarded:
-            raise Gone(f"store {self.name}: the data was discarded while it was being written") from None
+            raise was_discarded(self.name) from None
         except FileExistsError:
-            raise AlreadyExists(f"store {self.name} has data under this key already") from None
+            raise key_taken(self.name) from None
         except syscalls.IsLink as error:
             raise errors.link(self.name, path, error) from None
         except OSError as error:
             if name is not None and isinstance(error, FileNotFoundError) and error.filename == name:
-                raise BlobNotFound(f"store {self.name} has no such data") from None
+                raise no_data(self.name) from None
             raise errors.refusal(self.name, path, error) from error
-
-
-class _Steps:
-    """The steps of one write: one after the other, in threads, the last one still running."""
-
-    def __init__(self, threads: Threads, draft: Draft, errors: Callable[[str], Any]) -> None:
-        self.draft = draft
-        self.job: Job[None] | None = None
-        self._threads = threads
-        self._errors = errors
-
-    async def begin(self, call: Callable[[], None]) -> None:
-        """Start `call` when the step before has ended well."""
-        await self.end()
-        self.job = self._threads.submit(call)
-
-    async def end(self) -> None:
-        """Wait for the running step; raises what it raised, as the contract names it."""
-        if self.job is not None:
-            with self._errors(self.draft.path):
-                await self.job.result()
-
-
-class _Chunks:
-    """The bytes of a range, one batch read ahead. A class: a dropped generator would end only when collected."""
-
-    def __init__(
-        self,
-        threads: Threads,
-        opened: OpenFile,
-        offset: int,
-        length: int,
-        batch: int,
-        errors: Callable[[], Any],
-    ) -> None:
-        self._threads, self._opened, self._errors = threads, opened, errors
-        self._at, self._end, self._batch = offset, offset + length, batch
-        self._wanted = 0
-        self.ahead: Job[bytes] | None = None
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self.ahead is None:
-            self._ask()
-        if self.ahead is None:
-            raise StopAsyncIteration
-        with self._errors():
-            chunk = await self.ahead.result()
-        if len(chunk) < self._wanted:
-            raise StoreUnavailable("a file of the store became shorter while it was read")
-        self.ahead = None
-        self._ask()
-        return chunk
-
-    def _ask(self) -> None:
-        """Begin to read the next batch, if there is one."""
-        size = min(self._batch, self._end - self._at)
-        if size > 0:
-            self.ahead = self._threads.submit(functools.partial(self._opened.read, self._at, size))
-            self._at, self._wanted = self._at + size, size
-
-    async def warm(self, offset: int, length: int) -> None:
-        """`FileRange.warm`."""
-        with self._errors():
-            await self._threads.run(self._opened.warm, offset, length)

@@ -6,8 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from xloud_image.failpoints import reach_in_thread
@@ -20,41 +19,30 @@ from xloud_image.stores.file.syscalls import (
     rename_exclusively,
     unlinked,
 )
+from xloud_image.stores.kit import transfers
+from xloud_image.stores.kit.chunks import Piece, runs
+from xloud_image.stores.kit.transfers import Discarded
 
-_ZERO_BLOCK: Final = 1 << 16  # thin: the most that is looked at in one piece
-_PAGE: Final = 4096
-_ZEROS: Final = bytes(_ZERO_BLOCK)
+_PAGE: Final = 4096  # thin: fewer zeros than this would free nothing
 _FLUSH: Final = 16 << 20  # bytes after which writing back to the disk is begun
 _AHEAD: Final = 64 << 20  # bytes at most for which there is room before they come
 
 
-class Discarded(Exception):
-    """The draft was removed by `discard`, here or by another process, while it was being written."""
-
-
-class Draft:
-    """A file under a temporary name in the directory of its final name. One thread works on it at a time.
-
-    `abandon` may be called from any thread at any time: whoever is in it then removes everything when he comes back,
-    so a draft leaves nothing also when its writer has long given up on a hung file system.
-    """
+class Draft(transfers.Draft):
+    """A file under a temporary name in the directory of its final name."""
 
     def __init__(self, path: str, key: str, *, mode: int, thin: bool, others: Sequence[str]) -> None:
         """Does nothing yet. `others`: the further directories of the store; `thin`: leave holes for zeros."""
-        self.path, self.key = path, key
+        super().__init__(key)
+        self.path = path
         self._mode, self._thin, self._others = mode, thin, others
         self._name = f".{key}.{secrets.token_hex(8)}.part"
-        self._lock = threading.Lock()
-        self._busy = False
-        self._gone = False
         self._removing = False
-        self.removed = True  # nothing of it is there
         self._fd = -1
         self._final: int | None = None  # inode of the final name once it is ours
         self._flushed = 0
         self._size: int | None = None  # as announced; None: nothing is reserved
         self._reserved = 0
-        self.written = 0
 
     def create(self, size: int | None, room: int) -> None:
         """Make the temporary file. FileExistsError when the key is taken; ENOSPC, before the first byte comes, when
@@ -81,41 +69,16 @@ class Draft:
         if any(os.path.lexists(f"{other}/{self.key}") for other in self._others):
             raise FileExistsError(self.key)
 
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        with self._lock:
-            if self._gone:
-                raise Discarded
-            self._busy = True
-        try:
-            yield
-        finally:
-            if self._left():
-                with contextlib.suppress(OSError):  # `discard` of the key takes what we could not
-                    self.remove()
-
-    def _left(self) -> bool:
-        """The thread leaves; True when it has to clean up behind an abandoned write."""
-        with self._lock:
-            self._busy = False
-            return self._gone
-
-    def abandon(self) -> bool:
-        """Never blocks. True: a thread is in it and will remove it; False: the caller has to call `remove`."""
-        with self._lock:
-            self._gone = True
-            return self._busy
-
-    def write(self, chunks: list[bytes]) -> None:
-        """Append. The chunks are written as they are, gathered by the kernel."""
+    def write(self, pieces: list[Piece]) -> None:
+        """Append. The pieces are written as they are, gathered by the kernel."""
         with self._working():
             if self._thin:
-                for offset, buffers in _runs(chunks, self.written):
+                for offset, buffers in runs(pieces, self.written, least=_PAGE):
                     self._put(buffers, offset)
-                self.written += sum(map(len, chunks))
+                self.written += sum(map(len, pieces))
             else:
-                self._reserve(self.written + sum(map(len, chunks)))
-                self.written += self._put(chunks, self.written)
+                self._reserve(self.written + sum(map(len, pieces)))
+                self.written += self._put(pieces, self.written)
             while self.written - self._flushed >= _FLUSH:
                 self._flush()
 
@@ -131,7 +94,7 @@ class Draft:
         else:
             self._size = None
 
-    def _put(self, buffers: Sequence[bytes | memoryview], offset: int) -> int:
+    def _put(self, buffers: Sequence[Piece], offset: int) -> int:
         total = sum(map(len, buffers))
         done = os.pwritev(self._fd, buffers, offset) if total else 0
         while done < total:  # a signal, or the disk is nearly full: the next call tells
@@ -240,31 +203,3 @@ class Draft:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _runs(chunks: Sequence[bytes], at: int) -> Iterator[tuple[int, list[bytes | memoryview]]]:
-    """What of `chunks`, which begin at byte `at` of the file, is not zero: (offset, buffers), in order.
-
-    Compared by memcmp in C without copies. Looked at in blocks of the file; of a block that spans two chunks each
-    part is judged by itself, and zeros shorter than a page are written, since they would free nothing.
-    """
-    run: list[bytes | memoryview] = []
-    start = at
-    for chunk in chunks:
-        size, here, kept = len(chunk), 0, 0
-        while here < size:
-            step = min(_ZERO_BLOCK - (at + here) % _ZERO_BLOCK, size - here)
-            if step >= _PAGE and chunk.startswith(_ZEROS if step == _ZERO_BLOCK else _ZEROS[:step], here):
-                if here > kept:
-                    run.append(memoryview(chunk)[kept:here])
-                if run:
-                    yield start, run
-                    run = []
-                kept = here + step
-                start = at + kept
-            here += step
-        if size > kept:
-            run.append(memoryview(chunk)[kept:] if kept else chunk)
-        at += size
-    if run:
-        yield start, run

@@ -1,1 +1,1 @@
-"""What several types of stores need: threads, HTTP, Keystone. No type of store is known here."""
+"""What several types of stores need: threads, bytes on their way, HTTP, Keystone. No type of store is known here."""

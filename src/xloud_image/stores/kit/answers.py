@@ -19,7 +19,7 @@ _LONG: Final = 200  # characters of a version that are noted as they are
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\]|^ | \Z|://[^/?# ]* ")  # blanks only behind the host
 _PLAIN: Final = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]+")  # what a URL may consist of
 _RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
-_EMPTY: Final = re.compile(r"bytes\s+\*/(\d{1,19})", re.ASCII | re.IGNORECASE)
+_EMPTY: Final = re.compile(r"bytes\s+(?:\*|\d{1,19}-\d{1,19})/(\d{1,19})", re.ASCII | re.IGNORECASE)
 # later the same request may be answered
 _TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -123,6 +123,12 @@ def total_of_416(headers: Mapping[str, str]) -> int | None:
     """The size that a refused range tells, None when it does not."""
     match = _EMPTY.fullmatch(headers.get("Content-Range", "").strip())
     return _bytes(match[1]) if match else None
+
+
+def tag(headers: Mapping[str, str]) -> str:
+    """The ETag without its quotes, as if strong; '' when there is none. What compresses on the way makes `"x"` to
+    `W/"x"`: the bytes behind it are the same."""
+    return headers.get("ETag", "").strip().removeprefix("W/").removeprefix("w/").strip('"')
 
 
 def version(headers: Mapping[str, str], size: int | None, *, elsewhere: bool) -> str | None:

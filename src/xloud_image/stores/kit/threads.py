@@ -133,6 +133,13 @@ class Threads:
         """`call(*args)` in a thread. `lost` gets a result for which nobody waits any more (to close it)."""
         return await self.submit(lambda: call(*args), lost=lost).result()
 
+    async def close(self, call: Callable[[], object]) -> None:
+        """`call` in a thread, whoever waits, for at most the limit; here where the store was closed in between."""
+        try:
+            await self.submit(call, must=True).ended(self.limit)
+        except StoreUnavailable:
+            call()
+
     def submit(self, call: Callable[[], T], *, lost: Callable[[T], object] | None = None, must: bool = False) -> Job[T]:
         """Begin `call`. `must`: do it also when nobody waits any more (cleaning). `StoreUnavailable` at once when
         every thread is stuck, or after `aclose`."""

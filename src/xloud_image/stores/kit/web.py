@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from xloud_image.errors import BadRequest, ConfigError, StoreUnavailable
-from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.chunks import Exactly
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
 _INTERIM: Final = 100  # answers that may come before the one that counts, itself included
@@ -159,24 +159,31 @@ class Outgoing:
     """
 
     def __init__(self, source: AsyncIterator[bytes], size: int | None = None) -> None:
-        self._source, self._size = source, size
-        self.sent = 0
+        self._source = Exactly(source, size)
         self.error: BaseException | None = None
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the source brought."""
+        return self._source.total
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._source:
-                self.sent += len(chunk)
-                if self._size is not None and self.sent > self._size:
-                    raise BadRequest(f"more data came than the {self._size} bytes announced")
                 if chunk:  # an empty one would end a chunked body
                     yield chunk
-            if self._size is not None and self.sent != self._size:
-                raise BadRequest(f"{self.sent} bytes came, {self._size} were announced")
         except BaseException as error:
             if not isinstance(error, GeneratorExit):
                 self.error = error
             raise
+
+
+def wind(limit: asyncio.Timeout | None, seconds: float | None) -> None:
+    """`limit` is over so many seconds from now (None: never). One that was left already stays as it is: an answer may
+    come before the end of the body."""
+    if limit is not None:
+        with contextlib.suppress(RuntimeError):
+            limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 def reason(error: BaseException) -> str:
@@ -198,16 +205,6 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()  # the error's own text may name addresses
     return type(error).__name__
-
-
-def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """First byte, last byte and total (None: not told) of a partial answer; None when it says no such thing."""
-    return answers.content_range(headers)
-
-
-def content_length(headers: Mapping[str, str]) -> int | None:
-    """In bytes, None when there is none that makes sense."""
-    return answers.length(headers)
 
 
 def _context(name: str, ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:

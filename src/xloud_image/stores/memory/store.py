@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
 from xloud_image.config.options.stores import OPTIONS
-from xloud_image.errors import AlreadyExists, BadRequest, BlobNotFound, Gone, StoreFull, Unsupported
+from xloud_image.errors import StoreFull, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
+from xloud_image.stores.kit.chunks import Exactly
+from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
 
 _CHUNK = 1 << 20
 
@@ -50,7 +52,7 @@ class MemoryStore(Store):
     def _key(self, url: str) -> str:
         key = url.removeprefix(f"memory://{self.name}/")
         if key not in self.blobs:
-            raise BlobNotFound(f"store {self.name} has no such data")
+            raise no_data(self.name)
         return key
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
@@ -70,29 +72,24 @@ class MemoryStore(Store):
         self._require_write()
         plain_key(key)
         if key in self.blobs:
-            raise AlreadyExists(f"store {self.name} has data under this key already")
+            raise key_taken(self.name)
         me = object()
         self.running[me] = key
         try:
             parts: list[bytes] = []
-            total = 0
-            async for chunk in source:
-                total += len(chunk)
-                if size is not None and total > size:
-                    raise BadRequest(f"more data came than the {size} bytes announced")
-                if total > self.free:
+            exactly = Exactly(source, size)
+            async for chunk in exactly:
+                if exactly.total > self.free:
                     raise StoreFull(f"store {self.name} has no room for this data")
                 parts.append(chunk)
-            if size is not None and total != size:
-                raise BadRequest(f"{total} bytes came, {size} were announced")
             if me not in self.running:
-                raise Gone(f"store {self.name}: the data was discarded while it was being written")
+                raise was_discarded(self.name)
             if key in self.blobs:
-                raise AlreadyExists(f"store {self.name} has data under this key already")
+                raise key_taken(self.name)
             self.blobs[key] = b"".join(parts)
         finally:
             self.running.pop(me, None)
-        return Blob(f"memory://{self.name}/{key}", total)
+        return Blob(f"memory://{self.name}/{key}", exactly.total)
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         self._require_write()

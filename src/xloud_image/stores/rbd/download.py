@@ -15,7 +15,7 @@ from xloud_image.stores.rbd.upload import Budget
 
 
 class OpenImage:
-    """An image, or a snapshot of it, open for reading. One thread is in `next` at a time."""
+    """An image, or a snapshot of it, open for reading. One thread is in `read` at a time."""
 
     def __init__(self, cluster: Cluster, name: str, snapshot: str | None, *, block: int, budget: Budget) -> None:
         """`Missing` when there is no such image or snapshot."""
@@ -27,7 +27,7 @@ class OpenImage:
         self._arrived: dict[int, bytes | int] = {}  # offset → bytes, or the errno
         self._image: Any = None
         self._in_flight = 0
-        self._at = self._asked = self._end = 0
+        self._asked = self._end = 0
         try:
             self._opened = Opened(cluster, self._connection, name=name, snapshot=snapshot, read_only=True)
             self._image = self._opened.image
@@ -48,18 +48,15 @@ class OpenImage:
         return self._opened is not None
 
     def aim(self, offset: int, length: int) -> None:
-        """The range that `next` will give, once, before the first `next`."""
-        self._at = self._asked = offset
-        self._end = offset + length
+        """The range that will be read, once, before the first `read`."""
+        self._asked, self._end = offset, offset + length
 
-    def next(self) -> bytes:
-        """The next bytes of the range, to the end of a block; b"" after the last. The blocks after it are under way."""
-        if self._at >= self._end:
-            return b""
+    def read(self, offset: int, length: int) -> bytes:
+        """The next bytes of the range, to the end of a block or of the range. The blocks after it are under way."""
         self._ask()
         with self._ready:
-            answered = self._ready.wait_for(lambda: self._at in self._arrived, 2 * self._cluster.operation_time)
-            data = self._arrived.pop(self._at) if answered else TIMEOUT
+            answered = self._ready.wait_for(lambda: offset in self._arrived, 2 * self._cluster.operation_time)
+            data = self._arrived.pop(offset) if answered else TIMEOUT
         if isinstance(data, int):
             self._cluster.failed(self._connection, data)
             error = OSError(data, "reading failed")
@@ -67,7 +64,6 @@ class OpenImage:
         # An image that is being removed reads as zeros; it has lost its name before it lost its bytes.
         if identity(self._connection, self._name) is None:
             raise Told(f"store {self._cluster.sentences.store}: an image was deleted while it was read", errno.ESTALE)
-        self._at += len(data)
         self._ask()
         return data
 

@@ -6,7 +6,8 @@ import errno
 import logging
 from typing import Final
 
-from xloud_image.errors import BlobNotFound, ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
+from xloud_image.errors import ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
+from xloud_image.stores.kit.sentences import no_data
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +33,6 @@ class Taken(Exception):
 
 class Missing(Exception):
     """There is no image under this name."""
-
-
-class Discarded(Exception):
-    """The image was discarded, here or by another process, while it was being written."""
 
 
 def number(error: BaseException) -> int:
@@ -168,7 +165,7 @@ class Sentences:
     def answer(self, error: BaseException, *, writing: bool) -> ImageServiceError:
         """The same for a client, who learns no path; the cure goes to the log."""
         if isinstance(error, Missing):
-            return BlobNotFound(f"store {self.store} has no such data")
+            return no_data(self.store)
         told = self.cure(error)
         _log.error("%s", told.message)
         answer: ImageServiceError

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from xloud_image.stores.rbd.errors import LOST, TIMEOUT, Sentences, Told, number
@@ -59,6 +59,7 @@ class Cluster:
         self.trial = Trial(rados, conf, user)
         self.connect_time = float(connect) if connect > 0 else CONNECT
         self.operation_time = OPERATION
+        self.on_times: Callable[[], None] = lambda: None  # called when `operation_time` was read from ceph.conf
         self.fsid: str | None = None  # of the cluster that was reached last
         self.abandoned: list[Any] = []  # images that could not be closed (`opening`)
         self.lock = threading.Lock()  # of the fields
@@ -203,6 +204,7 @@ class Cluster:
                 self.sentences.conf,
             )
         self.operation_time = configured("rados_osd_op_timeout") or OPERATION
+        self.on_times()
         handle.conf_set("rados_osd_op_timeout", f"{self.operation_time:g}")
         if not configured("rados_mon_op_timeout"):
             handle.conf_set("rados_mon_op_timeout", f"{self.operation_time:g}")

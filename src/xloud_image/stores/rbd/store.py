@@ -28,20 +28,20 @@ from urllib.parse import quote, unquote
 
 from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
-    AlreadyExists,
-    BadRequest,
     BlobNotFound,
-    Gone,
     ImageServiceError,
     StillNeeded,
     StoreFull,
     StoreUnavailable,
 )
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, library, plain_key, span
-from xloud_image.stores.kit.threads import Job, Threads
+from xloud_image.stores.kit.chunks import Exactly
+from xloud_image.stores.kit.sentences import key_taken, was_discarded
+from xloud_image.stores.kit.threads import Threads
+from xloud_image.stores.kit.transfers import Discarded, Reading, Steps
 from xloud_image.stores.rbd import removal
 from xloud_image.stores.rbd.download import OpenImage
-from xloud_image.stores.rbd.errors import Discarded, Sentences, Taken, Told, number
+from xloud_image.stores.rbd.errors import Sentences, Taken, Told, number
 from xloud_image.stores.rbd.session import OPERATION, Cluster
 from xloud_image.stores.rbd.upload import MIB, Budget, Draft
 
@@ -89,9 +89,10 @@ class RbdStore(Store):
         )
         self._images = removal.Images(self._cluster, name)
         self._budget = Budget(self._block, _IN_FLIGHT)
-        limit = self._cluster.connect_time + OPERATION + 5
-        self._threads = Threads(name, _THREADS, limit=limit)
-        self._guarded = Threads(name, _GUARDED, limit=limit)
+        self._threads = Threads(name, _THREADS, limit=OPERATION)
+        self._guarded = Threads(name, _GUARDED, limit=OPERATION)
+        self._bound()
+        self._cluster.on_times = self._bound
         self._going: set[str] = set()  # images whose removal is under way in a thread
         self._later: dict[str, Callable[[], bool]] = {}  # what must still be removed, by name or id
         self._sweeper: asyncio.Task[None] | None = None
@@ -131,18 +132,16 @@ class RbdStore(Store):
         """A call in a thread, with the errors of the contract."""
         threads = self._guarded if guarded else self._threads
         with self._errors(writing=writing):
-            return await threads.run(self._bounding, call, *args)
+            return await threads.run(call, *args)
 
-    def _bounding(self, call: Callable[..., T], *args: Any) -> T:
-        """`call(*args)`, after the time limits have followed those of ceph.conf."""
-        result = call(*args)
+    def _bound(self) -> None:
+        """The time limits follow those of ceph.conf."""
         for threads in (self._threads, self._guarded):
             threads.limit = self._cluster.connect_time + self._cluster.operation_time + 5
-        return result
 
     async def check(self) -> Health:
         try:
-            free, facts = await self._threads.run(self._bounding, self._look)
+            free, facts = await self._threads.run(self._look)
         except ImageServiceError:
             raise
         except Exception as error:
@@ -233,7 +232,7 @@ class RbdStore(Store):
         try:
             return Blob(url, opened.size)
         finally:
-            await finish(self._close(opened, None))
+            await finish(self._threads.close(opened.close))
 
     def _size(self, name: str, snapshot: str | None) -> int | None:
         with self._cluster.connection() as one:
@@ -243,89 +242,54 @@ class RbdStore(Store):
         name, snapshot = await self._locate(url)
         make = functools.partial(OpenImage, self._cluster, name, snapshot, block=self._block, budget=self._budget)
         with self._errors(writing=False):
-            return await self._threads.run(self._bounding, make, lost=OpenImage.close)
-
-    async def _close(self, opened: OpenImage, job: Job[bytes] | None) -> None:
-        if job is not None:
-            await job.ended(self._threads.limit)
-        try:
-            await self._threads.submit(opened.close, must=True).ended(self._threads.limit)
-        except StoreUnavailable:  # the store was closed in between
-            opened.close()
+            return await self._threads.run(make, lost=OpenImage.close)
 
     @contextlib.asynccontextmanager
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
         opened = await self._open(url)
-        chunks = _Chunks(self, opened)
-        try:
-            opened.aim(*span(opened.size, offset, length))
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(lambda: finish(self._threads.close(opened.close)))
+            wanted = span(opened.size, offset, length)
+            opened.aim(*wanted)
+            chunks = Reading(
+                self._threads,
+                opened.read,
+                wanted,
+                batch=self._block,
+                errors=lambda: self._errors(writing=False),
+                ahead=False,
+            )
+            stack.push_async_callback(lambda: finish(chunks.ended()))
             yield Reader(opened.size, chunks)
-        finally:
-            await finish(self._close(opened, chunks.job))
 
     async def write(
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
         plain_key(key)
         draft = Draft(self._cluster, self._images, key, block=self._block, thin=self._thin, budget=self._budget)
-        steps = _Steps(self, draft)
+        steps = Steps(self._threads, draft, lambda: self._errors(writing=True))
         with self._budget.transfer():
             try:
                 await steps.begin(functools.partial(draft.create, size))
                 await steps.end()
-                await self._receive(steps, source, size)
+                await steps.take(Exactly(source, size), self._block, draft.write)
                 await steps.begin(draft.settle)
-                await steps.begin(draft.protect, guarded=True)
+                await steps.begin(draft.protect, threads=self._guarded)
                 await steps.begin(draft.publish)
                 await steps.end()
             except BaseException as error:
                 await finish(self._abandon(steps, _SILENT if isinstance(error, StoreUnavailable) else _GRACE))
                 raise
-        await finish(self._let_go(draft))
+        with contextlib.suppress(StoreUnavailable):
+            await finish(self._threads.submit(draft.end, must=True).ended(_SILENT))
         return Blob(draft.url, draft.written)
 
-    async def _let_go(self, draft: Draft) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self._threads.submit(draft.end, must=True).ended(_SILENT)
-
-    async def _receive(self, steps: _Steps, source: AsyncIterator[bytes], size: int | None) -> None:
-        """While one block is being handed over the next is gathered; blocks end where objects end."""
-        pieces: list[bytes | memoryview] = []
-        gathered = total = 0
-        async for chunk in source:
-            total += len(chunk)
-            if size is not None and total > size:
-                raise BadRequest(f"more data came than the {size} bytes announced")
-            rest: bytes | memoryview = chunk
-            while gathered + len(rest) >= self._block:
-                view = memoryview(rest)
-                pieces.append(view[: self._block - gathered])
-                rest = view[self._block - gathered :]
-                await steps.begin(functools.partial(steps.draft.write, pieces))
-                pieces, gathered = [], 0
-            if len(rest):
-                pieces.append(rest)
-                gathered += len(rest)
-            if len(pieces) >= 512:  # chunks so small that joining them is cheap
-                pieces = [b"".join(pieces)]
-        if size is not None and total != size:
-            raise BadRequest(f"{total} bytes came, {size} were announced")
-        if pieces:
-            await steps.begin(functools.partial(steps.draft.write, pieces))
-
-    async def _abandon(self, steps: _Steps, patience: float) -> None:
+    async def _abandon(self, steps: Steps[Draft], patience: float) -> None:
         """Nothing of the draft stays. What hangs removes it whenever it comes back; what fails is tried again later."""
         draft = steps.draft
-        with contextlib.suppress(StoreUnavailable):
-            if draft.abandon() and steps.job is not None:
-                await steps.job.ended(patience)
-            elif not draft.removed:
-                await self._guarded.submit(draft.remove, must=True).ended(patience)
-            else:
-                await self._let_go(draft)
-        if not draft.removed:
+        if not await steps.abandon(self._guarded, patience):
             _log.warning("store %s: what a write of %s left is removed later", self.name, draft.key)
 
             def again() -> bool:
@@ -395,54 +359,11 @@ class RbdStore(Store):
         except ImageServiceError:
             raise
         except Discarded:
-            raise Gone(f"store {self.name}: the data was discarded while it was being written") from None
+            raise was_discarded(self.name) from None
         except Taken:
-            raise AlreadyExists(f"store {self.name} has data under this key already") from None
+            raise key_taken(self.name) from None
         except Exception as error:
             raise self._sentences.answer(error, writing=writing) from error
-
-
-class _Steps:
-    """The steps of one write: one after the other, in threads, the last one still running."""
-
-    def __init__(self, store: RbdStore, draft: Draft) -> None:
-        self.draft = draft
-        self.job: Job[None] | None = None
-        self._store = store
-
-    async def begin(self, call: Callable[[], None], *, guarded: bool = False) -> None:
-        """Start `call` when the step before has ended well."""
-        await self.end()
-        store = self._store
-        threads = store._guarded if guarded else store._threads  # noqa: SLF001 - the same module
-        self.job = threads.submit(functools.partial(store._bounding, call))  # noqa: SLF001
-
-    async def end(self) -> None:
-        """Wait for the running step; raises what it raised, as the contract names it."""
-        if self.job is not None:
-            with self._store._errors(writing=True):  # noqa: SLF001
-                await self.job.result()
-
-
-class _Chunks:
-    """The bytes of a range. A class: a dropped generator would end only when collected."""
-
-    def __init__(self, store: RbdStore, opened: OpenImage) -> None:
-        self._store, self._opened = store, opened
-        self.job: Job[bytes] | None = None
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        store = self._store
-        with store._errors(writing=False):  # noqa: SLF001 - the same module
-            self.job = store._threads.submit(self._opened.next)  # noqa: SLF001
-            data = await self.job.result()
-        self.job = None
-        if not data:
-            raise StopAsyncIteration
-        return data
 
 
 def _parts(url: str) -> list[str] | None:

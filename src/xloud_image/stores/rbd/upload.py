@@ -16,7 +16,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from xloud_image.stores.rbd.errors import TIMEOUT, Discarded, Missing, Taken, Told, number
+from xloud_image.stores.kit import transfers
+from xloud_image.stores.kit.chunks import Piece, runs
+from xloud_image.stores.kit.transfers import Discarded
+from xloud_image.stores.rbd.errors import TIMEOUT, Missing, Taken, Told, number
 from xloud_image.stores.rbd.opening import Opened
 from xloud_image.stores.rbd.removal import SNAPSHOT, Images, claim, identity, trashed, unclaim
 from xloud_image.stores.rbd.session import Cluster, Connection
@@ -27,8 +30,6 @@ DEPTH: Final = 8  # writes or reads in flight: more gain nothing
 # much is trimmed at the end.
 _FIRST_STEP: Final = 1 << 30
 _LARGEST_STEP: Final = 8 << 30
-_ZERO_BLOCK: Final = 1 << 16  # thin: the grain of holes
-_ZEROS: Final = bytes(_ZERO_BLOCK)
 
 
 class Budget:
@@ -55,26 +56,21 @@ class Budget:
         return max(2, min(DEPTH, self._blocks // max(1, self._transfers)))
 
 
-class Draft:
-    """One image. One thread works on it at a time; `abandon` may be called from any thread at any time: whoever is in
-    it then removes everything when he comes back, so nothing stays of a writer that gave up on a hung cluster."""
+class Draft(transfers.Draft):
+    """One image."""
 
     def __init__(self, cluster: Cluster, images: Images, key: str, *, block: int, thin: bool, budget: Budget) -> None:
         """Does nothing yet. `block`: bytes of one write, which is one object of the image when a power of two."""
-        self._cluster, self._images, self.key = cluster, images, key
+        super().__init__(key)
+        self._cluster, self._images = cluster, images
         self.name = f"{key}.{secrets.token_hex(8)}.part"
         self._block, self._thin, self._budget = block, thin, budget
-        self._lock = threading.Lock()
-        self._busy = False
-        self._gone = False
-        self.removed = True  # nothing of it is there
         self._connection: Connection | None = None
         self._opened: Opened | None = None
         self._image: Any = None
         self._id: str | None = None
         self._size = 0  # of the image; `written` of the data
         self._known = False
-        self.written = 0
         self.url = ""
         self._flight = threading.Condition()
         self._in_flight = 0
@@ -82,32 +78,13 @@ class Draft:
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
-        with self._lock:
-            if self._gone:
-                raise Discarded
-            self._busy = True
-        try:
-            yield
-        except BaseException as error:
-            if self._connection is not None:
-                self._cluster.failed(self._connection, number(error))
-            raise
-        finally:
-            if self._left():
-                with contextlib.suppress(Exception):  # it stays in the store's list of what must go
-                    self.remove()
-
-    def _left(self) -> bool:
-        """The thread leaves; True when it has to clean up behind an abandoned write."""
-        with self._lock:
-            self._busy = False
-            return self._gone
-
-    def abandon(self) -> bool:
-        """Never blocks. True: a thread is in it and will remove it; False: the caller has to call `remove`."""
-        with self._lock:
-            self._gone = True
-            return self._busy
+        with super()._working():
+            try:
+                yield
+            except BaseException as error:
+                if self._connection is not None:
+                    self._cluster.failed(self._connection, number(error))
+                raise
 
     def create(self, size: int | None) -> None:
         """Make the image. `Taken` when there is one under the key already."""
@@ -143,7 +120,7 @@ class Draft:
         features = int(text) if text.isdigit() else int(rbd.RBD().features_from_string(text) if text else 0)
         return features | int(rbd.RBD_FEATURE_LAYERING)
 
-    def write(self, pieces: list[bytes | memoryview]) -> None:
+    def write(self, pieces: list[Piece]) -> None:
         """Append, at most one block. Returns when there is room for the next one."""
         with self._working():
             data = b"".join(pieces)
@@ -151,8 +128,8 @@ class Draft:
             while not self._known and end > self._size:
                 self._size += min(_LARGEST_STEP, self._size)
                 self._image.resize(self._size)
-            for start, run in _runs(data) if self._thin else ((0, data),):
-                self._submit(run, self.written + start)
+            for start, buffers in runs((data,), self.written) if self._thin else ((self.written, [data]),):
+                self._submit(b"".join(buffers), start)
             self.written = end
 
     def _submit(self, data: bytes, offset: int) -> None:
@@ -223,9 +200,12 @@ class Draft:
         """It is published and out of our hands."""
         self._release()
 
+    @property
+    def holds(self) -> bool:
+        return not self.removed or self._connection is not None
+
     def remove(self) -> None:
-        """Take everything away. Raises when the cluster does not answer; may be called again, by anybody."""
-        if self.removed and self._connection is None:
+        if not self.holds:
             return
         with contextlib.suppress(Exception):
             self._close()
@@ -245,19 +225,3 @@ class Draft:
             one, self._connection = self._connection, None
         if one is not None:
             self._cluster.give_back(one)
-
-
-def _runs(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """What of a block is not zero: (offset, bytes), in order. Compared by memcmp; without zeros nothing is copied."""
-    size, start, here = len(data), 0, 0
-    while here < size:
-        step = min(_ZERO_BLOCK, size - here)
-        if data.startswith(_ZEROS if step == _ZERO_BLOCK else _ZEROS[:step], here):
-            if here > start:
-                yield start, data[start:here]
-            start = here + step
-        here += step
-    if start == 0 and size:
-        yield 0, data
-    elif size > start:
-        yield start, data[start:]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
+from xloud_image.stores.kit import answers
+
 MOST: Final = 4 << 20  # bytes of an answer that is no object
-_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _GIVEN: Final = ("gzip", "x-gzip", "deflate")  # codings that can be undone here
 
 
@@ -68,7 +68,7 @@ class Answer:
     @property
     def size(self) -> int | None:
         """The object's bytes, by the headers of a HEAD; None where they do not say it."""
-        return size_of(self.headers)
+        return answers.length(self.headers)
 
     def is_a(self, name: str) -> bool:
         """Whether the body is an XML document of this kind, whole."""
@@ -89,28 +89,9 @@ _OTHERWISE: Final = frozenset(
 
 
 def tag_of(headers: Mapping[str, str]) -> str:
-    """As `Answer.tag`. What compresses on the way makes `"x"` to `W/"x"`: the bytes behind it are the same."""
-    found = headers.get("etag", "").strip()
-    if found[:2] in ("W/", "w/"):
-        found = found[2:]
-    found = found.strip('"')
+    """As `Answer.tag`."""
+    found = answers.tag(headers)
     return f'"{found}"' if found else ""
-
-
-def size_of(headers: Mapping[str, str]) -> int | None:
-    """What Content-Length says."""
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() and length.isascii() else None
-
-
-def part_of(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """(first byte, last byte, size of the whole) by Content-Range; None when there is none that can be read."""
-    found = _RANGE.fullmatch(headers.get("content-range", "").strip())
-    if found is None:
-        return None
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
-    return (first, last, total) if first <= last and (total is None or last < total) else None
 
 
 def coding_of(headers: Mapping[str, str]) -> str:
@@ -120,7 +101,7 @@ def coding_of(headers: Mapping[str, str]) -> str:
     know the length.
     """
     coding = headers.get("content-encoding", "").strip().lower()
-    return "" if coding in ("", "identity", "aws-chunked") or size_of(headers) is not None else coding
+    return "" if coding in ("", "identity", "aws-chunked") or answers.length(headers) is not None else coding
 
 
 class Undoing:

@@ -20,13 +20,14 @@ from urllib.parse import parse_qsl
 import aiohttp
 from yarl import URL
 
-from xloud_image.errors import BlobNotFound, ImageServiceError, StoreUnavailable
-from xloud_image.stores.kit.web import Web
+from xloud_image.errors import ImageServiceError, StoreUnavailable
+from xloud_image.stores.kit.chunks import Piece
+from xloud_image.stores.kit.retry import retry
+from xloud_image.stores.kit.web import Web, wind
 from xloud_image.stores.s3.answers import MOST, Answer
 from xloud_image.stores.s3.capabilities import Known
 from xloud_image.stores.s3.errors import Busy, refusal
 from xloud_image.stores.s3.location import Address
-from xloud_image.stores.s3.parts import Piece
 from xloud_image.stores.s3.signing import EMPTY, UNSIGNED, Keys, escaped_query, signed
 
 T = TypeVar("T")
@@ -162,27 +163,21 @@ class Client:
     async def again(self, call: Callable[[], Awaitable[T]], *, hung: int = 0, lost: bool = True) -> T:
         """`call` until it ends well, with growing pauses; an error that is not temporary ends it, as do six attempts,
         thirty seconds, more than `hung` waits in vain, or without `lost` that no answer came."""
-        end, pause = 0.0, _PAUSE
-        for attempt in range(_ATTEMPTS):
-            try:
-                return await call()
-            except StoreUnavailable as error:
-                end = end or time.monotonic() + _WINDOW
-                hung -= isinstance(error, Hung)
-                if not error.temporary or (not lost and not isinstance(error, Busy)):
-                    raise
-                if hung < 0 or attempt == _ATTEMPTS - 1 or time.monotonic() + pause > end:
-                    raise
-            await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - many writers should not come at once
-            pause *= 2
-        raise AssertionError("unreachable")
+        end = 0.0
+
+        def may(error: StoreUnavailable) -> bool:
+            nonlocal end, hung
+            end = end or time.monotonic() + _WINDOW
+            hung -= isinstance(error, Hung)
+            return hung >= 0 and time.monotonic() < end and (lost or isinstance(error, Busy))
+
+        # by chance a little earlier or later: many writers should not come at once
+        pauses = (_PAUSE * 2**number * random.uniform(0.7, 1.3) for number in range(_ATTEMPTS - 1))  # noqa: S311
+        return await retry(call, pauses, again=may)
 
     def refusal(self, answer: Answer, *, writing: bool = False) -> ImageServiceError:
         """What an answer that is not good means; the sentence says what to do."""
         return refusal(self.name, self.address, answer, writing=writing)
-
-    def nothing(self) -> BlobNotFound:
-        return BlobNotFound(f"store {self.name} has no such data")
 
     def _hung(self, seconds: float) -> Hung:
         return Hung(f"store {self.name} does not answer: nothing within {seconds:g} seconds")
@@ -190,12 +185,10 @@ class Client:
 
 async def _moving(body: Sequence[Piece], limit: asyncio.Timeout, wait: float) -> AsyncIterator[Piece]:
     """The body in small pieces; each one that is taken winds the clock up again."""
-    loop = asyncio.get_running_loop()
     for piece in body:
         view = memoryview(piece)
         for start in range(0, len(view), _PIECE):
-            with contextlib.suppress(RuntimeError):  # the answer came before the end of the body
-                limit.reschedule(loop.time() + wait)
+            wind(limit, wait)
             yield view[start : start + _PIECE]
 
 

@@ -22,7 +22,9 @@ from typing import Final
 import aiohttp
 
 from xloud_image.errors import BadRange, BlobError, StoreRefused, StoreUnavailable
-from xloud_image.stores.s3.answers import Answer, Undoing, coding_of, part_of, size_of, tag_of
+from xloud_image.stores.kit.answers import content_range, length
+from xloud_image.stores.kit.sentences import no_data
+from xloud_image.stores.s3.answers import Answer, Undoing, coding_of, tag_of
 from xloud_image.stores.s3.capabilities import MINUTES, Lack
 from xloud_image.stores.s3.client import Client, Hung
 
@@ -96,7 +98,7 @@ class Open:
 
     def _take_part(self, response: aiohttp.ClientResponse) -> bool:
         """Whether the answer is what was asked for: some servers say 200 to that, with a Content-Range."""
-        part = part_of(response.headers)
+        part = content_range(response.headers)
         if part is None or part[2] is None or coding_of(response.headers):
             return False
         first, last, size = part[0], part[1], part[2]
@@ -109,20 +111,20 @@ class Open:
         return True
 
     def _is_whole(self, response: aiohttp.ClientResponse) -> bool:
-        part = part_of(response.headers)
+        part = content_range(response.headers)
         return part is not None and part[2] is not None and part[:2] == (0, part[2] - 1)
 
     async def _take_whole(self, response: aiohttp.ClientResponse, *, asked: bool) -> bool:
         """Take the answer as the whole object; False when it may be something else. `asked`: for a range."""
         if asked and response.status != 200:
             return False
-        coding, size = coding_of(response.headers), size_of(response.headers)
-        if part_of(response.headers) is not None and not self._is_whole(response):
+        coding, size = coding_of(response.headers), length(response.headers)
+        if content_range(response.headers) is not None and not self._is_whole(response):
             return False
         if size is None or coding or (asked and (self.at or size == self.last + 1)):
             head = await self._client.head(self._key)
             if head.missing:
-                raise self._client.nothing()
+                raise no_data(self._client.name)
             found = head.size
             if asked and size is not None and found != size:
                 return False  # a part that does not say so
@@ -151,7 +153,7 @@ class Open:
         answer = await self._client.answer(response)
         found = await self._client.head(self._key)
         if found.missing:
-            raise self._client.nothing()
+            raise no_data(self._client.name)
         if found.size is not None and self.at >= found.size:
             raise BadRange(f"the range begins at byte {self.at}, the data has {found.size} bytes")
         if answer.status == 400 and not answer.misunderstood:

@@ -7,14 +7,13 @@ from typing import Final
 
 from xloud_image.errors import (
     BlobError,
-    BlobNotFound,
-    Gone,
     ImageServiceError,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
     WriteDenied,
 )
+from xloud_image.stores.kit.sentences import no_data, was_discarded
 from xloud_image.stores.s3.answers import Answer
 from xloud_image.stores.s3.location import Address
 
@@ -41,7 +40,7 @@ def refusal(name: str, address: Address, answer: Answer, *, writing: bool) -> Im
     who, code = f"store {name}", answer.code
     denied: type[ImageServiceError] = WriteDenied if writing else StoreRefused
     if code == "NoSuchUpload":
-        return Gone(f"{who}: the data was discarded while it was being written")
+        return was_discarded(name)
     if code == "NoSuchBucket":
         return denied(f"{who}: there is no bucket {address.bucket}: {_cure(address)}")
     if code == "InvalidBucketName":
@@ -74,7 +73,7 @@ def refusal(name: str, address: Address, answer: Answer, *, writing: bool) -> Im
     if code in _AGAIN or answer.status in (408, 425, 429) or answer.status >= 500:
         return Busy(f"{who} cannot serve this now ({code or answer.status})")
     if answer.status == 404:
-        return BlobNotFound(f"{who} has no such data")
+        return no_data(name)
     if answer.status == 400 and b"HTTPS" in answer.body[:4096]:
         return denied(f"{who}: its server speaks https there: write s3_store_host with https://")
     said = f": {answer.said[:200]}" if answer.said else ""

@@ -1,4 +1,4 @@
-"""How an upload is cut into parts: arithmetic, and the gathering of chunks without copying. No request here."""
+"""How an upload is cut into parts: arithmetic. No request here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Final
 MIB: Final = 1 << 20
 PARTS: Final = 10_000  # of one upload, by S3's rules
 UNKNOWN: Final = 1 << 40  # bytes that an upload of unknown size reaches with its 10,000 parts
-_SMALL: Final = 64 * 1024  # chunks below this are put together
-
-Piece = bytes | memoryview
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,43 +38,3 @@ class Plan:
 
 def _whole(size: int) -> int:
     return -(-size // MIB) * MIB
-
-
-class Gathered:
-    """Chunks on their way into a part, `held` bytes of them. They are kept as they came; small ones are joined."""
-
-    def __init__(self) -> None:
-        self.held = 0
-        self._pieces: list[Piece] = []
-        self._loose: list[bytes] = []
-        self._loose_bytes = 0
-
-    def add(self, chunk: bytes) -> None:
-        """One more chunk; an empty one means nothing."""
-        self.held += len(chunk)
-        self._loose.append(chunk)
-        self._loose_bytes += len(chunk)
-        if self._loose_bytes >= _SMALL:
-            self._join()
-
-    def take(self, size: int) -> list[Piece]:
-        """The first `size` bytes, or all there are."""
-        self._join()
-        taken: list[Piece] = []
-        while size and self._pieces:
-            piece = self._pieces[0]
-            if len(piece) > size:
-                view = memoryview(piece)
-                taken.append(view[:size])
-                self._pieces[0] = view[size:]
-                self.held -= size
-                break
-            taken.append(self._pieces.pop(0))
-            size -= len(piece)
-            self.held -= len(piece)
-        return taken
-
-    def _join(self) -> None:
-        if self._loose_bytes:
-            self._pieces.append(self._loose[0] if len(self._loose) == 1 else b"".join(self._loose))
-        self._loose, self._loose_bytes = [], 0

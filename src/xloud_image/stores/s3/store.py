@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final
 from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BadRange, BlobNotFound, ConfigError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
+from xloud_image.stores.kit.chunks import nothing
 from xloud_image.stores.kit.web import Web
 from xloud_image.stores.s3.answers import Answer
 from xloud_image.stores.s3.client import Client
@@ -163,7 +164,7 @@ class S3Store(Store):
                     raise StoreUnavailable(
                         f"store {self.name}: the data was changed while it was being opened"
                     ) from None
-                yield Reader(blob.size, _nothing(), version=blob.version)
+                yield Reader(blob.size, nothing(), version=blob.version)
                 return
             _, wanted = span(current.size, offset, length)
             windows = Windows(self._client, key, current, offset + wanted)
@@ -199,12 +200,6 @@ class S3Store(Store):
 
     async def aclose(self) -> None:
         await self._web.aclose()
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    nothing: tuple[bytes, ...] = ()
-    for chunk in nothing:
-        yield chunk
 
 
 def _version(tag: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -18,9 +19,11 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from xloud_image.errors import BlobNotFound, ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
-from xloud_image.stores.kit.web import Outgoing, Web
-from xloud_image.stores.swift.accounts import Access, Grant, Refused
+from xloud_image.errors import ImageServiceError, StoreFull, StoreRefused, StoreUnavailable, WriteDenied
+from xloud_image.stores.kit.keystone import Grant
+from xloud_image.stores.kit.sentences import no_data
+from xloud_image.stores.kit.web import Outgoing, Web, wind
+from xloud_image.stores.swift.accounts import Access
 
 _SMALL: Final = 8 << 20  # bytes of an answer that is no image: a listing of `PAGE` names is under 4 MiB
 PAGE: Final = 1000  # names of a listing asked for at once
@@ -43,22 +46,18 @@ class Body(Outgoing):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self.begun = True
-        self._wait(None)
+        wind(self.limit, None)
         held = b""
         async for chunk in super().__aiter__():
             if held:
-                self._wait(self.idle)
+                wind(self.limit, self.idle)
                 yield held
-                self._wait(None)
+                wind(self.limit, None)
             held = chunk
         self.ended = True
-        self._wait(self.idle)
+        wind(self.limit, self.idle)
         if held:
             yield held
-
-    def _wait(self, seconds: float | None) -> None:
-        if self.limit is not None:
-            self.limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,19 +76,22 @@ class Answer:
         return json.loads(self.body)
 
 
-class Client:
-    """Swift over the connections of one store. Containers and objects are named as they are, not percent-encoded."""
+class Container:
+    """A container in the account of `access`, over the connections of one store; `name` "": the account itself.
+    Containers and objects are named as they are, not percent-encoded."""
 
-    def __init__(self, web: Web) -> None:
-        self.name = web.name
+    def __init__(self, web: Web, access: Access, name: str) -> None:
+        self.store, self.access, self.name = web.name, access, name
         self._web = web
+
+    def beside(self, name: str) -> Container:
+        """Another container of the account."""
+        return Container(self._web, self.access, name)
 
     @contextlib.asynccontextmanager
     async def answer(
         self,
         method: str,
-        access: Access,
-        container: str,
         name: str | None = None,
         *,
         query: Mapping[str, str] | None = None,
@@ -99,31 +101,26 @@ class Client:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, whatever its status, for handing on. After a 401 once more with a new token. `patience`: seconds
         for the server to say something, the store's own when None."""
-        grant = await access.grant()
+        grant = await self.access.grant()
+        one = functools.partial(self._one, method, name, query, headers, data, patience)
         async with contextlib.AsyncExitStack() as stack:
-            response = await stack.enter_async_context(
-                self._one(method, grant, container, name, query, headers, data, patience)
-            )
+            response = await stack.enter_async_context(one(grant))
             begun = isinstance(data, Body) and data.begun
             if response.status == 401 and not begun:
                 await stack.aclose()
-                grant = await access.grant(grant)
-                response = await stack.enter_async_context(
-                    self._one(method, grant, container, name, query, headers, data, patience)
-                )
+                response = await stack.enter_async_context(one(await self.access.grant(grant)))
             yield response
 
     @contextlib.asynccontextmanager
     async def _one(
         self,
         method: str,
-        grant: Grant,
-        container: str,
         name: str | None,
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         data: bytes | Body | None,
         patience: float | None,
+        grant: Grant,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         sent = {"Accept": "application/json", **(headers or {})}
         if grant.token:
@@ -133,7 +130,7 @@ class Client:
         if isinstance(data, Body):
             data.limit, data.idle, more["expect100"] = limit, patience or self._web.idle, True
             sent.setdefault("Content-Type", "application/octet-stream")
-        url = address(grant.storage, container, name, query)
+        url = address(grant.url, self.name, name, query)
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with limit:
@@ -141,43 +138,42 @@ class Client:
                         self._web.answer(method, url, headers=sent, data=data, **more)
                     )
             except TimeoutError:
-                raise StoreUnavailable(f"store {self.name} does not answer: no answer in time") from None
+                raise StoreUnavailable(f"store {self.store} does not answer: no answer in time") from None
             finally:
                 if isinstance(data, Body):
                     data.limit = None
             yield response
 
-    async def ask(self, method: str, access: Access, container: str, name: str | None = None, **more: Any) -> Answer:
+    async def ask(self, method: str, name: str | None = None, **more: Any) -> Answer:
         """The whole answer, whatever its status."""
-        async with self.answer(method, access, container, name, **more) as response:
+        async with self.answer(method, name, **more) as response:
             try:
                 async with asyncio.timeout(more.get("patience") or self._web.idle):
                     body = bytearray()
                     async for chunk in self._web.chunks(response):
                         body += chunk
                         if len(body) > _SMALL:
-                            raise StoreUnavailable(f"store {self.name}: an answer of Swift is too long")
+                            raise StoreUnavailable(f"store {self.store}: an answer of Swift is too long")
             except TimeoutError:
-                raise StoreUnavailable(f"store {self.name} does not answer: no answer in time") from None
+                raise StoreUnavailable(f"store {self.store} does not answer: no answer in time") from None
             return Answer(response.status, response.headers, bytes(body))
 
-    def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The body as it comes; `StoreUnavailable` when it breaks off."""
-        return self._web.chunks(response)
+    async def done(self, method: str, name: str | None = None, **more: Any) -> Answer:
+        """As `ask`; a status that is none of success is raised as `failure` has it."""
+        answer = await self.ask(method, name, **more)
+        if not answer.ok:
+            raise self.failure(answer.status)
+        return answer
 
-    async def names(
-        self, access: Access, container: str, prefix: str, *, delimiter: str | None = None
-    ) -> AsyncIterator[str]:
-        """Objects (container "": containers) whose names begin so and hold no `delimiter` after it; none when the
+    async def names(self, prefix: str, *, delimiter: str | None = None) -> AsyncIterator[str]:
+        """Objects (of the account: containers) whose names begin so and hold no `delimiter` after it; none when the
         container is missing."""
         marker = ""
         query = {"format": "json", "prefix": prefix, "limit": str(PAGE)}
         if delimiter:
             query["delimiter"] = delimiter
         while True:
-            found = await self.ask(
-                "GET", access, container, query={**query, "marker": marker}, headers={"X-Newest": "true"}
-            )
+            found = await self.ask("GET", query={**query, "marker": marker}, headers={"X-Newest": "true"})
             if found.status == 404:
                 return
             if not found.ok:
@@ -190,14 +186,14 @@ class Client:
                 return
             marker = str(page[-1].get("name") or page[-1]["subdir"])
 
-    async def remove(self, access: Access, container: str, names: Iterable[str]) -> None:
+    async def remove(self, names: Iterable[str]) -> None:
         """Delete plain objects, several at once; missing ones are fine. Raises the first failure, at the end."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def one(name: str) -> ImageServiceError | None:
             async with slots:
                 try:
-                    answer = await self.ask("DELETE", access, container, name)
+                    answer = await self.ask("DELETE", name)
                 except ImageServiceError as error:
                     return error
                 return None if answer.ok or answer.status == 404 else self.failure(answer.status)
@@ -206,31 +202,31 @@ class Client:
         if failures:
             raise failures[0]
 
-    def failure(self, status: int, container: str = "") -> ImageServiceError:
+    def failure(self, status: int) -> ImageServiceError:
         """What a status means that the caller of a request did not expect."""
         if status in (401, 403):
-            return Refused(
-                f"store {self.name}: Swift does not allow it ({status}): the account needs a role of Swift's"
+            return StoreRefused(
+                f"store {self.store}: Swift does not allow it ({status}): the account needs a role of Swift's"
                 " operator_roles in its project, or an ACL of the container"
             )
         if status == 404:
-            return BlobNotFound(f"store {self.name} has no such data")
+            return no_data(self.store)
         if status in (413, 507):
             return StoreFull(
-                f"store {self.name} takes no more data"
+                f"store {self.store} takes no more data"
                 + (": a quota of the account or container is used up, or the object is too large" * (status == 413))
             )
         if status in _NEVER:
-            return Refused(
-                f"store {self.name}: Swift, or what stands before it, does not take this request ({status}): asking"
+            return StoreRefused(
+                f"store {self.store}: Swift, or what stands before it, does not take this request ({status}): asking"
                 " again cannot help; see its log"
             )
-        return StoreUnavailable(f"store {self.name}: Swift fails now ({status})")
+        return StoreUnavailable(f"store {self.store}: Swift fails now ({status})")
 
-    def denied(self, container: str) -> WriteDenied:
+    def denied(self) -> WriteDenied:
         """The container is missing and may not be made."""
         return WriteDenied(
-            f"store {self.name}: the container {container} is missing: make it, or set"
+            f"store {self.store}: the container {self.name} is missing: make it, or set"
             " swift_store_create_container_on_put = True"
         )
 

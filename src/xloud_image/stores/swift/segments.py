@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import IO, Any, Final
 
 from xloud_image.errors import BadRequest, StoreUnavailable
+from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.chunks import Exactly, Piece
+from xloud_image.stores.kit.retry import retry
 from xloud_image.stores.kit.threads import Threads
-from xloud_image.stores.swift.accounts import Access
-from xloud_image.stores.swift.client import Answer, Body, Client
+from xloud_image.stores.swift.client import Answer, Body, Container
 
 AHEAD: Final = 32 << 20  # bytes
 PARALLEL: Final = 4  # segments being sent; the next begins while the ones before wait to be stored
@@ -20,7 +22,7 @@ MOST_SEGMENTS: Final = 1000  # of one manifest, Swift's default
 LARGEST: Final = 5 << 30  # bytes of one object, Swift's default
 _STEP: Final = 200  # with an unknown size, segments double after so many
 _STUBBORN: Final = 10.0  # seconds that a cancelled write waits for an answer to what is sent already
-_ATTEMPTS: Final = 3  # of a segment that is kept on disk
+_AGAIN: Final = (0.5, 1.0)  # seconds before a segment that is kept on disk is sent again
 _PIECE: Final = 1 << 20  # bytes read from there at once
 
 
@@ -39,7 +41,7 @@ class _Feed:
     def __init__(self, name: str, room: int, length: int | None) -> None:
         self.name, self.room, self.length = name, room, length
         self.sent = 0
-        self.queue: asyncio.Queue[bytes | memoryview | None] = asyncio.Queue()
+        self.queue: asyncio.Queue[Piece | None] = asyncio.Queue()
 
 
 class Segments:
@@ -47,17 +49,10 @@ class Segments:
     segment smaller than what may be read ahead is sent beside its neighbours."""
 
     def __init__(
-        self,
-        client: Client,
-        access: Access,
-        container: str,
-        prefix: str,
-        names: dict[str, int],
-        segment: int,
-        disk: Disk | None,
+        self, container: Container, prefix: str, names: dict[str, int], segment: int, disk: Disk | None
     ) -> None:
         """`names` learns the name of each segment before it is sent, and its bytes once it is stored."""
-        self._client, self._access, self._container, self._prefix = client, access, container, prefix
+        self._container, self._prefix = container, prefix
         self._names, self._segment, self._disk = names, segment, disk
         self.etags: dict[str, str] = {}
         self._left = AHEAD
@@ -66,19 +61,16 @@ class Segments:
     async def send(self, source: AsyncIterator[bytes], size: int | None) -> int:
         """All of it; its bytes. `BadRequest` for another size than announced; the source's errors."""
         slots = asyncio.Semaphore(PARALLEL)
-        total = 0
+        exactly = Exactly(source, size)
         feed: _Feed | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for chunk in source:
-                    total += len(chunk)
-                    if size is not None and total > size:
-                        raise BadRequest(f"more data came than the {size} bytes announced")
-                    rest: bytes | memoryview = chunk
+                async for chunk in exactly:
+                    rest: Piece = chunk
                     while rest:
                         if feed is None:
                             await slots.acquire()
-                            feed = self._begin(size, total - len(rest))
+                            feed = self._begin(size, exactly.total - len(rest))
                             group.create_task(self._put(feed, slots))
                         piece = rest if len(rest) <= feed.room else memoryview(rest)[: feed.room]
                         await self._take(len(piece))
@@ -88,19 +80,19 @@ class Segments:
                         if not feed.room:
                             feed.queue.put_nowait(None)
                             feed = None
-                if size is not None and total != size:
-                    raise BadRequest(f"{total} bytes came, {size} were announced")
                 if feed is not None:
                     feed.queue.put_nowait(None)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        return total
+        return exactly.total
 
     def _begin(self, size: int | None, at: int) -> _Feed:
         """The next segment, which begins at byte `at`."""
         number = len(self._names)
         if number >= MOST_SEGMENTS:
-            raise BadRequest(f"store {self._client.name}: more data than {MOST_SEGMENTS} segments of 5 GiB can hold")
+            raise BadRequest(
+                f"store {self._container.store}: more data than {MOST_SEGMENTS} segments of 5 GiB can hold"
+            )
         name = f"{self._prefix}{number + 1:05}"
         self._names[name] = 0
         if size is None:
@@ -136,14 +128,12 @@ class Segments:
 
     async def _send(self, feed: _Feed, body: Body, length: int | None) -> None:
         headers = {} if length is None else {"Content-Length": str(length)}
-        answer = await sent_whole(
-            self._client.ask("PUT", self._access, self._container, feed.name, headers=headers, data=body), body
-        )
+        answer = await sent_whole(self._container.ask("PUT", feed.name, headers=headers, data=body), body)
         if answer.status == 404:
-            raise StoreUnavailable(f"store {self._client.name}: the container {self._container} went away")
+            raise StoreUnavailable(f"store {self._container.store}: the container {self._container.name} went away")
         if not answer.ok:
-            raise self._client.failure(answer.status)
-        self.etags[feed.name] = answer.headers.get("ETag", "").strip('"')
+            raise self._container.failure(answer.status)
+        self.etags[feed.name] = answers.tag(answer.headers)
 
     async def _keep_and_send(self, feed: _Feed, disk: Disk) -> None:
         file = None
@@ -151,17 +141,10 @@ class Segments:
             file = await disk.threads.run(_new_file, disk.directory, lost=_close)
             async for piece in self._pieces(feed):
                 await disk.threads.run(file.write, piece)
-            for left in reversed(range(_ATTEMPTS)):
-                try:
-                    await self._send(feed, Body(_read(file, disk.threads)), feed.sent)
-                    return
-                except StoreUnavailable as error:
-                    if not error.temporary or not left:
-                        raise
-                await asyncio.sleep(0.5 * (_ATTEMPTS - left))
+            await retry(lambda: self._send(feed, Body(_read(file, disk.threads)), feed.sent), _AGAIN)
         except OSError as error:
             raise StoreUnavailable(
-                f"store {self._client.name} cannot keep a segment in swift_upload_buffer_dir {disk.directory}:"
+                f"store {self._container.store} cannot keep a segment in swift_upload_buffer_dir {disk.directory}:"
                 f" {(error.strerror or type(error).__name__).lower()}"
             ) from error
         finally:

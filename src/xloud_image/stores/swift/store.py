@@ -16,22 +16,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
+from aiohttp import ClientResponse
 from yarl import URL
 
 from xloud_image.config.options.stores import OPTIONS
-from xloud_image.errors import BlobNotFound, ConfigError, StoreUnavailable, Unsupported
+from xloud_image.errors import BlobNotFound, ConfigError, StoreRefused, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
-from xloud_image.stores.kit.keystone import ask_keystone, identity_url
+from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.chunks import nothing
+from xloud_image.stores.kit.download import Download
+from xloud_image.stores.kit.keystone import Account, Catalogue, Login, ask_keystone, identity_url
 from xloud_image.stores.kit.threads import Threads
 from xloud_image.stores.kit.web import Web
 from xloud_image.stores.swift import accounts, location
-from xloud_image.stores.swift.accounts import Access, Account, Borrowed, Catalogue, Elsewhere, Login, Refused
-from xloud_image.stores.swift.client import Answer, Client
-from xloud_image.stores.swift.download import Download
+from xloud_image.stores.swift.accounts import Access, Borrowed, Elsewhere
+from xloud_image.stores.swift.client import Answer, Container
 from xloud_image.stores.swift.removal import remove_object
 from xloud_image.stores.swift.segments import PARALLEL, Disk
 from xloud_image.stores.swift.upload import Upload
@@ -62,6 +66,7 @@ class SwiftStore(Store):
             options["swift_store_endpoint_type"],
             options["swift_store_region"],
             options["swift_store_endpoint"],
+            accounts.CURE,
         )
         self._web = Web(
             name,
@@ -70,7 +75,6 @@ class SwiftStore(Store):
             connect=min(10.0, patience),
             idle=patience,
         )
-        self._client = Client(self._web)
         self._accounts: dict[str, Account] = {}
         self._broken: str | None = None  # what is wrong with the reference file
         own = None if self._file else accounts.from_options(options)
@@ -141,15 +145,15 @@ class SwiftStore(Store):
             return await self._check_without_account()
         access = self._own()
         grant = await access.grant()
-        container = "" if self._multi or self._seed else self._container
-        found = await self._client.ask("HEAD", access, container)
-        if found.status == 404 and container:
+        container = Container(self._web, access, "" if self._multi or self._seed else self._container)
+        found = await container.ask("HEAD")
+        if found.status == 404 and container.name:
             if not self._options["swift_store_create_container_on_put"]:
-                raise self._client.denied(container)
-            return Health(f"the container {container} will be made by the first upload", None, self.facts)
+                raise container.denied()
+            return Health(f"the container {container.name} will be made by the first upload", None, self.facts)
         if not found.ok:
-            raise self._client.failure(found.status)
-        return Health("ok", _room(found), {**self.facts, "account": grant.storage})
+            raise container.failure(found.status)
+        return Health("ok", _room(found), {**self.facts, "account": grant.url})
 
     async def _check_without_account(self) -> Health:
         """Where Swift is says a caller's catalogue; until one came, Keystone alone can be asked."""
@@ -157,22 +161,22 @@ class SwiftStore(Store):
             status, _, _ = await ask_keystone(self._web, "GET", self._projects.auth)
             if status >= 400:
                 raise StoreUnavailable(f"store {self.name}: swift_store_auth_address gives no identity service")
-        for root in self._projects.roots():
-            await self._client.ask("GET", Borrowed(self.name, str(URL(root).origin()), None), "info")
-        asked = "Swift and the identity service answer" if self._projects.roots() else "the identity service answers"
+        for root in self._projects.roots:
+            await Container(self._web, Borrowed(self.name, str(URL(root).origin()), None), "info").ask("GET")
+        asked = "Swift and the identity service answer" if self._projects.roots else "the identity service answers"
         return Health(f"{asked}; each upload uses the caller's own account", None, self.facts)
 
     async def keys(self, limit: int) -> list[str]:
         """By name, container by container; segments left out. Not in the accounts of uploaders, who are not known."""
         if self._multi:
             raise Unsupported(f"store {self.name} keeps its data in the accounts of all projects")
-        access = self._own()
+        account = Container(self._web, self._own(), "")
         containers = [self._container]
         if self._seed:
-            containers = [name async for name in self._client.names(access, "", f"{self._container}_")]
+            containers = [name async for name in account.names(f"{self._container}_")]
         found: list[str] = []
         for container in containers:
-            async for name in self._client.names(access, container, "", delimiter="/"):
+            async for name in account.beside(container).names("", delimiter="/"):
                 if len(found) == limit:
                     return found
                 whole, _, number = name.rpartition("-")
@@ -217,11 +221,11 @@ class SwiftStore(Store):
 
     def _near(self, storage: str) -> bool | None:
         """Whether a storage URL is one of our Swift; None: not known before the catalogue was read."""
-        known = self._projects.roots()
+        known = self._projects.roots
         return None if not known else any(_same_swift(storage, root) for root in known)
 
-    async def _locate(self, url: str, caller: Caller | None) -> tuple[Access, str, str]:
-        """(whoever may, container, object). `BlobNotFound` for what is not ours: no token goes to a foreign server."""
+    async def _locate(self, url: str, caller: Caller | None) -> tuple[Container, str]:
+        """(container, object). `BlobNotFound` for what is not ours: no token goes to a foreign server."""
         place = location.parse(url)
         if place is None or not self._ours(place):
             if self._broken:
@@ -233,19 +237,21 @@ class SwiftStore(Store):
                 if place.reference == reference or (
                     location.comparable(one.auth) == place.auth and place.project in (None, "", one.project)
                 ):
-                    return account, place.container, place.name
-            return next(iter(self._accounts.values())), place.container, place.name
+                    break
+            else:
+                account = next(iter(self._accounts.values()))
+            return Container(self._web, account, place.container), place.name
         if self._near(place.storage) is None:
             await self._root(caller)
         if not self._near(place.storage):
             raise BlobNotFound(f"store {self.name} has no such data: the location is of another Swift")
-        return self._tenant(place.storage, caller), place.container, place.name
+        return Container(self._web, self._tenant(place.storage, caller), place.container), place.name
 
     def _own(self) -> Account:
         """The account for new images."""
         if self._broken or self._default not in self._accounts:
             why = self._broken or "it was not started"
-            raise Refused(f"store {self.name}: {why}: correct it and restart the service")
+            raise StoreRefused(f"store {self.name}: {why}: correct it and restart the service")
         return self._accounts[self._default]
 
     def _tenant(self, storage: str, caller: Caller | None) -> Access:
@@ -259,27 +265,31 @@ class SwiftStore(Store):
     async def _root(self, caller: Caller | None) -> None:
         """Learn where our Swift is."""
         if caller is not None and caller.token and caller.project:
-            await self._projects.storage(caller.token, caller.project)
+            await self._projects.url(caller.token, caller.project)
         elif self._accounts:
             grant = await self._own().grant()
-            self._projects.learn(grant.storage, grant.project)
+            self._projects.learn(grant.url, grant.project)
         else:
-            raise Refused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(f"store {self.name}: {_NOBODY}")
 
     async def _account_of(self, caller: Caller | None) -> Access:
         """The account that takes the data of this caller."""
         if not self._multi:
             return self._own()
         if caller is None or not caller.project:
-            raise Refused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(f"store {self.name}: {_NOBODY}")
         if caller.token:
-            storage = await self._projects.storage(caller.token, caller.project)
+            storage = await self._projects.url(caller.token, caller.project)
         elif self._accounts:
             grant = await self._own().grant()
-            storage = grant.storage.replace(grant.project, caller.project)
+            storage = grant.url.replace(grant.project, caller.project)
         else:
-            raise Refused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(f"store {self.name}: {_NOBODY}")
         return self._tenant(storage, caller)
+
+    async def _container_for(self, key: str, caller: Caller | None) -> Container:
+        """Where the data of this caller's go."""
+        return Container(self._web, await self._account_of(caller), self._container_of(key))
 
     def _container_of(self, key: str) -> str:
         if self._multi:
@@ -289,27 +299,34 @@ class SwiftStore(Store):
     # reading
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
-        access, container, name = await self._locate(url, caller)
-        found = await self._client.ask("HEAD", access, container, name)
-        if not found.ok:
-            raise self._client.failure(found.status)
-        size = found.headers.get("Content-Length", "")
-        if not (size.isascii() and size.isdigit()):
+        container, name = await self._locate(url, caller)
+        found = await container.done("HEAD", name)
+        size = answers.length(found.headers)
+        if size is None:
             raise StoreUnavailable(f"store {self.name}: Swift does not say how long the object is")
-        return Blob(url, int(size), version=_etag(found.headers))
+        return Blob(url, size, version=answers.tag(found.headers) or None)
 
     @contextlib.asynccontextmanager
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
-        access, container, name = await self._locate(url, caller)
+        container, name = await self._locate(url, caller)
         if offset < 0 or (length is not None and length <= 0):  # no header can say that
             size = (await self.stat(url, caller=caller)).size
             span(size, offset, length)
-            yield Reader(size, _nothing())
+            yield Reader(size, nothing())
             return
+
+        def get(headers: dict[str, str]) -> AbstractAsyncContextManager[ClientResponse]:
+            return container.answer("GET", name, headers=headers)
+
+        async def size_of() -> int | None:
+            found = await container.ask("HEAD", name)
+            return answers.length(found.headers) if found.ok else None
+
         retries: int = self._options["swift_store_retry_get_count"]
-        async with Download(self._client, access, container, name, offset, length, retries) as download:
+        download = Download(self._web, get, size_of, container.failure, offset, length, retries=retries)
+        async with download:
             yield Reader(download.size, download, version=download.version)
 
     # writing
@@ -318,67 +335,61 @@ class SwiftStore(Store):
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
         plain_key(key)
-        access = await self._account_of(caller)
-        container = self._container_of(key)
-        storage = (await access.grant()).storage  # asked now: nothing may fail when the data is there
+        container = await self._container_for(key, caller)
+        storage = (await container.access.grant()).url  # asked now: nothing may fail when the data is there
         may_make = self._multi or self._options["swift_store_create_container_on_put"]
         upload = Upload(
-            self._client,
-            access,
             container,
             key,
             large=self._options["swift_store_large_object_size"] * UNIT,
             segment=self._options["swift_store_large_object_chunk_size"] * UNIT,
-            make=(lambda: self._make(access, container)) if may_make else None,
+            make=(lambda: self._make(container)) if may_make else None,
             disk=self._disk,
         )
         try:
             written = await upload.run(source, size)
         except BaseException:
-            if self._multi:
-                await finish(self._drop(access, container))
+            await finish(self._drop(container))
             raise
-        url = f"swift+config://{self._default}/{container}/{key}"
+        url = f"swift+config://{self._default}/{container.name}/{key}"
         if self._multi:
-            url = location.storage_url(storage, container, key)
+            url = location.storage_url(storage, container.name, key)
         return Blob(url, written, version=upload.etag)
 
-    async def _make(self, access: Access, container: str) -> None:
-        answer = await self._client.ask("PUT", access, container, headers={"Content-Length": "0", **self._rights(())})
-        if not answer.ok:
-            raise self._client.failure(answer.status)
+    async def _make(self, container: Container) -> None:
+        await container.done("PUT", headers={"Content-Length": "0", **self._rights(())})
 
-    async def _drop(self, access: Access, container: str) -> None:
-        """The container of one image, when nothing is in it; leaves it otherwise."""
-        with contextlib.suppress(StoreUnavailable):
-            await self._client.ask("DELETE", access, container)
+    async def _drop(self, container: Container) -> None:
+        """The container of one image, when nothing is in it; leaves it otherwise, and those of many images."""
+        if self._multi:
+            with contextlib.suppress(StoreUnavailable):
+                await container.ask("DELETE")
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         plain_key(key)
-        access, container = await self._account_of(caller), self._container_of(key)
+        container = await self._container_for(key, caller)
         # first the notes of running uploads, so that they fail; then what is finished
-        await self._client.remove(
-            access, container, [name async for name in self._client.names(access, container, f"{key}/")]
-        )
-        await self._client.remove(access, container, [key])
-        await self._client.remove(
-            access, container, [name async for name in self._client.names(access, container, f"{key}/")]
-        )
-        if self._multi:
-            await self._drop(access, container)
+        await container.remove([name async for name in container.names(f"{key}/")])
+        await container.remove([key])
+        await container.remove([name async for name in container.names(f"{key}/")])
+        await self._drop(container)
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
-        access, container, name = await self._locate(url, caller)
+        container, name = await self._locate(url, caller)
         try:
-            await remove_object(self._client, access, container, name)
-        except Refused:
+            await remove_object(container, name)
+        except StoreRefused:
             # an administrator deletes the image of somebody else; the service account may be let in
-            if not isinstance(access, Borrowed) or not self._accounts:
+            if not isinstance(container.access, Borrowed) or not self._accounts:
                 raise
-            access = Elsewhere(self._own(), access.storage)
-            await remove_object(self._client, access, container, name)
-        if self._multi and container == self._container_of(name):  # not an old one that many images share
-            await self._drop(access, container)
+            container = self._as_service(container, container.access)
+            await remove_object(container, name)
+        if container.name == self._container_of(name):  # not an old one that many images share
+            await self._drop(container)
+
+    def _as_service(self, container: Container, borrowed: Borrowed) -> Container:
+        """The same with the token of the service account in place of a caller's."""
+        return Container(self._web, Elsewhere(self._own(), borrowed.storage), container.name)
 
     # rights
 
@@ -395,29 +406,19 @@ class SwiftStore(Store):
     ) -> None:
         if not self._multi:
             raise Unsupported(f"store {self.name} keeps all images in one account: it has no rights of its own")
-        access, container, _ = await self._locate(url, caller)
+        container, _ = await self._locate(url, caller)
         headers = self._rights(readers, public=public)
-        answer = await self._client.ask("POST", access, container, headers=headers)
-        if answer.status in (401, 403) and isinstance(access, Borrowed) and self._accounts:
-            access = Elsewhere(self._own(), access.storage)
-            answer = await self._client.ask("POST", access, container, headers=headers)
+        answer = await container.ask("POST", headers=headers)
+        if answer.status in (401, 403) and isinstance(container.access, Borrowed) and self._accounts:
+            answer = await self._as_service(container, container.access).ask("POST", headers=headers)
         if not answer.ok:
-            raise self._client.failure(answer.status)
+            raise container.failure(answer.status)
 
 
 _NOBODY: Final = (
     "images lie in the accounts of their uploaders, and neither a caller's token nor a service account is at hand:"
     " give the store a service account (swift_store_user, swift_store_key)"
 )
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for _ in range(0):
-        yield b""
-
-
-def _etag(headers: Mapping[str, str]) -> str | None:
-    return headers.get("ETag", "").strip('"') or None
 
 
 def _room(found: Answer) -> int | None:

@@ -24,15 +24,11 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
-from xloud_image.errors import (
-    AlreadyExists,
-    Gone,
-    ImageServiceError,
-    StoreUnavailable,
-)
+from xloud_image.errors import ImageServiceError, StoreRefused, StoreUnavailable
 from xloud_image.stores.base import finish
-from xloud_image.stores.swift.accounts import Access, Refused
-from xloud_image.stores.swift.client import Body, Client
+from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.sentences import key_taken, was_discarded
+from xloud_image.stores.swift.client import Body, Container
 from xloud_image.stores.swift.segments import Disk, Segments, sent_whole
 
 _log = logging.getLogger(__name__)
@@ -45,14 +41,12 @@ MARK: Final = "X-Object-Meta-Xloud-Upload"  # whose write an object is
 
 
 class Upload:
-    """`access` may write `container`; `make` makes it when it is missing (None: it may not). `large`: bytes from which
+    """`make` makes the container when it is missing (None: it may not). `large`: bytes from which
     on segments are used, `segment`: their size in bytes; `disk`: kept there while they are sent. Use it once."""
 
     def __init__(
         self,
-        client: Client,
-        access: Access,
-        container: str,
+        container: Container,
         key: str,
         *,
         large: int,
@@ -60,7 +54,7 @@ class Upload:
         make: Callable[[], Coroutine[Any, Any, None]] | None,
         disk: Disk | None,
     ) -> None:
-        self._client, self._access, self._container, self._key = client, access, container, key
+        self._container, self._key = container, key
         self._large, self._segment, self._make, self._disk = large, segment, make, disk
         self._id = secrets.token_hex(8)
         self._own = f"{key}/{self._id}/"
@@ -96,24 +90,22 @@ class Upload:
     async def _in_segments(self, source: AsyncIterator[bytes], size: int | None) -> int:
         opened, taken = await asyncio.gather(
             self._note("open"),
-            self._client.ask("HEAD", self._access, self._container, self._key),
+            self._container.ask("HEAD", self._key),
             return_exceptions=True,
         )
         for end in (opened, taken):
             if isinstance(end, BaseException):
                 raise end
         if not isinstance(taken, BaseException) and taken.ok:
-            raise self._taken()
-        segments = Segments(
-            self._client, self._access, self._container, self._own, self._segments, self._segment, self._disk
-        )
+            raise key_taken(self._container.store)
+        segments = Segments(self._container, self._own, self._segments, self._segment, self._disk)
         total = await segments.send(source, size)
         await self._alone()
         if not total:
             await self._publish(b"", {"Content-Length": "0"}, {})
             return 0
         manifest = [
-            {"path": f"/{self._container}/{name}", "etag": segments.etags[name] or None, "size_bytes": length}
+            {"path": f"/{self._container.name}/{name}", "etag": segments.etags[name] or None, "size_bytes": length}
             for name, length in self._segments.items()
         ]
         await self._publish(json.dumps(manifest).encode(), {}, {"multipart-manifest": "put"})
@@ -125,12 +117,8 @@ class Upload:
         for attempt in (True, False):
             self._notes.add(name)
             try:
-                answer = await sent_whole(
-                    self._client.ask(
-                        "PUT", self._access, self._container, name, headers={"Content-Length": "0"}, data=b""
-                    )
-                )
-            except Refused:
+                answer = await sent_whole(self._container.ask("PUT", name, headers={"Content-Length": "0"}, data=b""))
+            except StoreRefused:
                 self._notes.discard(name)
                 raise
             if answer.ok:
@@ -138,10 +126,10 @@ class Upload:
             self._notes.discard(name)
             if answer.status == 404 and attempt:
                 if self._make is None:
-                    raise self._client.denied(self._container)
+                    raise self._container.denied()
                 await self._make()
                 continue
-            raise self._client.failure(answer.status)
+            raise self._container.failure(answer.status)
 
     async def _alone(self) -> None:
         """Return when no other upload of the key is publishing; our own note is there for the others to see."""
@@ -150,13 +138,13 @@ class Upload:
         while True:
             others = [
                 name.split("/")[-2]
-                async for name in self._client.names(self._access, self._container, f"{self._key}/")
+                async for name in self._container.names(f"{self._key}/")
                 if name.endswith("/publishing") and not name.startswith(self._own)
             ]
             if not others:
                 return
             if min(others) < self._id or asyncio.get_running_loop().time() > end:
-                raise self._taken()
+                raise key_taken(self._container.store)
             await asyncio.sleep(0.05)
 
     async def _publish(self, data: bytes | Body, headers: dict[str, str], query: dict[str, str]) -> None:
@@ -166,23 +154,21 @@ class Upload:
         body = data if isinstance(data, Body) else None
         self._published = True  # may be, from here on
         answer = await sent_whole(
-            self._client.ask(
-                "PUT", self._access, self._container, self._key, query=query, headers=sent, data=data, patience=patience
-            ),
+            self._container.ask("PUT", self._key, query=query, headers=sent, data=data, patience=patience),
             body,
         )
         self._published = answer.ok or answer.status >= 500  # a proxy may fail behind a server that has it
         if answer.ok:
-            self.etag = answer.headers.get("ETag", "").strip('"') or None
+            self.etag = answers.tag(answer.headers) or None
         elif answer.status in (409, 412):
-            raise self._taken()
+            raise key_taken(self._container.store)
         elif answer.status == 400 and query and await self._discarded():
-            raise self._gone()
+            raise was_discarded(self._container.store)
         else:
-            raise self._client.failure(answer.status)
+            raise self._container.failure(answer.status)
 
     async def _discarded(self) -> bool:
-        answer = await self._client.ask("HEAD", self._access, self._container, self._own + "open")
+        answer = await self._container.ask("HEAD", self._own + "open")
         return answer.status == 404
 
     async def _settle(self) -> None:
@@ -196,7 +182,7 @@ class Upload:
         why = ""
         for wait in (*_AGAIN, None):
             try:
-                end = await self._client.ask("DELETE", self._access, self._container, name)
+                end = await self._container.ask("DELETE", name)
             except StoreUnavailable as error:
                 why = error.message
             else:
@@ -205,20 +191,18 @@ class Upload:
                 if end.status == 404:  # after an answer that was lost it may have been us
                     if why and await self._is_ours() is not False:
                         return
-                    raise self._gone()
-                why = self._client.failure(end.status).message
+                    raise was_discarded(self._container.store)
+                why = self._container.failure(end.status).message
             await asyncio.sleep(wait or 0)
         if await self._is_ours() is False:
-            raise self._gone()
-        _log.warning("store %s: the note %s of a finished upload stays: %s", self._client.name, name, why)
+            raise was_discarded(self._container.store)
+        _log.warning("store %s: the note %s of a finished upload stays: %s", self._container.store, name, why)
 
     async def _is_ours(self) -> bool | None:
         """Whether the final name is there and of this upload; None: Swift does not tell now, asked for some seconds."""
         for wait in (*_AGAIN, None):
             with contextlib.suppress(StoreUnavailable):
-                there = await self._client.ask(
-                    "HEAD", self._access, self._container, self._key, headers={"X-Newest": "true"}
-                )
+                there = await self._container.ask("HEAD", self._key, headers={"X-Newest": "true"})
                 mark = there.headers.get(MARK)
                 if there.status == 404 or (there.ok and mark is not None):
                     return there.ok and mark == self._id
@@ -233,20 +217,14 @@ class Upload:
                 if ours is None:  # its segments may be those of an object that is there
                     raise StoreUnavailable("whether the object was made is not known")
                 if ours:
-                    await self._client.remove(self._access, self._container, [self._key])
-                await self._client.remove(self._access, self._container, [*self._segments, *sorted(self._notes)])
+                    await self._container.remove([self._key])
+                await self._container.remove([*self._segments, *sorted(self._notes)])
         except (ImageServiceError, TimeoutError) as error:
             why = error.message if isinstance(error, ImageServiceError) else "no answer in time"
             _log.warning(
                 "store %s: segments of a failed upload stay for now under %s in container %s: %s",
-                self._client.name,
+                self._container.store,
                 self._own,
-                self._container,
+                self._container.name,
                 why,
             )
-
-    def _taken(self) -> AlreadyExists:
-        return AlreadyExists(f"store {self._client.name} has data under this key already")
-
-    def _gone(self) -> Gone:
-        return Gone(f"store {self._client.name}: the data was discarded while it was being written")

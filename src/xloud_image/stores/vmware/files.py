@@ -16,7 +16,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from xloud_image.errors import (
-    AlreadyExists,
     BlobNotFound,
     InUse,
     StoreFull,
@@ -24,6 +23,7 @@ from xloud_image.errors import (
     StoreUnavailable,
     WriteDenied,
 )
+from xloud_image.stores.kit.sentences import key_taken, no_data
 from xloud_image.stores.vmware.options import Locations, Place
 from xloud_image.stores.vmware.session import Login, Session
 
@@ -235,9 +235,9 @@ class Files:
         try:
             yield
         except fault.FileNotFound:
-            raise BlobNotFound(f"store {self._name} has no such data") from None
+            raise no_data(self._name) from None
         except fault.FileAlreadyExists:
-            raise AlreadyExists(f"store {self._name} has data under this key already") from None
+            raise key_taken(self._name) from None
         except (fault.FileLocked, fault.ResourceInUse):
             raise InUse(f"store {self._name}: the file is open in a virtual machine or being written") from None
         except fault.NoDiskSpace:

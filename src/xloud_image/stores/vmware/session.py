@@ -20,6 +20,7 @@ from xml.parsers.expat import ExpatError
 
 from xloud_image.errors import ConfigError, ImageServiceError, StoreRefused, StoreUnavailable
 from xloud_image.stores.base import library
+from xloud_image.stores.kit.retry import retry
 from xloud_image.stores.kit.threads import Threads
 from xloud_image.stores.vmware.options import Place, Server
 
@@ -33,6 +34,7 @@ _AGAIN: Final = 2.0  # seconds within which a broken connection is made again
 _REFUSED: Final = 60.0  # seconds for which a refused password stays refused
 _IDLE: Final = 30.0  # seconds that an unused connection is kept
 _LOGOUT: Final = 2.0
+_BROKEN: Final = (OSError, HTTPException, ExpatError)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Session:
                         ended.stub.DropConnections()
                         _log.info("store %s: its session has ended, a new one is opened", self.name)
                     self._login = None
-                    self._login = await self._reading(self._open, lost=Login.close)
+                    self._login = await self._run(self._open, retries=self._retries, lost=Login.close)
         return self._login
 
     async def call(self, work: Callable[[Login], T], *, reads: bool = False) -> T:
@@ -111,24 +113,22 @@ class Session:
             raise StoreUnavailable(f"store {self.name}: its sessions end at once; see the server's log") from error
 
     async def _perform(self, work: Callable[[Login], T], login: Login, reads: bool) -> T:
-        if reads:
-            return await self._reading(lambda: work(login))
-        try:
-            return await self._threads.run(work, login)
-        except (OSError, HTTPException, ExpatError) as error:
-            raise self._unavailable(error) from error
+        return await self._run(lambda: work(login), retries=self._retries if reads else 0)
 
-    async def _reading(self, work: Callable[[], T], *, lost: Callable[[T], object] | None = None) -> T:
-        end, attempt = time.monotonic() + _AGAIN, 0
-        while True:
+    async def _run(self, work: Callable[[], T], *, retries: int, lost: Callable[[T], object] | None = None) -> T:
+        begun = time.monotonic()
+
+        async def once() -> T:
             try:
                 return await self._threads.run(work, lost=lost)
-            except (OSError, HTTPException, ExpatError) as error:
-                attempt += 1
-                final = isinstance(error, TimeoutError | ssl.SSLCertVerificationError)
-                if final or attempt > self._retries or time.monotonic() + 0.1 * attempt > end:
-                    raise self._unavailable(error) from error
-            await asyncio.sleep(0.1 * attempt)
+            except _BROKEN as error:
+                raise self._unavailable(error) from error
+
+        def again(error: StoreUnavailable) -> bool:
+            cause, final = error.__cause__, (TimeoutError, ssl.SSLCertVerificationError)
+            return isinstance(cause, _BROKEN) and not isinstance(cause, final) and time.monotonic() - begun < _AGAIN
+
+        return await retry(once, (0.1 * (number + 1) for number in range(retries)), again=again)
 
     def _open(self) -> Login:
         """Log in; in a thread."""

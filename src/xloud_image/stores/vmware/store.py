@@ -19,16 +19,14 @@ import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final
 
 from aiohttp import ClientResponse, ClientTimeout
 
 from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
-    AlreadyExists,
-    BadRange,
     BlobNotFound,
-    Gone,
     ImageServiceError,
     InUse,
     StoreFull,
@@ -37,7 +35,11 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
-from xloud_image.stores.kit.web import Web, content_range
+from xloud_image.stores.kit.chunks import nothing
+from xloud_image.stores.kit.download import Download
+from xloud_image.stores.kit.retry import retry
+from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
+from xloud_image.stores.kit.web import Web
 from xloud_image.stores.vmware import options as vmware_options
 from xloud_image.stores.vmware.files import Files
 from xloud_image.stores.vmware.options import Locations, Place
@@ -166,14 +168,7 @@ class VmwareStore(Store):
 
     async def _kept(self, place: Place, part: str) -> int | None:
         """As `_head`, of an upload that is whole: one answer that fails does not throw it away."""
-        for wait in _AGAIN:
-            try:
-                return await self._head(place, part)
-            except StoreUnavailable as error:
-                if not error.temporary:
-                    raise
-            await asyncio.sleep(wait)
-        return await self._head(place, part)
+        return await retry(lambda: self._head(place, part), _AGAIN)
 
     async def _there(self, place: Place, name: str) -> bool:
         async with self._ask("HEAD", place, name) as response:
@@ -185,7 +180,7 @@ class VmwareStore(Store):
         place, key = self._locate(url)
         size = await self._head(place, key)
         if size is None:
-            raise BlobNotFound(f"store {self.name} has no such data")
+            raise no_data(self.name)
         return Blob(url, size)
 
     @contextlib.asynccontextmanager
@@ -196,54 +191,18 @@ class VmwareStore(Store):
         if offset < 0 or (length is not None and length <= 0):  # no such range can be asked for by HTTP
             size = (await self.stat(url)).size
             span(size, offset, length)
-            yield Reader(size, _nothing())
+            yield Reader(size, nothing())
             return
-        headers = {}
-        if offset or length is not None:
-            headers["Range"] = f"bytes={offset}-{'' if length is None else offset + length - 1}"
-        for sent in (headers, {}) if headers else (headers,):
-            async with self._ask("GET", place, key, headers=sent) as response:
-                if response.status == 404:
-                    raise BlobNotFound(f"store {self.name} has no such data")
-                if sent and (_tells_nothing(response, offset) or await self._is_silent_part(place, key, response)):
-                    continue  # a plain GET may do
-                size, first = self._opened(response, offset)
-                offset, length = span(size, offset, length)
-                yield Reader(size, self._chunks(response, offset - first, length) if length else _nothing())
-                return
 
-    async def _is_silent_part(self, place: Place, name: str, response: ClientResponse) -> bool:
-        """Whether what answers a range looks like the whole file and is not as long."""
-        if response.status != 200 or "Content-Range" in response.headers:
-            return False
-        return await self._head(place, name) != response.content_length
+        def failure(status: int) -> ImageServiceError:
+            return no_data(self.name) if status == 404 else self._refusal(status, "read")
 
-    def _opened(self, response: ClientResponse, offset: int) -> tuple[int, int]:
-        """(size of the whole, offset of the first byte that comes), both in bytes."""
-        told = response.headers.get("Content-Range", "")
-        if response.status in (200, 206) and (told or response.status == 206):  # the header decides, not the status
-            if (part := _part(response, offset)) is not None:
-                return part
-        elif response.status == 200 and response.content_length is not None:  # a server that knows no ranges
-            return response.content_length, 0
-        elif response.status == 416:
-            match = re.fullmatch(r"bytes \*/(\d+)", told)
-            size = int(match[1]) if match else 0
-            if offset == 0 and size == 0:
-                return 0, 0
-            raise BadRange(f"the range begins at byte {offset}, which is past the end of the data")
-        raise self._refusal(response.status, "read")
+        def get(headers: dict[str, str]) -> AbstractAsyncContextManager[ClientResponse]:
+            return self._ask("GET", place, key, headers=headers)
 
-    async def _chunks(self, response: ClientResponse, skip: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes after the first `skip`, so many of them."""
-        async for chunk in self._web.chunks(response):
-            part = chunk[skip : skip + length] if skip or len(chunk) > length else chunk
-            skip, length = max(0, skip - len(chunk)), length - len(part)
-            if part:
-                yield part
-            if not length:
-                return
-        raise StoreUnavailable(f"store {self.name} broke off: the data ended too early")
+        download = Download(self._web, get, lambda: self._head(place, key), failure, offset, length)
+        async with download:
+            yield Reader(download.size, download)
 
     # writing
 
@@ -254,7 +213,7 @@ class VmwareStore(Store):
         place = await self._files.choose(size)  # the session is proved by it: a source cannot be sent twice
         await self._files.make_folder(place)
         if await self._taken(key):
-            raise AlreadyExists(f"store {self.name} has data under this key already")
+            raise key_taken(self.name)
         upload = Upload(source, size, self._patience)
         part = f"{key}~{secrets.token_hex(8)}.part"
         try:
@@ -288,7 +247,7 @@ class VmwareStore(Store):
                     raise self._refusal(response.status, "write")
             stored = await self._kept(place, part)
             if stored is None:
-                raise Gone(f"store {self.name}: the data was discarded while it was being written")
+                raise was_discarded(self.name)
             if stored != upload.sent:
                 raise StoreUnavailable(f"store {self.name} has kept {stored} of {upload.sent} bytes")
         except StoreUnavailable as error:
@@ -322,10 +281,10 @@ class VmwareStore(Store):
         try:
             async with self._one_at_a_time(key):
                 if len(self._where.places) > 1 and await self._taken(key):
-                    raise AlreadyExists(f"store {self.name} has data under this key already")
+                    raise key_taken(self.name)
                 await self._files.move(place, part, key)
         except BlobNotFound:
-            raise Gone(f"store {self.name}: the data was discarded while it was being written") from None
+            raise was_discarded(self.name) from None
         except BaseException:
             await self._remove_part(place, part, cut=False)
             raise
@@ -391,7 +350,7 @@ class VmwareStore(Store):
         place, key = self._locate(url)
         # a folder would go with all that is in it
         if (await self._files.listing(place, key)).get(key, True):
-            raise BlobNotFound(f"store {self.name} has no such data")
+            raise no_data(self.name)
         await self._files.delete(place, key)
 
     async def aclose(self) -> None:
@@ -413,22 +372,3 @@ class VmwareStore(Store):
                 " has to name the vCenter or ESXi itself, and what stands before it has to let /folder through"
             )
         return StoreUnavailable(f"store {self.name}: the server answers HTTP {status}")
-
-
-def _tells_nothing(response: ClientResponse, offset: int) -> bool:
-    """Whether a range was answered in a way that does not say where in the file its bytes lie, or has others."""
-    told = response.headers.get("Content-Range", "")
-    if response.status == 416:
-        return not told.startswith("bytes ")
-    return response.status in (200, 206) and bool(told or response.status == 206) and _part(response, offset) is None
-
-
-def _part(response: ClientResponse, offset: int) -> tuple[int, int] | None:
-    """(size of the whole, offset of the first byte that comes) by Content-Range; None when `offset` is not in it."""
-    part = content_range(response.headers)
-    return (part[2], part[0]) if part and part[2] is not None and part[0] <= offset <= part[1] else None
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for chunk in list[bytes]():
-        yield chunk

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from xloud_image.errors import StoreUnavailable
-from xloud_image.stores.kit.web import Outgoing
+from xloud_image.stores.kit.web import Outgoing, wind
 
 
 class Upload(Outgoing):
@@ -23,15 +23,10 @@ class Upload(Outgoing):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in super().__aiter__():
             self.begun = True
-            self._within(self._patience)
+            wind(self._limit, self._patience)
             yield chunk
-            self._within(None)  # the source may take its time
+            wind(self._limit, None)  # the source may take its time
         self.begun = True
-
-    def _within(self, seconds: float | None) -> None:
-        if self._limit is not None:
-            with contextlib.suppress(RuntimeError):  # the answer was there before the end of the body
-                self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     @contextlib.asynccontextmanager
     async def watched(self, store: str) -> AsyncIterator[None]:

@@ -1,39 +1,43 @@
-"""One read from Swift: a range, taken up again where it broke. Which object it is decides `store`."""
+"""One read from a web server that honours ranges, or does not: a range, taken up again where it broke. Whose it is, and
+how it is asked for, is the backend's business."""
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import aiohttp
 
-from xloud_image.errors import StoreUnavailable
+from xloud_image.errors import BadRange, ImageServiceError, StoreUnavailable
 from xloud_image.stores.base import span
-from xloud_image.stores.kit.web import content_length, content_range
-from xloud_image.stores.swift.accounts import Access
-from xloud_image.stores.swift.client import Client
-
-_TOTAL: Final = re.compile(r"bytes (?:\d{1,19}-\d{1,19}|[*])/(\d{1,19})", re.ASCII)
+from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.answers import content_range
+from xloud_image.stores.kit.web import Web
 
 
 class Download:
-    """The bytes from `offset`, `length` (at least 1) of them or all. Enter it: `size` is that of the object, `version`
-    its ETag. A download that breaks off is taken up again `retries` times, if it is still the same object."""
+    """The bytes from `offset`, `length` (at least 1) of them or all. Enter it: `size` is that of the whole, `version`
+    its ETag. A download that breaks off is taken up again `retries` times, if it is still the same object.
+
+    `get`: a GET with these headers; `size_of`: the size of the whole in bytes by another request, None when it is not
+    told; `failure`: what a status means that is none of success.
+    """
 
     def __init__(
         self,
-        client: Client,
-        access: Access,
-        container: str,
-        name: str,
+        web: Web,
+        get: Callable[[dict[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]],
+        size_of: Callable[[], Awaitable[int | None]],
+        failure: Callable[[int], ImageServiceError],
         offset: int,
         length: int | None,
-        retries: int,
+        *,
+        retries: int = 0,
     ) -> None:
-        self._client, self._access, self._container, self._name = client, access, container, name
+        self._web, self._ask, self._size_of, self._failure = web, get, size_of, failure
         self._at, self._length, self._retries = offset, length, retries
         self._end = offset
         self._held = b""
@@ -63,27 +67,29 @@ class Download:
             headers["Range"] = f"bytes={self._at}-{last}"
         response = await self._get(headers)
         first = await self._first(response, asked=bool(headers))
-        if first is None and headers and response.status in (200, 206):
+        silent = response.status == 416 and answers.total_of_416(response.headers) is None
+        if first is None and headers and (response.status in (200, 206) or silent):
             await self._stack.aclose()  # a part, and not the one wanted, or nobody knows
             response = await self._get({})
             first = await self._first(response, asked=False)
         if response.status == 416:
-            self.size = await self._whole_size(response)
-            span(self.size, self._at, self._length)  # raises, but for the end of an empty object
+            self.size = answers.total_of_416(response.headers) or 0
+            if self._at or self.size:
+                raise BadRange(f"the range begins at byte {self._at}, the data has {self.size} bytes")
             return
         if response.status not in (200, 206):
-            raise self._client.failure(response.status)
+            raise self._failure(response.status)
         if first is None:
-            raise StoreUnavailable(f"store {self._client.name}: Swift gives a part of the object to a plain request")
+            raise StoreUnavailable(f"store {self._web.name}: its server gives a part of the data to a plain request")
         part = content_range(response.headers)
-        told = part[2] if part else content_length(response.headers)
+        told = part[2] if part else answers.length(response.headers)
         if told is None:
-            raise StoreUnavailable(f"store {self._client.name}: Swift does not say how long the object is")
+            raise StoreUnavailable(f"store {self._web.name}: its server does not say how long the data is")
         self.size = told
-        self.version = response.headers.get("ETag", "").strip('"') or None
+        self.version = answers.tag(response.headers) or None
         start, count = span(self.size, self._at, self._length)
         self._end = start + count
-        self._chunks = self._client.chunks(response)
+        self._chunks = self._web.chunks(response)
         await self._skip(start - first)
 
     async def _first(self, response: aiohttp.ClientResponse, *, asked: bool) -> int | None:
@@ -95,9 +101,9 @@ class Download:
             return part[0] if fits and part else None
         if response.status != 200:
             return None
-        if asked and content_length(response.headers) is not None:
-            found = await self._client.ask("HEAD", self._access, self._container, self._name)
-            if found.ok and content_length(found.headers) != content_length(response.headers):
+        if asked and answers.length(response.headers) is not None:
+            size = await self._size_of()
+            if size is not None and size != answers.length(response.headers):
                 return None
         return 0
 
@@ -107,22 +113,11 @@ class Download:
         while count:
             chunk = await anext(self._chunks, None)
             if chunk is None:
-                raise StoreUnavailable(f"store {self._client.name} broke off: the data ended too early")
+                raise StoreUnavailable(f"store {self._web.name} broke off: the data ended too early")
             self._held, count = chunk[count:], max(0, count - len(chunk))
 
     async def _get(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        return await self._stack.enter_async_context(
-            self._client.answer("GET", self._access, self._container, self._name, headers=headers)
-        )
-
-    async def _whole_size(self, response: aiohttp.ClientResponse) -> int:
-        total = _TOTAL.fullmatch(response.headers.get("Content-Range", ""))
-        if total is not None:
-            return int(total[1])
-        found = await self._client.ask("HEAD", self._access, self._container, self._name)
-        if not found.ok:
-            raise self._client.failure(found.status)
-        return int(found.headers["Content-Length"])
+        return await self._stack.enter_async_context(self._ask(headers))
 
     def __aiter__(self) -> Self:
         return self
@@ -137,7 +132,7 @@ class Download:
                 else:
                     chunk = await anext(self._chunks, None)
                 if chunk is None:
-                    raise StoreUnavailable(f"store {self._client.name} broke off: the data ended too early")
+                    raise StoreUnavailable(f"store {self._web.name} broke off: the data ended too early")
             except StoreUnavailable:
                 if not self._retries:
                     raise
@@ -158,13 +153,13 @@ class Download:
             headers["If-Match"] = f'"{self.version}"'
         response = await self._get(headers)
         if response.status in (404, 412):
-            raise StoreUnavailable(f"store {self._client.name}: the object was changed while it was read")
+            raise StoreUnavailable(f"store {self._web.name}: the data was changed while it was read")
         if response.status not in (200, 206):
-            raise self._client.failure(response.status)
+            raise self._failure(response.status)
         first, part = await self._first(response, asked=True), content_range(response.headers)
-        if first is None or (part[2] if part else content_length(response.headers)) not in (self.size, None):
+        if first is None or (part[2] if part else answers.length(response.headers)) not in (self.size, None):
             raise StoreUnavailable(
-                f"store {self._client.name}: Swift gives another part of the object than was asked for"
+                f"store {self._web.name}: its server gives another part of the data than was asked for"
             )
-        self._chunks = self._client.chunks(response)
+        self._chunks = self._web.chunks(response)
         await self._skip(self._at - first)
