@@ -165,3 +165,13 @@ async def test_those_who_wait_come_in_turn(db: Database) -> None:
     held = await db.read(claims.held)
     assert [claim.holder for claim in held] == ["h"]
     assert {claim.kind for claim in await db.read(lambda conn: claims.expired(conn, but="hash"))} == {"delete"}
+
+
+async def test_a_stores_many_keep_no_others_from_sight(db: Database) -> None:
+    for number in range(5):
+        await begin(db, 0, kind="delete", url=f"u{number}", store="full")
+    other = await begin(db, 0, kind="delete", url="v", store="other")
+    await begin(db, 60, kind="delete", url="w", store="other", holder="h")
+    found = await db.read(lambda conn: claims.expired(conn, each=2))
+    assert sorted(one.store for one in found) == ["full", "full", "other"]
+    assert other.id in {one.id for one in found}

@@ -14,7 +14,7 @@ CHUNK = 64 * 1024
 
 class IllStore(MemoryStore):
     """`ill`: where reading fails: "open", "hangs", "first chunk", "first chunk hangs", "second chunk", "too short",
-    "too long", "empty chunks". `needed`: deleting is refused, a clone needs the bytes."""
+    "too long", "empty chunks"; or "deleting hangs". `needed`: deleting is refused, a clone needs the bytes."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__(name, options)
@@ -23,6 +23,7 @@ class IllStore(MemoryStore):
         self.needed = False
         self.opened = 0
         self.deleted: list[str] = []
+        self.deleting = self.most_deleting = 0  # at once
 
     def advice(self, disk_format: str) -> str | None:
         return f'store {self.name} likes "raw" — not {disk_format}' if disk_format != "raw" else None
@@ -30,7 +31,14 @@ class IllStore(MemoryStore):
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         if self.needed:
             raise StillNeeded(f"store {self.name}: the volumes a and b are clones of the data")
-        await super().delete(url, caller=caller)
+        self.deleting += 1
+        self.most_deleting = max(self.most_deleting, self.deleting)
+        try:
+            if self.ill == "deleting hangs":
+                await asyncio.Event().wait()
+            await super().delete(url, caller=caller)
+        finally:
+            self.deleting -= 1
         self.deleted.append(url)
 
     @contextlib.asynccontextmanager

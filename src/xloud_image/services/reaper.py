@@ -26,7 +26,8 @@ log = structlog.get_logger(__name__)
 async def run(runtime: Runtime) -> None:
     """Until cancelled: renew the leases of what this process works on, take expired ones. Survives a lost database.
 
-    Renewing waits for no store: a store that hangs must not cost the uploads into the others their leases.
+    Renewing waits for no store: a store that hangs must not cost the uploads into the others their leases. Stores are
+    worked off side by side, each claim after claim: one that hangs, or has much to do, holds up no other's.
     """
     lease = runtime.settings.lease_time
     working: dict[str, asyncio.Task[None]] = {}
@@ -82,8 +83,8 @@ class _Seen:
 
 
 async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
-    """Claims that are nobody's any more, by store: one that hangs keeps no other waiting. What this process works on is
-    its own, whatever the clock says; what waits to be digested has a queue of its own."""
+    """Claims that are nobody's any more, by store. What this process works on is its own, whatever the clock says; what
+    waits to be digested has a queue of its own."""
     found = seen.lasting(await runtime.db.read(lambda conn: claims.expired(conn, but="hash")))
     held = await runtime.db.read(claims.held)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
