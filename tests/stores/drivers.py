@@ -34,6 +34,34 @@ IN_ONE_PROCESS = dict.fromkeys(
 )
 
 
+# what a store answers to readers, whatever its options of writing are
+READING = (
+    "test_owns_nothing_else",
+    "test_every_range",
+    "test_past_the_end_is_a_bad_range_at_entry",
+    "test_leaving_early_closes",
+    "test_many_readers_at_once",
+    "test_a_file_can_be_sent",
+)
+# what is refused before anything is asked of a server
+BY_ITSELF = ("test_the_flag", "test_owns_nothing_else", "test_a_key_that_is_no_name")
+
+
+def tried_above(*names: str) -> dict[str, str]:
+    """NOT_APPLICABLE of a variant, for tests in which it cannot differ from the class before it."""
+    return dict.fromkeys(names, "the same code and the same answers as in the class before")
+
+
+def all_but(suite: type[Suite], *names: str) -> dict[str, str]:
+    """NOT_APPLICABLE of a variant that differs in these tests alone."""
+    assert all(hasattr(suite, name) for name in names)
+    return tried_above(*(name for name in dir(suite) if name.startswith("test_") and name not in names))
+
+
+# The layers are the same over every store: the whole suite goes through them on files and in memory, elsewhere this.
+THROUGH_LAYERS = "test_outlives_the_process"
+
+
 class FileHooks(StoreSuite):
     """A file store in `self.directories()`; WRAPPED: with all layers."""
 

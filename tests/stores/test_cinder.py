@@ -5,11 +5,12 @@ import hashlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.stores.cinder_hooks import GIB, Another, Hooks, Quick, all_options
+from tests.stores.drivers import all_but
 from xloud_image.errors import (
     BlobNotFound,
     ConfigError,
@@ -33,9 +34,7 @@ class TestCinder(Hooks):
 class Own(Hooks):
     """The hooks and the store of the suite, without its tests."""
 
-    NOT_APPLICABLE = {  # noqa: RUF012
-        name: "the suite runs in the class above" for name in dir(Hooks) if name.startswith("test_")
-    }
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(Hooks)
 
     @pytest.fixture
     def another(self) -> Iterator[Any]:
@@ -316,19 +315,14 @@ class TestFiles(Hooks):
     """Volumes that come as files: the share of an NFS driver, mounted here by os-brick (the transport is FUSE)."""
 
     TYPE = "image-store-nfs"
-    NOT_APPLICABLE = {  # noqa: RUF012
-        name: "the same code as for volumes in Ceph, tried there"
-        for name in dir(Hooks)
-        if name.startswith("test_")
-        and name
-        not in {
-            "test_every_range",
-            "test_outlives_the_process",
-            "test_writes_what_it_is_given",
-            "test_leaving_early_closes",
-            "test_discard_against_a_running_writer",
-        }
-    }
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(
+        Hooks,
+        "test_every_range",
+        "test_outlives_the_process",
+        "test_writes_what_it_is_given",
+        "test_leaving_early_closes",
+        "test_discard_against_a_running_writer",
+    )
 
     def bytes_of(self, volume: str, data: bytes | None = None, size: int = 0) -> bytes:
         path = self.cinder.share / f"volume-{volume}"

@@ -1,4 +1,4 @@
-"""The rbd store keeps the contract against a real Ceph, bare and in its layers. Its own ways: `test_rbd_ways`."""
+"""The rbd store keeps the contract against a real Ceph. Its own ways: `test_rbd_ways`."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.servers.ceph import Ceph
+from tests.stores.drivers import THROUGH_LAYERS, all_but
 from tests.stores.pool import Pool
 from xloud_image.stores.base import Store
 from xloud_image.stores.layers import Layer, wrap
@@ -134,7 +135,23 @@ class TestRbd(RbdHooks):
     SLOW = True
 
 
-class TestRbdInLayers(RbdHooks):
-    WRAPPED = True
+class TestRbdThin(RbdHooks):
+    """What depends on the size of objects, and on zeros that are left out."""
+
     SLOW = True
     OPTIONS: ClassVar[dict[str, Any]] = {"rbd_store_chunk_size": 1, "rbd_thin_provisioning": True}
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(
+        RbdHooks,
+        "test_usable",
+        "test_writes_what_it_is_given",
+        "test_several_at_once_and_big_then_small",
+        "test_another_size_than_announced",
+        "test_an_error_of_the_source_passes_through",
+        "test_cancelled_at_any_moment_leaves_nothing",
+    )
+
+
+class TestRbdInLayers(RbdHooks):
+    SLOW = True
+    WRAPPED = True
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(RbdHooks, THROUGH_LAYERS)

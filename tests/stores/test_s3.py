@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from tests.stores.buckets import S3Hooks
+from tests.stores.drivers import BY_ITSELF, READING, THROUGH_LAYERS, all_but, tried_above
 
 
 class TestS3(S3Hooks):
@@ -10,9 +11,22 @@ class TestS3(S3Hooks):
 
 
 class TestS3InLayersOverTls(S3Hooks):
-    SLOW = True  # fewer cases: those of the class above are for all
+    """What connections have to do with."""
+
+    SLOW = True
     WRAPPED = True
     TLS = True
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(
+        S3Hooks,
+        "test_usable",
+        "test_reads_what_is_there",
+        "test_leaving_early_closes",
+        "test_many_readers_at_once",
+        "test_a_hanging_store_answers_in_time",
+        "test_writes_what_it_is_given",
+        "test_cancelled_at_any_moment_leaves_nothing",
+        THROUGH_LAYERS,
+    )
 
 
 class TestS3InParts(S3Hooks):
@@ -24,3 +38,4 @@ class TestS3InParts(S3Hooks):
         "large_object_chunk_size": 5,
         "thread_pools": 2,
     }
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = tried_above(*READING, *BY_ITSELF)

@@ -16,7 +16,7 @@ from tests.servers.rgw import Rgw
 from tests.servers.s3 import LocalBucket, Moto, Pys3local, Rclone, SwiftS3
 from tests.stores import s3_table
 from tests.stores.buckets import CLAIM, Impatient, S3Hooks, bare
-from tests.stores.drivers import NOTHING_DEPENDS
+from tests.stores.drivers import BY_ITSELF, NOTHING_DEPENDS, tried_above
 from xloud_image.stores.base import Store
 from xloud_image.stores.s3.capabilities import Lack
 
@@ -44,6 +44,7 @@ class ServerHooks(S3Hooks):
     SERVER: ClassVar[Any]
     LACKS: ClassVar[frozenset[Lack]] = frozenset()
     SLOW = True
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = tried_above(*BY_ITSELF)
     server: Any
 
     @pytest.fixture

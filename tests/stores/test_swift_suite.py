@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.servers.swift import Swift
-from tests.stores.drivers import NOTHING_DEPENDS
+from tests.stores.drivers import BY_ITSELF, READING, THROUGH_LAYERS, all_but, tried_above
 from tests.stores.swift_hooks import PATIENCE, AsCaller, Behind, SwiftHooks, swift_options
 from xloud_image.stores.base import Caller, Store
 from xloud_image.stores.layers import wrap
@@ -20,9 +20,17 @@ class TestSwift(SwiftHooks):
 
 
 class TestSwiftByReferenceInLayers(SwiftHooks):
-    """The account stands in a reference file; containers by the first two characters of a key."""
+    """The account stands in a reference file, and its name in each URL."""
 
     WRAPPED = True
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(
+        SwiftHooks,
+        "test_usable",
+        "test_reads_what_is_there",
+        "test_missing_is_not_found_at_entry",
+        "test_no_secret_in_a_url",
+        THROUGH_LAYERS,
+    )
 
     @pytest.fixture
     def prepared(self, swift: Swift, tmp_path: Path) -> None:
@@ -51,7 +59,7 @@ class TestSwiftOfTheUploaders(SwiftHooks):
     """Each image in a container of its own, in the account of the caller."""
 
     SECRETS: ClassVar[list[str]] = ["demopass"]
-    NOT_APPLICABLE: ClassVar[dict[str, str]] = NOTHING_DEPENDS
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = tried_above(*READING, *BY_ITSELF, "test_empty_chunks_mean_nothing")
 
     @pytest.fixture
     def prepared(self, swift: Swift) -> None:

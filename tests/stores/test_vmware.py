@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.servers.vsphere import Vsphere
+from tests.stores.drivers import BY_ITSELF, READING, THROUGH_LAYERS, all_but, tried_above
 from xloud_image.stores.base import Store
 from xloud_image.stores.layers import Layer, wrap
 from xloud_image.stores.suite import StoreSuite
@@ -110,7 +111,18 @@ class TestVmware(VmwareHooks):
     pass
 
 
-class TestVmwareOnSeveralDatastoresInLayers(VmwareHooks):
+class TestVmwareOnSeveralDatastores(VmwareHooks):
     NAME = "cold-esx"
-    WRAPPED = True
     DATASTORES: ClassVar[list[str]] = ["DC0:LocalDS_0:10", "DC0:LocalDS_1:10", "DC1:LocalDS_0:10"]
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = tried_above(
+        *READING,
+        *BY_ITSELF,
+        "test_empty_chunks_mean_nothing",
+        "test_an_error_of_the_source_passes_through",
+        THROUGH_LAYERS,
+    )
+
+
+class TestVmwareInLayers(VmwareHooks):
+    WRAPPED = True
+    NOT_APPLICABLE: ClassVar[dict[str, str]] = all_but(VmwareHooks, THROUGH_LAYERS)

@@ -254,11 +254,8 @@ class StoreSuite(Suite):
             assert await self.read(url) == b"data"
         await self.store.delete(url)
 
-    @pytest.mark.parametrize(
-        "key", ["", ".", "..", "../up", "a/b", "/abs", ".hidden", "a\0b", "a\nb", "x" * 300, "%2e"]
-    )
-    async def test_a_key_that_is_no_name(self, key: str) -> None:
-        with pytest.raises(BadRequest):
-            await self.store.write(key, feed(b"x"), size=1)
-        with pytest.raises(BadRequest):
-            await self.store.discard(key)
+    async def test_a_key_that_is_no_name(self) -> None:
+        for key in ("", ".", "..", "../up", "a/b", "/abs", ".hidden", "a\0b", "a\nb", "x" * 300, "%2e"):
+            calls = (self.store.write(key, feed(b"x"), size=1), self.store.discard(key))
+            ends = await asyncio.gather(*calls, return_exceptions=True)
+            assert [isinstance(end, BadRequest) for end in ends] == [True, True], (key, ends)
