@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from xloud_image.config.options.stores import READ_ONLY, UrlFilters
+from xloud_image.stores import TYPES
+from xloud_image.stores.http.options import UrlFilters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,7 +175,7 @@ class StoreSettings:
     @property
     def takes_images(self) -> bool:
         """Whether new images can be put there."""
-        return not self.read_only and self.type not in READ_ONLY
+        return not self.read_only and TYPES[self.type].takes_data
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The one table of every option that a configuration file may hold, and the class of each. The loader reads by it.
 
-The sections stand in `service`, `access` and `later`; those of stores in `stores`.
+The sections stand in `service`, `access` and `later`; those of a
+store with its type, in `stores`.
 """
 
 from __future__ import annotations

@@ -17,12 +17,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from yarl import URL
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
 from xloud_image.stores.kit.keystone import ask_keystone, identity_url
@@ -32,6 +31,7 @@ from xloud_image.stores.swift import accounts, location
 from xloud_image.stores.swift.accounts import Access, Account, Borrowed, Catalogue, Elsewhere, Login, Refused
 from xloud_image.stores.swift.client import Answer, Client
 from xloud_image.stores.swift.download import Download
+from xloud_image.stores.swift.options import SWIFT
 from xloud_image.stores.swift.removal import remove_object
 from xloud_image.stores.swift.segments import PARALLEL, Disk
 from xloud_image.stores.swift.upload import Upload
@@ -44,9 +44,7 @@ class SwiftStore(Store):
     """See the module. `patience`: seconds for Swift or Keystone to say something. Several processes and hosts may use
     the same container at once."""
 
-    TYPE: ClassVar[str] = "swift"
-    SCHEMES: ClassVar[tuple[str, ...]] = location.SCHEMES
-    OPTIONS = OPTIONS["swift"]
+    TYPE = SWIFT
 
     def __init__(self, name: str, options: Mapping[str, Any], *, patience: float = 60.0) -> None:
         self.name = name

@@ -21,7 +21,7 @@ from xml.parsers.expat import ExpatError
 from xloud_image.errors import ConfigError, ImageServiceError, StoreRefused, StoreUnavailable
 from xloud_image.stores.base import library
 from xloud_image.stores.kit.threads import Threads
-from xloud_image.stores.vmware.options import Place, Server
+from xloud_image.stores.vmware.location import Place, Server
 
 T = TypeVar("T")
 
