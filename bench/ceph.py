@@ -166,7 +166,7 @@ class _Row:
         self._size = 128 * MIB if run.quick else GIB
         self._block = os.urandom(MIB)
         options = {"rbd_store_ceph_conf": str(cluster.conf), "rbd_store_user": "glance"}
-        self._store = RbdStore("fast", {option.name: option.default for option in RbdStore.OPTIONS} | options)
+        self._store = RbdStore("fast", {option.name: option.default for option in RbdStore.TYPE.options} | options)
         words = [peer_python(), "-W", "ignore", "-c", _DRIVER, json.dumps(options), str(self._size)]
         self._peer = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         # wall and processor seconds of the client by work and by who did it

@@ -45,7 +45,7 @@ class Source:
 async def ours(spec: dict[str, Any], measured: Callable[[], None]) -> int:
     from xloud_image.stores.s3.store import S3Store
 
-    options = {option.name: option.default for option in S3Store.OPTIONS} | spec["options"]
+    options = {option.name: option.default for option in S3Store.TYPE.options} | spec["options"]
     store = S3Store("bench", options)
     if not spec.get("signed", True):  # as over https, where TLS vouches for the bytes
         store._client._sign_bodies = False

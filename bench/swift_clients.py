@@ -61,7 +61,7 @@ async def ours(work: str, spec: dict[str, Any], timer: Timer) -> None:
     """The store of this project, without layers and digests."""
     from xloud_image.stores.swift.store import SwiftStore
 
-    store = SwiftStore("bench", {option.name: option.default for option in SwiftStore.OPTIONS} | spec["options"])
+    store = SwiftStore("bench", {option.name: option.default for option in SwiftStore.TYPE.options} | spec["options"])
     await store.start()
     await store.check()
     file = Repeated(spec["size"])

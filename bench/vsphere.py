@@ -48,7 +48,7 @@ class _Row:
         self._run, self._server = run, server
         self._size = 128 * MIB if run.quick else GIB
         self._block = os.urandom(MIB)
-        options = {option.name: option.default for option in VmwareStore.OPTIONS}
+        options = {option.name: option.default for option in VmwareStore.TYPE.options}
         options |= {"vmware_server_host": server.host, "vmware_datastores": ["DC0:LocalDS_0"]}
         options |= {"vmware_server_username": server.user, "vmware_server_password": server.password}
         self._store = VmwareStore("esx", options | {"vmware_ca_file": str(server.ca_file)})

@@ -7,31 +7,17 @@ from pathlib import Path
 
 from xavs import variables
 from xavs.variables import Key
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 GUIDE = Path(__file__).parent / "operating" / "image-storage-backends.md"
 _MARKED = re.compile(r"(<!-- options: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-# keys of a store that are no option of its driver by the same name
-BESIDE = {
-    "file": ("glance_file_datadir_volume", "glance_datadir_is_mount"),
-    "rbd": (
-        "ceph_glance_pool_name",
-        "ceph_glance_user",
-        "ceph_glance_keyring",
-        "ceph_cluster",
-        "external_ceph_cephx_enabled",
-        "glance_ceph_backends",
-    ),
-    "vmware": ("vmware_vcenter_name", "vmware_datastore_name"),
-    "cinder": ("enable_cinder_backend_privileged",),
-}
 
 
 def table(type_: str) -> str:
     """The rows of one type: what a deployment can be told, with the value that counts when it is told nothing."""
     table = variables.table()
-    found = [table[name] for name in (variables.SWITCHES[type_], *BESIDE.get(type_, ()))]
-    found += [table[f"glance_{opt.dest}"] for opt in OPTIONS[type_] if f"glance_{opt.dest}" in table]
+    found = [table[name] for name in (TYPES[type_].switch, *TYPES[type_].more_keys)]
+    found += [table[f"glance_{opt.dest}"] for opt in TYPES[type_].options if f"glance_{opt.dest}" in table]
     rows = [f"| {_name(key)} | {_default(key)} | {_escaped(key.help)} |\n" for key in found]
     return "| key | default | what it says |\n|---|---|---|\n" + "".join(rows)
 

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.conftest import remarks
 from tests.servers.place import ROOT
-from xloud_image.stores import BACKENDS
+from xloud_image.stores import TYPES
 
 PACKAGE = "xloud_image"
 SOURCE = ROOT / "src" / PACKAGE
@@ -34,8 +35,10 @@ FLOORS = (
 FLOOR = {room: len(FLOORS) - number for number, rooms in enumerate(FLOORS) for room in rooms}
 # the package itself: the version, importable from everywhere and importing nothing
 FLOOR[""] = 0
+# what describes the types of stores, for those who must not need the stores
+DESCRIPTIONS = {"stores", "stores.store_type", *(f"stores.{name}.options" for name in TYPES)}
 # modules that stand lower than their room, because they are what rooms below it are given
-LOWER = {"identity.context": FLOOR["model"]}
+LOWER = {"identity.context": FLOOR["model"], **dict.fromkeys(DESCRIPTIONS, FLOOR["failpoints"])}
 
 # one room beside another on the same floor, with the reason
 BESIDE = {
@@ -44,9 +47,9 @@ BESIDE = {
 }
 
 # of stores/, what is no type of store
-STORES_ITSELF = {"__init__", "base", "kit", "layers", "suite"}
+STORES_ITSELF = {"__init__", "base", "kit", "layers", "registry", "store_type", "suite"}
 # what a type of store may import besides its own package, so that one from outside can be written with no more
-FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.kit", "config.options.stores"}
+FOR_BACKENDS = {"errors", "failpoints", "stores.base", "stores.kit", "stores.store_type"}
 LONG = 400
 
 
@@ -90,11 +93,10 @@ def _wrong_imports(path: Path) -> Iterator[str]:
     room = name.partition(".")[0]
     for line, imported in _imports(path):
         target = imported.partition(".")[0]
-        inside = target == room and name not in LOWER
-        if inside or target == "" or (room, target) in BESIDE:
+        theirs, own = LOWER.get(imported, FLOOR[target]), LOWER.get(name, FLOOR[room])
+        if target == "" or (room, target) in BESIDE or theirs < own or (target == room and theirs == own):
             continue
-        if LOWER.get(imported, FLOOR[target]) >= LOWER.get(name, FLOOR[room]):
-            yield f"{path.relative_to(ROOT)}:{line}: {room or PACKAGE} may not import {target}"
+        yield f"{path.relative_to(ROOT)}:{line}: {room or PACKAGE} may not import {target}"
 
 
 def test_every_room_has_a_floor() -> None:
@@ -142,16 +144,26 @@ def test_a_type_of_store_needs_the_contract_only() -> None:
 
 def test_a_type_of_store_is_a_package_of_its_name() -> None:
     types = {path.name for path in (SOURCE / "stores").iterdir() if path.is_dir()} - STORES_ITSELF - {"__pycache__"}
-    assert types == set(BACKENDS)
+    assert types == set(TYPES)
     for kind in types:
-        assert BACKENDS[kind].startswith(f"{PACKAGE}.stores.{kind}.store:")
+        assert TYPES[kind].store.startswith(f"{PACKAGE}.stores.{kind}.store:")
+
+
+def test_the_types_are_known_without_their_libraries() -> None:
+    """Whoever imports the table of types has imported no store and nothing that only a store needs."""
+    program = "import sys; import xloud_image.stores; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    ours = {name.removeprefix(f"{PACKAGE}.") for name in found if name.startswith(f"{PACKAGE}.")}
+    packages = {f"stores.{name}" for name in TYPES}
+    assert ours == DESCRIPTIONS | packages | {"errors"}
+    assert not {"aiohttp", "yarl", "rbd", "rados", "pyVmomi", "os_brick", "sqlalchemy"} & set(found)
 
 
 def test_the_deployer_needs_the_options_only() -> None:
     wrong = []
     for path in sorted(DEPLOYER.rglob("*.py")):
         for line, imported in _imports(path):
-            if imported.partition(".")[0] not in FOR_DEPLOYER:
+            if imported.partition(".")[0] not in FOR_DEPLOYER and imported not in DESCRIPTIONS:
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: the deployer may not import {imported}")
     wrong += [
         f"{path.relative_to(ROOT)}: the service may not import the deployer"

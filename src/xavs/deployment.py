@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xavs import overrides, retained, template
 from xavs.findings import Origin
 from xloud_image import __version__
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,13 +235,11 @@ def data_directories(g: Globals, lines: Sequence[Line], stores: list[Store]) -> 
     """Directories on the host that hold images: path there, whether it must be a mount (None: if fstab says so)."""
     found: list[str] = []
     volume = str(g.get("glance_file_datadir_volume"))
-    if volume.startswith("/") and any(store.type == "file" for store in stores):
+    if volume.startswith("/") and any(TYPES[store.type].directory_options for store in stores):
         found.append(volume)
     for line in lines:
-        if line.key[1] == "filesystem_store_datadir":
-            found.append(line.value)
-        elif line.key[1] == "filesystem_store_datadirs":
-            found.append(line.value.rpartition(":")[0] or line.value)
+        option = line.key[1]
+        found += [one.directory(option, line.value) for one in TYPES.values() if option in one.directory_options]
     outside = [path for path in found if not f"{path.rstrip('/')}/".startswith(f"{DATA}/")]
     must = g.get("glance_datadir_is_mount")
     return [{"path": path.rstrip("/") or "/", "mount": must} for path in dict.fromkeys(outside)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xloud_image.config.masking import MASK, mask
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.config.options.table import table
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from xavs.overrides import Line
     from xavs.render import Rendered
 
-_SECRET = frozenset(opt.dest for opts in OPTIONS.values() for opt in opts if opt.secret) | frozenset(
+_SECRET = frozenset(opt.dest for one in TYPES.values() for opt in one.options if opt.secret) | frozenset(
     name for options in table().values() for name, option in options.items() if option.opt.secret
 )
 

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from xavs.findings import Origin
 from xavs.site_globals import read_as
 from xavs.variables import SWITCHES, Type
-from xloud_image.config.options.stores import OPTIONS, READ_ONLY, type_of
+from xloud_image.stores import TYPES, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from xavs.site_globals import Globals
 
-# The store for new images, when nobody named it: what several nodes share comes first.
-ORDER: Final = ("rbd", "s3", "swift", "vmware", "cinder", "file", "http")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _CEPH_NAMES: Final = frozenset({"name", "type", "cluster", "pool", "user", "enabled"})
 _OTHER_NAMES: Final = frozenset({"name", "type", "enabled"})
@@ -100,7 +98,9 @@ def _ceph(g: Globals) -> list[Store]:
 
 def _others(g: Globals) -> list[Store]:
     if not g.is_set("glance_backends"):
-        return [Store(type_, type_, switch_origin(g, type_)) for type_ in ORDER if type_ != "rbd" and switch(g, type_)]
+        return [
+            Store(type_, type_, switch_origin(g, type_)) for type_ in SWITCHES if type_ != "rbd" and switch(g, type_)
+        ]
     origin = g.origin("glance_backends")
     found = []
     for entry in _entries(g, "glance_backends", _OTHER_NAMES):
@@ -151,7 +151,7 @@ def _exactly(g: Globals, known: list[Store]) -> list[Store]:
 
 
 def _types() -> str:
-    return f"; types are {', '.join(type_ for type_ in OPTIONS if type_ in SWITCHES)}"
+    return f"; types are {', '.join(SWITCHES)}"
 
 
 def _entries(g: Globals, key: str, names: frozenset[str]) -> list[dict[str, Any]]:
@@ -192,12 +192,12 @@ def default(g: Globals, found: list[Store]) -> tuple[str, Origin]:
     elif not found:
         return "", Origin()
     else:
-        store = min(found, key=lambda one: ORDER.index(one.type))
+        store = min(found, key=lambda one: list(SWITCHES).index(one.type))
         why = "the only store" if len(found) == 1 else f"the first of {', '.join(one.name for one in found)}"
         origin = Origin(why=f"default of glance_default_backend: {why}")
         if len(found) > 1:
             g.problems.note(f"new images go to '{store.name}'; set glance_default_backend to choose")
-    if store.type in READ_ONLY:
+    if not TYPES[store.type].takes_data:
         g.problems.warning(
             f"the default store '{store.name}' never takes data: every upload that names no other store gets 410; "
             'add glance_backend_file: "yes" or another store',

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from xavs import plan, template
 from xavs.overrides import Line, merge
 from xavs.variables import SWITCHES
-from xloud_image.config.options.stores import OPTIONS, READ_ONLY, type_of
+from xloud_image.stores import TYPES, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from xavs.plan import Store
 
 GLOBAL: Final = "glance_store"
-_TYPE_OF_OPTION: Final = {opt.dest: type_ for type_, opts in OPTIONS.items() for opt in opts}
-_TYPE_OF_OPTION.update(
-    {old.name: type_ for type_, opts in OPTIONS.items() for opt in opts for old in opt.deprecated_opts if old.name}
-)
+_TYPE_OF_OPTION: Final = {opt.dest: one.name for one in TYPES.values() for opt in one.options}
 _NEW_NAME: Final = {
-    old.name: opt.dest for opts in OPTIONS.values() for opt in opts for old in opt.deprecated_opts if old.name
+    old.name: opt.dest for one in TYPES.values() for opt in one.options for old in opt.deprecated_opts if old.name
 }
+_TYPE_OF_OPTION.update({old: _TYPE_OF_OPTION[new] for old, new in _NEW_NAME.items()})
 # an operator's option → rendered options of the same store that would contradict it
 _INSTEAD: Final = {
     "filesystem_store_datadirs": ("filesystem_store_datadir",),
@@ -90,7 +88,7 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
         store = plan.named(name, in_use)
         if store is None:
             problems.error(plan.not_enabled(name, in_use), where, line.origin)
-        elif store.type in READ_ONLY:
+        elif not TYPES[store.type].takes_data:
             problems.warning(
                 f"the store '{store.name}' never takes data: every upload that names no other store gets 410",
                 where,
@@ -109,7 +107,7 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
             where,
             line.origin,
         )
-    elif line.key[0] in OPTIONS and line.key[0] not in {store.name.lower() for store in stores}:
+    elif line.key[0] in TYPES and line.key[0] not in {store.name.lower() for store in stores}:
         type_ = line.key[0]
         if type_ in SWITCHES and not any(store.type == type_ for store in stores):
             problems.warning(

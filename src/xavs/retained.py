@@ -21,8 +21,8 @@ from xavs.overrides import Line
 from xavs.plan import Store
 from xavs.template import CERTIFICATES, ETC, as_text
 from xloud_image.config import loader
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import ConfigError
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 
 FORGET: Final = "glance_forget_stores"
 VOLUME: Final = "volume"  # among the facts: what was mounted at /var/lib/glance
-# by what options two stores of a type are the same place
-_PLACE: Final[Mapping[str, tuple[str, ...]]] = {
-    "file": ("filesystem_store_datadir", "filesystem_store_datadirs"),
-    "rbd": ("rbd_store_ceph_conf", "rbd_store_pool"),
-    "s3": ("s3_store_host", "s3_store_bucket"),
-    "swift": ("swift_store_auth_address", "swift_store_container", "swift_store_user", "swift_store_endpoint",
-              "swift_store_region"),
-    "vmware": ("vmware_server_host", "vmware_store_image_dir"),
-    "cinder": ("cinder_store_auth_address", "cinder_store_project_name", "cinder_volume_type"),
-    "http": (),
-}  # fmt: skip
 _WHY: Final = "kept: it was deployed before, and images may lie in it"
 
 
@@ -71,7 +60,7 @@ class Kept:
 
 def place(store: StoreSettings) -> tuple[object, ...]:
     """Equal for two stores in one place."""
-    return store.type, *(_comparable(store.options[name]) for name in _PLACE.get(store.type, ()))
+    return store.type, *(_comparable(store.options[name]) for name in TYPES[store.type].place)
 
 
 def _comparable(value: Any) -> Any:
@@ -92,7 +81,7 @@ def known(directories: Iterable[Path], facts_name: str) -> list[Former]:
             continue
         volume = str(facts.get(VOLUME) or "") if isinstance(facts, dict) else ""
         for store in settings.stores:
-            if not store.reserved and store.type in _PLACE:
+            if not store.reserved:
                 found.setdefault(place(store), Former(store, directory, volume))
     return list(found.values())
 
@@ -142,11 +131,7 @@ def _look_at_volume(g: Globals, former: Former) -> None:
 
 
 def _directories(store: StoreSettings) -> list[str]:
-    if store.type != "file":
-        return []
-    several = store.options["filesystem_store_datadirs"]
-    entries = [entry.rpartition(":")[0] or entry for entry in several] or [store.options["filesystem_store_datadir"]]
-    return [os.path.normpath(entry) for entry in entries]
+    return [os.path.normpath(path) for _, path in TYPES[store.type].directories(store.options)]
 
 
 def _without(former: Former, used: Collection[str]) -> Former | None:
@@ -156,8 +141,7 @@ def _without(former: Former, used: Collection[str]) -> Former | None:
     rest = [path for path in mine if path not in used]
     if rest == mine:
         return former
-    options = {**former.settings.options, "filesystem_store_datadir": rest[0] if len(rest) == 1 else None,
-               "filesystem_store_datadirs": [f"{path}:0" for path in rest] if len(rest) > 1 else []}  # fmt: skip
+    options = {**former.settings.options, **TYPES[former.settings.type].with_directories(rest)}
     return dataclasses.replace(former, settings=dataclasses.replace(former.settings, options=options)) if rest else None
 
 
@@ -199,7 +183,7 @@ def _lines(name: str, former: Former, kept: Kept) -> list[Line]:
             kept.files[path] = ((former.rendered / path).read_bytes(), 0o640)
     common = {"read_only": True, "store_description": settings.description, "weight": settings.weight or ""}
     lines = [Line(name, option, as_text(value), Origin(why=_WHY)) for option, value in common.items() if value != ""]
-    for opt in OPTIONS[settings.type]:
+    for opt in TYPES[settings.type].options:
         value = options[opt.dest]
         if value == opt.default or value in (None, "", [], {}):
             continue

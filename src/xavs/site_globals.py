@@ -21,7 +21,7 @@ from xavs.expressions import Failed, Unread
 from xavs.findings import Origin
 from xavs.variables import Key, Type
 from xavs.yaml_lines import Entry, Plain
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _TRUE: Final = frozenset({"yes", "true", "on", "1", "y"})
 _FALSE: Final = frozenset({"no", "false", "off", "0", "n"})
 _NEARLY: Final = 0.89  # so alike that a name is rather a typing error
-_OPTIONS: Final = {opt.dest: f"glance_{opt.dest}" for opts in OPTIONS.values() for opt in opts}
+_OPTIONS: Final = {opt.dest: f"glance_{opt.dest}" for one in TYPES.values() for opt in one.options}
 
 
 class Globals:

@@ -14,7 +14,7 @@ from xavs import variables
 from xavs.findings import Origin
 from xavs.overrides import Line
 from xavs.variables import Type
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,6 @@ SWIFT_FILE: Final = "glance-swift.conf"
 SWIFT_REFERENCE: Final = "swift"
 ETC: Final = "/etc/glance"
 CERTIFICATES: Final = "certificates"  # folder of the override directory, and below /etc/glance
-# where a store's data can be cloned by those who know the location
-CLONED: Final = ("rbd", "cinder")
 # options that hold the account of a Swift store in glance-api.conf itself
 SWIFT_ACCOUNT: Final = ("swift_store_user", "swift_store_key", "swift_store_auth_address")
 SWIFT_CREDENTIAL: Final = ("swift_store_application_credential_id", "swift_store_application_credential_secret")
@@ -113,7 +111,7 @@ def _service(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
 
 
 def _exposure(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
-    cloned = [store for store in stores if store.type in CLONED]
+    cloned = [store for store in stores if TYPES[store.type].cloned]
     if g.is_set("glance_show_image_direct_url"):
         sheet.key("DEFAULT", "show_image_direct_url", "glance_show_image_direct_url")
         if cloned and not g.get("glance_show_image_direct_url"):
@@ -206,7 +204,7 @@ def _store(g: Globals, sheet: Sheet, store: Store) -> None:
         sheet.fixed(store.name, "swift_store_config_file", f"{ETC}/{SWIFT_FILE}",
                     "the account stays out of the locations in the database")  # fmt: skip
         sheet.fixed(store.name, "default_swift_reference", SWIFT_REFERENCE, f"section of {SWIFT_FILE}")
-    for opt in OPTIONS[store.type]:
+    for opt in TYPES[store.type].options:
         name = f"glance_{opt.dest}"
         if name not in variables.table() or (store.type == "swift" and opt.dest in SWIFT_ACCOUNT):
             continue
@@ -261,7 +259,7 @@ def required(lines: list[Line], stores: list[Store]) -> list[tuple[Store, Mappin
     for store in stores:
         lacking = {
             opt.dest: f"glance_{opt.dest}"
-            for opt in OPTIONS[store.type]
+            for opt in TYPES[store.type].options
             if opt.required
             and not any((group, opt.dest) in has for group in (store.name.lower(), "glance_store", "backend_defaults"))
         }

@@ -1,9 +1,9 @@
 """The one table of what globals may say about the image service, with types, defaults and other names. Data only.
 
-An option of a store has a key of its own, made from `config.options.stores`: `glance_` and the option's name. So
+An option of a store has a key of its own, made from its type (`stores`): `glance_` and the option's name. So
 `glance_swift_store_container` is `swift_store_container` of the store of type swift. What other names a key has had
-stands beside it; two names with different values are a contradiction. Keys of the wider deployment are in
-`foreign_names`.
+stands with the option there, and here with the other keys; two names with different values are a contradiction. Keys
+of the wider deployment are in `foreign_names`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final
 
 from oslo_config import cfg
 
 from xavs.no_effect import WITHOUT_MEANING
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES, store_type
+from xloud_image.stores.store_type import Default, Globals
 
 
 class Type(enum.StrEnum):
@@ -32,17 +33,6 @@ class Type(enum.StrEnum):
     MAP = "a mapping of names to texts"
     ENTRIES = "a list of mappings"
     ANY = "anything"
-
-
-class Values(Protocol):
-    """The globals of a run, as a default may ask them."""
-
-    def get(self, name: str) -> Any:
-        """The typed value of a key, None when there is none."""
-        ...
-
-
-Default = Callable[[Values], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,32 +57,19 @@ class Key:
 
 
 # Switches of stores: type → key.
-SWITCHES: Final[Mapping[str, str]] = {
-    "rbd": "glance_backend_ceph",
-    "s3": "glance_backend_s3",
-    "swift": "glance_backend_swift",
-    "vmware": "glance_backend_vmware",
-    "cinder": "glance_backend_cinder",
-    "file": "glance_backend_file",
-    "http": "glance_backend_http",
-}
-LARGER_STORES: Final = ("rbd", "s3", "swift", "vmware", "cinder")
+SWITCHES: Final[Mapping[str, str]] = {one.name: one.switch for one in TYPES.values() if one.switch}
+_PLAIN: Final = store_type.Key()
 
 
 def _url(name: str, path: str = "") -> Default:
     return lambda g: f"{str(g.get(name)).rstrip('/')}{path}"
 
 
-def _keystone_v3(g: Values) -> str:
-    url = str(g.get("keystone_internal_url")).rstrip("/")
-    return url if url.endswith("/v3") else f"{url}/v3"
-
-
 def _same(name: str) -> Default:
     return lambda g: g.get(name)
 
 
-def _address(g: Values) -> str:
+def _address(g: Globals) -> str:
     return str(g.get("kolla_internal_vip_address"))
 
 
@@ -101,7 +78,7 @@ def _scheme(name: str) -> Default:
 
 
 def _catalogue(kind: str) -> Default:
-    def url(g: Values) -> str:
+    def url(g: Globals) -> str:
         host = str(g.get(f"glance_{kind}_fqdn"))
         port = g.get("glance_api_public_port" if kind == "external" else "glance_api_port")
         scheme = "https" if g.get(f"kolla_enable_tls_{kind}") else "http"
@@ -111,7 +88,7 @@ def _catalogue(kind: str) -> Default:
 
 
 def _keystone(kind: str) -> Default:
-    def url(g: Values) -> str:
+    def url(g: Globals) -> str:
         host = str(g.get("keystone_internal_fqdn" if kind == "internal" else "keystone_external_fqdn"))
         scheme = "https" if g.get(f"kolla_enable_tls_{kind}") else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{g.get('keystone_public_port')}"
@@ -119,26 +96,20 @@ def _keystone(kind: str) -> Default:
     return url
 
 
-def _is_common(g: Values) -> bool:
+def _is_common(g: Globals) -> bool:
     return bool(g.get("use_preconfigured_databases") and g.get("use_common_mariadb_user"))
 
 
-def _database_user(g: Values) -> Any:
+def _database_user(g: Globals) -> Any:
     return g.get("database_user") if _is_common(g) else "glance"
 
 
-def _database_password(g: Values) -> Any:
+def _database_password(g: Globals) -> Any:
     return g.get("database_password") if _is_common(g) else None
 
 
-def _no_larger_store(g: Values) -> bool:
-    return not any(g.get(SWITCHES[type_]) for type_ in LARGER_STORES)
-
-
-def _datastores(g: Values) -> Any:
-    """`<datacenter>:<datastore>` of the two older keys."""
-    center, store = g.get("vmware_vcenter_name"), g.get("vmware_datastore_name")
-    return [f"{center}:{store}"] if center and store else None
+def _no_larger_store(g: Globals) -> bool:
+    return not any(g.get(switch) for type_, switch in SWITCHES.items() if type_ != "file" and TYPES[type_].takes_data)
 
 
 F, T, N = Type.FLAG, Type.TEXT, Type.NUMBER
@@ -172,42 +143,6 @@ _STORES: Final = (
     Key("glance_file_datadir_volume", T, "glance", help="Named volume, or path on the host; at /var/lib/glance/."),
 )  # fmt: skip
 
-# other names and defaults of keys that are made from options of stores
-_OPTION_KEYS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "filesystem_store_datadir": {"default": "/var/lib/glance/images/", "why": "in the volume"},
-    "s3_store_host": {"also": ("glance_backend_s3_url",), "last": ("s3_url",)},
-    "s3_store_access_key": {"also": ("glance_backend_s3_access_key",), "last": ("s3_access_key",)},
-    "s3_store_secret_key": {"also": ("glance_backend_s3_secret_key",), "last": ("s3_secret_key",)},
-    "s3_store_bucket": {"also": ("glance_backend_s3_bucket",), "last": ("s3_bucket",)},
-    "swift_store_container": {"default": "glance", "why": "as it has always been deployed"},
-    "swift_store_create_container_on_put": {"default": True, "why": "as it has always been deployed"},
-    "swift_store_multi_tenant": {"default": False, "why": "images in the service's own account"},
-    "swift_store_region": {"default": _same("openstack_region_name"), "why": "openstack_region_name"},
-    "swift_store_cacert": {"default": _same("openstack_cacert"), "why": "openstack_cacert"},
-    "swift_store_auth_address": {"default": _keystone_v3, "why": "keystone_internal_url"},
-    "swift_store_user": {"default": lambda g: f"service:{g.get('glance_keystone_user')}",
-                         "why": "the service's own account"},
-    "swift_store_key": {"default": _same("glance_keystone_password"), "why": "glance_keystone_password"},
-    "vmware_server_host": {"also": ("vmware_vcenter_host_ip",)},
-    "vmware_server_username": {"also": ("vmware_vcenter_host_username",)},
-    "vmware_server_password": {"also": ("vmware_vcenter_host_password",)},
-    "vmware_datastores": {"default": _datastores, "why": "vmware_vcenter_name and vmware_datastore_name"},
-    "vmware_insecure": {"also": ("glance_vmware_api_insecure",)},
-    "cinder_catalog_info": {"default": "block-storage::internalURL", "why": "inside the deployment"},
-    "cinder_store_auth_address": {"default": _keystone_v3, "why": "keystone_internal_url"},
-    "cinder_store_user_name": {"default": _same("glance_keystone_user"), "why": "the service's own account"},
-    "cinder_store_password": {"default": _same("glance_keystone_password"), "why": "glance_keystone_password"},
-    "cinder_store_project_name": {"default": "service", "why": "the service's own account"},
-    "cinder_store_user_domain_name": {"default": _same("default_user_domain_name"), "why": "default_user_domain_name"},
-    "cinder_store_project_domain_name": {"default": _same("default_project_domain_name"),
-                                         "why": "default_project_domain_name"},
-    "cinder_os_region_name": {"default": _same("openstack_region_name"), "why": "openstack_region_name"},
-    "cinder_ca_certificates_file": {"default": _same("openstack_cacert"), "why": "openstack_cacert"},
-}  # fmt: skip
-# rendered from other keys
-_NO_KEY: Final = {"rbd_store_pool", "rbd_store_user", "rbd_store_ceph_conf", "swift_store_config_file",
-                  "default_swift_reference", "rootwrap_config"}  # fmt: skip
-
 
 def _type_of(opt: cfg.Opt) -> Type:
     if isinstance(opt, (cfg.ListOpt, cfg.MultiStrOpt)):
@@ -225,16 +160,19 @@ def _options() -> list[Key]:
             help=opt.help or "",
             secret=opt.secret,
             option=opt,
-            store=type_,
-            **_OPTION_KEYS.get(opt.dest, {}),
+            store=one.name,
+            default=own.default,
+            why=own.why,
+            also=own.also,
+            last=own.last,
         )
-        for type_, opts in OPTIONS.items()
-        for opt in opts
-        if opt.dest not in _NO_KEY
+        for one in TYPES.values()
+        for opt in one.options
+        if (own := one.keys.get(opt.dest, _PLAIN))
     ]
 
 
-def _here(g: Values) -> str:
+def _here(g: Globals) -> str:
     return str(g.get("api_interface_address"))
 
 

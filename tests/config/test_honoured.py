@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xloud_image.config.options.stores import COMMON, OPTIONS
 
 from tests.config.conftest import Read
 from tests.servers.place import ROOT
@@ -20,7 +21,6 @@ from xloud_image.config import settings
 from xloud_image.config.loader import Loaded
 from xloud_image.config.notes import Kind
 from xloud_image.config.options.kinds import Option
-from xloud_image.config.options.stores import COMMON, OPTIONS
 from xloud_image.config.options.table import table
 
 HONOURED = [option for options in table().values() for option in options.values() if option.kind is Kind.HONOURED]

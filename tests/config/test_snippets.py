@@ -12,8 +12,8 @@ from tests.config.conftest import Read, told
 from tests.config.guide import SNIPPETS, blocks, options
 from tests.servers.service import command
 from xloud_image.config.loader import Loaded
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import ConfigError
+from xloud_image.stores import TYPES
 
 GLOBAL = "glance_store"
 
@@ -154,7 +154,7 @@ def test_below_what_a_deployment_tool_rendered(read: Read, title: str) -> None:
     """`enabled_backends` is there, and a section with the store's options at their defaults: the guide's lines win."""
     meaning = MEANING[title]
     rendered = f"[DEFAULT]\nenabled_backends = main:{meaning.type}\n[{GLOBAL}]\ndefault_backend = main\n[main]\n"
-    for opt in OPTIONS[meaning.type]:
+    for opt in TYPES[meaning.type].options:
         if opt.default not in (None, "", [], {}):
             rendered += f"{opt.dest} = {opt.default}\n"
     loaded = read(rendered, SNIPPETS[title])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.config.conftest import Read, told
 from xloud_image.config.loader import Loaded
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 TWO = """
 [DEFAULT]
@@ -53,7 +53,7 @@ def test_several_stores(read: Read) -> None:
     assert (fast.description, fast.weight, slow.description, slow.weight) == ("NVMe", 20, "", 0)
     assert fast.options[DIR] == "/srv/fast"
     assert slow.options["filesystem_thin_provisioning"] is True
-    assert set(fast.options) == {opt.dest for opt in OPTIONS["file"]}
+    assert set(fast.options) == {opt.dest for opt in TYPES["file"].options}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_no_store(read: Read, text: str, sentence: str) -> None:
     assert any(sentence in line for line in told(loaded, "[DEFAULT] enabled_backends", "refuse"))
 
 
-@pytest.mark.parametrize("name", sorted(OPTIONS))
+@pytest.mark.parametrize("name", sorted(TYPES))
 def test_every_type_in_both_styles(read: Read, name: str) -> None:
     loaded = read(f"[DEFAULT]\nenabled_backends = a:file, b:{name}\n[glance_store]\ndefault_backend = a\n")
     assert ids(loaded) == [("a", "file"), ("b", name)]
@@ -98,12 +98,6 @@ def test_a_scheme_instead_of_a_type(read: Read) -> None:
     loaded = read("[DEFAULT]\nenabled_backends = a:filesystem\n[glance_store]\ndefault_backend = a\n")
     assert ids(loaded) == [("a", "file")]
     assert guesses(loaded) == ["'filesystem' is taken as the type file"]
-
-
-def test_a_store_in_memory_is_told(read: Read) -> None:
-    loaded = read("[DEFAULT]\nenabled_backends = a:memory\n[glance_store]\ndefault_backend = a\n")
-    assert not loaded.refusals
-    assert guesses(loaded) == ["a store of type memory loses everything on stop"]
 
 
 # the default

@@ -65,7 +65,7 @@ TABLE = {
     "glance_backend_http: yes\nglance_backends: [{name: file, type: file, enabled: yes}]\n": "globals.yml:2: "
     "glance_backend_http: is on, but glance_backends (globals.yml:3 glance_backends) has no store of type http",
     "glance_backends: [{name: a, type: floppy, enabled: yes}]\n": "globals.yml:2: glance_backends: 'floppy' is no "
-    "type of store here; types are file, rbd, swift, s3, vmware, cinder, http",
+    "type of store here; types are rbd, s3, swift, vmware, cinder, file, http",
     "glance_store_weights: {s3: 1}\n": "globals.yml:2: glance_store_weights: 's3' is no store that is on",
     "glance_enable_tls_backend: yes\n": "globals.yml:2: glance_enable_tls_backend: TLS is not served by this release: "
     "end it in the balancer",

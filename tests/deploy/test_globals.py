@@ -7,7 +7,7 @@ import pytest
 from tests.deploy.conftest import Desk, told, values
 from xavs import passwords, render, variables
 from xavs.variables import Type
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 # what a deployment without any key of ours gets
 ALWAYS = {
@@ -320,8 +320,8 @@ def test_the_account_of_swift_has_a_file_of_its_own(desk: Desk) -> None:
 def test_every_option_of_every_store_has_a_key() -> None:
     made_of_others = {"rbd_store_pool", "rbd_store_user", "rbd_store_ceph_conf", "swift_store_config_file",
                       "default_swift_reference", "rootwrap_config"}  # fmt: skip
-    for type_, opts in OPTIONS.items():
-        for opt in opts:
+    for type_, one in TYPES.items():
+        for opt in one.options:
             key = variables.names().get(f"glance_{opt.dest}")
             if opt.dest not in made_of_others:
                 assert key is not None, (type_, opt.dest)

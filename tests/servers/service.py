@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.memory import PYTHONPATH
 from tests.servers.http import Answer, request
 from tests.servers.place import HOST, ROOT, free_port, new_directory
 from tests.servers.process import Process, answers, run
@@ -107,11 +108,16 @@ class Service:
         with self.configuration.open("w") as file:
             parser.write(file)
 
+    def _environment(self) -> dict[str, str]:
+        """With the memory store when the configuration names it: it is a type of the tests alone."""
+        named = "memory" in str(self.sections["DEFAULT"].get("enabled_backends"))
+        return {**({"PYTHONPATH": PYTHONPATH} if named else {}), **self.environment}
+
     def run(self, *words: str, seconds: float = 60) -> str:
         """`xloud-image <words> --config-file …` to its end; its output. Raises `Stuck` when it fails."""
         return run(
             [*command(), *words, "--config-file", self.configuration],
-            environment=self.environment,
+            environment=self._environment(),
             directory=self.directory,
             seconds=seconds,
         )
@@ -138,7 +144,7 @@ class Service:
             [*self._limits(), *command(), "serve", "--config-file", self.configuration],
             log=self.directory / f"log-{self._starts}",
             directory=self.directory,
-            environment={"PYTHONUNBUFFERED": "1", **self.environment},
+            environment={"PYTHONUNBUFFERED": "1", **self._environment()},
         )
         return self._process
 

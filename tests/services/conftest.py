@@ -1,5 +1,6 @@
 """A service inside the process of the test, with stores that fall ill as told."""
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.memory import MEMORY
 from tests.services.ill import IllStore
-from xloud_image import identity, stores
+from xloud_image import identity
 from xloud_image.api import app
 from xloud_image.config.loader import load
 from xloud_image.db import images as rows
@@ -18,6 +20,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.services import data, downloads, images
 from xloud_image.services.runtime import Runtime
+from xloud_image.stores import TYPES
 from xloud_image.stores.layers import Layer
 
 ADMIN = Context(user="admin", project="p", roles=frozenset({"admin", "manager", "member", "reader"}), is_admin=True)
@@ -87,7 +90,8 @@ def connection(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def house(tmp_path: Path, connection: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setitem(stores.BACKENDS, "memory", "tests.services.ill:IllStore")  # type: ignore[arg-type]
+    ill = dataclasses.replace(MEMORY, store="tests.services.ill:IllStore")
+    monkeypatch.setitem(TYPES, MEMORY.name, ill)
     disk = tmp_path / "disk"
     disk.mkdir()
     file = tmp_path / "xloud-image.conf"

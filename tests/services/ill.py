@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from tests.memory import MemoryStore
 from xloud_image.errors import StillNeeded, StoreUnavailable
 from xloud_image.stores.base import Caller, Can, Reader
-from xloud_image.stores.memory.store import MemoryStore
 
 CHUNK = 64 * 1024
 

@@ -14,7 +14,7 @@ from tests.servers.http import Answer
 from tests.servers.nginx import Nginx
 from tests.servers.place import private_address
 from tests.servers.service import Service
-from xloud_image.config.options.stores import type_of
+from xloud_image.stores import type_of
 
 DATA = random.Random(7).randbytes(3_000_001)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.memory import MemoryStore
 from xloud_image.errors import (
     BlobError,
     BlobNotFound,
@@ -18,7 +19,6 @@ from xloud_image.errors import (
 )
 from xloud_image.services.store_check import Result, check_one
 from xloud_image.stores.base import Blob, Health, Reader
-from xloud_image.stores.memory.store import MemoryStore
 
 
 async def check(store: MemoryStore, *, deep: bool = True, timeout: float = 5) -> Result:

@@ -32,7 +32,7 @@ class Impatient(S3Store):
 
 def s3_options(rgw: Rgw, bucket: str, *, tls: bool = False, **given: Any) -> dict[str, Any]:
     """Every option of the store: the defaults, the gateway's, and what is given by its name without `s3_store_`."""
-    options = {option.name: option.default for option in S3Store.OPTIONS}
+    options = {option.name: option.default for option in S3Store.TYPE.options}
     gateway = {
         "host": rgw.tls_url if tls else rgw.url,
         "access_key": rgw.access,

@@ -31,7 +31,7 @@ class Quick(CinderStore):
 
 
 def all_options(given: dict[str, Any], base: Path) -> dict[str, Any]:
-    options = {option.name: option.default for option in CinderStore.OPTIONS}
+    options = {option.name: option.default for option in CinderStore.TYPE.options}
     return options | {"cinder_mount_point_base": str(base), "cinder_state_transition_timeout": 60} | given
 
 

@@ -5,16 +5,16 @@ import secrets
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.memory import MemoryStore
 from xloud_image.stores.base import Can, Store
 from xloud_image.stores.file.store import FileStore
 from xloud_image.stores.layers import Layer, wrap
-from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import StoreSuite, Suite
 
 
 def file_options(directory: Path | str, **given: Any) -> dict[str, Any]:
     """Every option of the file store: the defaults, and what is given by its name without `filesystem_`."""
-    options = {option.name: option.default for option in FileStore.OPTIONS}
+    options = {option.name: option.default for option in FileStore.TYPE.options}
     options["filesystem_store_datadir"] = str(directory)
     for name, value in given.items():
         assert f"filesystem_{name}" in options

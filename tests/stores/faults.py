@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
+from tests.memory import MemoryStore
 from tests.stores.drivers import CANNOT_HANG, NOTHING_DEPENDS, FileHooks, MemoryHooks
 from xloud_image.errors import BadRange, BlobNotFound, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Can, Reader, Store
 from xloud_image.stores.file import syscalls
 from xloud_image.stores.file import upload as draft_module
 from xloud_image.stores.file.store import FileStore
-from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import ReadOnlySuite, StoreSuite, feed
 
 
@@ -350,7 +350,7 @@ class TestMemoryThatClaimsToBeShared(SecondProcessSeesNothing):
 class MethodWithoutFlag(MemoryStore):
     def __init__(self, name: str, options: Any) -> None:
         super().__init__(name, options)
-        self.can = Can.NOTHING
+        self.can = Can(0)
 
     def _require_write(self) -> None:
         pass

@@ -66,7 +66,7 @@ def watch() -> None:
 
 
 async def main(conf: str, calls: int, seconds: float, urls: list[str]) -> None:
-    options = {option.name: option.default for option in RbdStore.OPTIONS}
+    options = {option.name: option.default for option in RbdStore.TYPE.options}
     store = RbdStore("fast", options | {"rbd_store_ceph_conf": str(Path(conf)), "rbd_store_user": "glance"})
     await store.start()
     numbers, end = itertools.count(), time.monotonic() + seconds

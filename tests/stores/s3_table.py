@@ -38,7 +38,7 @@ TITLES: Final = ("server", "small images", "large images", *COLUMNS.values())
 
 def options(server: Any, bucket: str, **given: Any) -> dict[str, Any]:
     """Every option of a store on a server of these tests; parts are as small as may be."""
-    found = {option.name: option.default for option in S3Store.OPTIONS}
+    found = {option.name: option.default for option in S3Store.TYPE.options}
     found |= {
         "s3_store_host": server.url,
         "s3_store_access_key": server.access,

@@ -24,7 +24,7 @@ PATIENCE: Final = 3.0  # seconds for the server in tests
 
 def swift_options(**given: Any) -> dict[str, Any]:
     """Every option of the swift store: the defaults, and what is given."""
-    options = {option.name: option.default for option in SwiftStore.OPTIONS}
+    options = {option.name: option.default for option in SwiftStore.TYPE.options}
     assert set(given) <= set(options)
     return {**options, **given}
 

@@ -35,7 +35,7 @@ DATA = noise(200_000)
 
 
 def options(**given: Any) -> dict[str, Any]:
-    defaults = {option.dest: option.default for option in HttpStore.OPTIONS}
+    defaults = {option.dest: option.default for option in HttpStore.TYPE.options}
     assert set(given) <= set(defaults)
     return defaults | given
 

@@ -12,10 +12,10 @@ from yarl import URL
 
 from tests.servers.nginx import Nginx
 from tests.servers.place import HOST, private_address
-from xloud_image.config.options.stores import UrlFilters
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
 from xloud_image.stores.http import addresses
+from xloud_image.stores.http.options import UrlFilters
 from xloud_image.stores.http.store import HttpStore
 from xloud_image.stores.kit import answers
 from xloud_image.stores.suite import collect
@@ -66,7 +66,7 @@ def names() -> Names:
 
 @pytest.fixture
 async def store(names: Names) -> AsyncIterator[HttpStore]:
-    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    options = {option.dest: option.default for option in HttpStore.TYPE.options}
     made = HttpStore("web", options, connect=2, idle=2, lookup=names)
     yield made
     await made.aclose()
@@ -313,7 +313,7 @@ def test_an_address_of_this_nodes_own_interfaces_is_not_public(monkeypatch: pyte
 
 
 def filtered(names: Names, **lists: Any) -> HttpStore:
-    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    options = {option.dest: option.default for option in HttpStore.TYPE.options}
     return HttpStore("web", {**options, "url_filters": UrlFilters(**lists)}, connect=2, idle=2, lookup=names)
 
 
@@ -402,7 +402,7 @@ async def test_a_name_server_that_hangs_holds_up_its_asker_only(server: Nginx) -
         gate.wait(20)
         return []
 
-    options = {option.dest: option.default for option in HttpStore.OPTIONS}
+    options = {option.dest: option.default for option in HttpStore.TYPE.options}
     store = HttpStore("web", options, connect=0.5, lookup=hanging)
     try:
         with pytest.raises(StoreUnavailable):

@@ -31,7 +31,7 @@ def web() -> Iterator[OddWeb]:
 
 @contextlib.asynccontextmanager
 async def opened(seconds: float) -> AsyncIterator[Store]:
-    options: dict[str, Any] = {option.dest: option.default for option in HttpStore.OPTIONS}
+    options: dict[str, Any] = {option.dest: option.default for option in HttpStore.TYPE.options}
     made = HttpStore("web", options, connect=20, idle=20)
     yield wrap(made, LayerSettings(answer_time=seconds, retries=0))
     await made.aclose()

@@ -16,8 +16,9 @@ from tests.stores.drivers import file_options
 from tests.stores.mounts import Hangable
 from xloud_image.config.settings import StoreSettings
 from xloud_image.errors import StoreUnavailable
-from xloud_image.stores import LayerSettings, Stores
 from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.layers import LayerSettings
+from xloud_image.stores.registry import Stores
 from xloud_image.stores.suite import MIB, collect, feed, noise
 
 LIMIT = 1  # filesystem_store_timeout

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.memory import MemoryStore
 from xloud_image.errors import BlobNotFound, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Health, Reader
 from xloud_image.stores.layers import LayerSettings, Limited, Measured, Retrying, Timed, wrap
-from xloud_image.stores.memory.store import MemoryStore
 from xloud_image.stores.suite import collect, feed
 
 URL = "memory://ram/key"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.place import ROOT, free_port
-from xloud_image.config.options.stores import OPTIONS
+from xloud_image.stores import TYPES
 
 # type → (modules that are missing, the words that say what to install, options)
 NEEDS = {
@@ -68,7 +68,7 @@ def configure(directory: Path, kind: str, options: str, port: int = 9292) -> Pat
 
 
 def test_every_type_is_here() -> None:
-    assert {*NEEDS, *NEED_NOTHING} == set(OPTIONS) - {"memory"}
+    assert {*NEEDS, *NEED_NOTHING} == set(TYPES)
 
 
 @pytest.mark.parametrize("kind", NEEDS)

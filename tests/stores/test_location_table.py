@@ -7,11 +7,11 @@ from typing import Final
 import pytest
 
 from xloud_image.config import loader
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.model import Location
-from xloud_image.stores import Stores
+from xloud_image.stores import TYPES
 from xloud_image.stores.layers import Layer
 from xloud_image.stores.rbd.store import RbdStore
+from xloud_image.stores.registry import Stores
 
 ID: Final = "6f0e2c5a-53c0-4dc1-b7b9-0a5c0e4f8a11"
 VOLUME: Final = "b1d9ff3e-0a57-4a53-9c58-6c5a1b7d6f20"
@@ -266,7 +266,7 @@ def test_what_is_nobodys(stores: Stores, url: str) -> None:
 
 
 def test_every_type_is_here() -> None:
-    assert {kind for kind, _ in STORES.values()} == set(OPTIONS) - {"memory"}
+    assert {kind for kind, _ in STORES.values()} == set(TYPES)
     assert {name for _, name in FORMS} == set(STORES)
 
 

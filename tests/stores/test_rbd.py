@@ -27,7 +27,7 @@ TIMES = "[client]\nrados_osd_op_timeout = {0}\nrados_mon_op_timeout = {0}\n"
 
 def rbd_options(ceph: Ceph, **given: Any) -> dict[str, Any]:
     """Every option of the store: the defaults, and what is given by its full name."""
-    options = {option.name: option.default for option in RbdStore.OPTIONS}
+    options = {option.name: option.default for option in RbdStore.TYPE.options}
     options |= {"rbd_store_ceph_conf": str(ceph.conf), "rbd_store_user": "glance"}
     assert given.keys() <= options.keys()
     return options | given

@@ -81,7 +81,7 @@ async def read(store, url):
             pass
 
 async def main(conf, url, pause):
-    options = {option.name: option.default for option in RbdStore.OPTIONS}
+    options = {option.name: option.default for option in RbdStore.TYPE.options}
     more = {"rbd_store_ceph_conf": conf, "rbd_store_user": "glance", "rbd_store_chunk_size": 1}
     store = RbdStore("fast", options | more)
     await store.start()

@@ -348,7 +348,7 @@ async def test_unreachable_monitors(ceph: Ceph, pool: Pool) -> None:
 
 def test_without_the_bindings_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "rados", None)
-    options = {option.name: option.default for option in RbdStore.OPTIONS}
+    options = {option.name: option.default for option in RbdStore.TYPE.options}
     with pytest.raises(ConfigError, match="python3-rbd and python3-rados"):
         RbdStore("fast", options)
     assert base  # the contract itself needs none of it

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
+from tests.memory import MEMORY
 from tests.stores.drivers import file_options
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.config.settings import StoreSettings
 from xloud_image.errors import ConfigError
 from xloud_image.model import Location
-from xloud_image.stores import BACKENDS, Stores, backend
+from xloud_image.stores import TYPES
 from xloud_image.stores.base import Store
+from xloud_image.stores.registry import Stores, backend
 from xloud_image.stores.suite import feed
 
 
@@ -20,7 +21,8 @@ def a_file_store(store_id: str, directory: Path, **more: Any) -> StoreSettings:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> list[StoreSettings]:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[StoreSettings]:
+    monkeypatch.setitem(TYPES, MEMORY.name, MEMORY)
     return [
         a_file_store("cheap", tmp_path / "cheap", weight=-5, description="slow disks"),
         a_file_store("fast", tmp_path / "fast", weight=10),
@@ -30,11 +32,10 @@ def settings(tmp_path: Path) -> list[StoreSettings]:
 
 
 def test_every_type_is_a_class_of_this_name() -> None:
-    assert set(BACKENDS) == set(OPTIONS)
-    for name in BACKENDS:
+    for name, one in TYPES.items():
         assert issubclass(backend(name), Store)
-        assert name == backend(name).TYPE
-        assert backend(name).OPTIONS is OPTIONS[name]
+        assert name == one.name
+        assert backend(name).TYPE is one
     with pytest.raises(ConfigError, match="the types are"):
         backend("tape")
 

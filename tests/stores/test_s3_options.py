@@ -245,7 +245,7 @@ def test_other_locations_are_not(location: str) -> None:
     ],
 )
 def test_options_that_cannot_be(given: dict[str, Any], word: str) -> None:
-    options = {option.name: option.default for option in S3Store.OPTIONS}
+    options = {option.name: option.default for option in S3Store.TYPE.options}
     options |= dict.fromkeys(("s3_store_host", "s3_store_access_key", "s3_store_secret_key", "s3_store_bucket"), "x")
     options |= {f"s3_store_{name}": value for name, value in given.items()}
     with pytest.raises(ConfigError, match=word) as raised:

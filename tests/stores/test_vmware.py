@@ -21,7 +21,7 @@ PATIENCE = 5.0  # seconds; thirty outside tests. A busy machine needs some of th
 
 def options(server: Vsphere, **changed: Any) -> dict[str, Any]:
     """Every option: the defaults, the server's, and what is given by its name without `vmware_`."""
-    values = {option.name: option.default for option in VmwareStore.OPTIONS}
+    values = {option.name: option.default for option in VmwareStore.TYPE.options}
     values |= {
         "vmware_server_host": server.host,
         "vmware_server_username": server.user,

@@ -35,7 +35,7 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
     from xloud_image.identity import build
     from xloud_image.policy import Policy
     from xloud_image.schemas import ImageSchema
-    from xloud_image.stores import Stores
+    from xloud_image.stores.registry import Stores
 
     settings = loaded.settings
     notes = list(loaded.notes)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from xloud_image.config.masking import MASK, mask
 from xloud_image.config.notes import Kind, label
 from xloud_image.config.options.kinds import Option
-from xloud_image.config.options.stores import COMMON, OPTIONS
 from xloud_image.config.options.table import table
-from xloud_image.config.stores import GLOBAL
+from xloud_image.config.stores import COMMON, GLOBAL
+from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from oslo_config import cfg
@@ -123,7 +123,7 @@ def resolve(values: Values, settings: Settings) -> Resolved:
         del sections["keystone_authtoken"]
     sections[GLOBAL] = {"default_backend": (settings.default_store, True)}
     for store in settings.stores:
-        own = {opt.dest: opt for opt in (*COMMON, *OPTIONS[store.type])}
+        own = {opt.dest: opt for opt in (*COMMON, *TYPES[store.type].options)}
         chosen = {"store_description": store.description, "weight": store.weight, **store.options}
         sections[store.id] = {name: _pair(own[name], value) for name, value in chosen.items() if name in own}
     return Resolved(sections)

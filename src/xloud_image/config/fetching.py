@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from xloud_image.config.notes import Kind
-from xloud_image.config.options.stores import UrlFilters
+from xloud_image.stores.http.options import UrlFilters
 
 if TYPE_CHECKING:
     from xloud_image.config.values import Values

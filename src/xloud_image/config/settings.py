@@ -11,7 +11,8 @@ from typing import Any, Final
 from oslo_config import cfg
 
 from xloud_image.config.options.kinds import option
-from xloud_image.config.options.stores import READ_ONLY, UrlFilters
+from xloud_image.stores import TYPES
+from xloud_image.stores.http.options import UrlFilters
 
 _TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
 
@@ -213,7 +214,7 @@ class StoreSettings:
     @property
     def takes_images(self) -> bool:
         """Whether new images can be put there."""
-        return not self.read_only and self.type not in READ_ONLY
+        return not self.read_only and TYPES[self.type].takes_data
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from xloud_image.policy import images as rights
 from xloud_image.services import deletions, external, fetching
 from xloud_image.services.ownership import notes_for, require_may_name, same
 from xloud_image.services.runtime import Runtime
+from xloud_image.stores import TYPES
 from xloud_image.stores.base import Store
 
 _METADATA: Final = 60 * 1024  # bytes, as they are stored; the column has 64 KiB, for the service's notes too
-# Never taken from a client: they name files of this node or credentials in its configuration.
-_REFUSED: Final = frozenset({"file", "filesystem", "swift+config"})
+_CLOSED: Final = frozenset(scheme for one in TYPES.values() for scheme in one.closed_schemes)
 _ALGORITHMS: Final[Mapping[str, int]] = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 
 
@@ -50,7 +50,7 @@ async def looked_at(runtime: Runtime, ctx: Context, image: Image, url: str, meta
     external.require_no_credentials(url)
     fetching.require_allowed(runtime, url)
     scheme = url.partition("://")[0].lower()
-    if scheme in _REFUSED:
+    if scheme in _CLOSED:
         raise BadRequest(f"Locations with the scheme '{scheme}' are not taken from clients.")
     given = metadata.get("store")
     if given is not None and runtime.stores.get(str(given)) is None:

@@ -25,7 +25,8 @@ from xloud_image.model import Claim
 from xloud_image.policy import Policy
 from xloud_image.schemas import ImageSchema
 from xloud_image.services.holder import new_holder
-from xloud_image.stores import LayerSettings, Stores
+from xloud_image.stores.layers import LayerSettings
+from xloud_image.stores.registry import Stores
 
 log = structlog.get_logger(__name__)
 

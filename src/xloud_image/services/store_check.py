@@ -26,8 +26,8 @@ from xloud_image.errors import (
     Unavailable,
     WriteDenied,
 )
-from xloud_image.stores import Stores
 from xloud_image.stores.base import Can
+from xloud_image.stores.registry import Stores
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set

@@ -10,10 +10,10 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.config.options.stores import type_of
 from xloud_image.db import claims, locations
 from xloud_image.db.engine import Database
-from xloud_image.stores import Stores
+from xloud_image.stores import type_of
+from xloud_image.stores.registry import Stores
 
 if TYPE_CHECKING:
     from xloud_image.config.settings import Settings

@@ -27,9 +27,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final, TypeVar
 
-from oslo_config import cfg
-
 from xloud_image.errors import BadRange, BadRequest, ConfigError, Unsupported
+from xloud_image.stores.store_type import StoreType
 
 T = TypeVar("T")
 
@@ -39,7 +38,6 @@ _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 class Can(enum.Flag):
     """What a store, as configured, can do."""
 
-    NOTHING = 0
     WRITE = enum.auto()  # write, discard and delete
     SHARE = enum.auto()  # share: the backend has rights of its own that follow those of the image
     CHANGE = enum.auto()  # the bytes may change behind our back: a full read is compared with the image's digest
@@ -167,13 +165,11 @@ async def finish(work: Awaitable[T]) -> T:
 class Store(abc.ABC):
     """One configured store. Made in the process that uses it, after the fork; `start` opens connections.
 
-    A backend's constructor is `Backend(name, options)`: the operator's id, and the values of its OPTIONS by name.
+    A backend's constructor is `Backend(name, options)`: the operator's id, and the values of its type's options.
     It raises `ConfigError` for options that contradict each other, and does no I/O.
     """
 
-    TYPE: ClassVar[str]
-    SCHEMES: ClassVar[tuple[str, ...]]  # of the URLs that it reads
-    OPTIONS: ClassVar[Sequence[cfg.Opt]] = ()
+    TYPE: ClassVar[StoreType]
 
     name: str
     can: Can

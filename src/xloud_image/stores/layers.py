@@ -70,7 +70,7 @@ class Layer(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.name, self.can, self.places, self.sample = inner.name, inner.can, inner.places, inner.sample
-        self.TYPE, self.SCHEMES = inner.TYPE, inner.SCHEMES  # type: ignore[misc]
+        self.TYPE = inner.TYPE  # type: ignore[misc]
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         """Do `call(number)`, which counts how often it was done before. `operation`: the method's name."""

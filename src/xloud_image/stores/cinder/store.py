@@ -26,7 +26,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     BlobNotFound,
     ImageServiceError,
@@ -41,6 +40,7 @@ from xloud_image.stores.cinder.accounts import Accounts
 from xloud_image.stores.cinder.attachments import Attachments
 from xloud_image.stores.cinder.client import Client, StillDeleting, Volume, Volumes
 from xloud_image.stores.cinder.devices import Brick
+from xloud_image.stores.cinder.options import CINDER
 from xloud_image.stores.cinder.owners import Marks
 from xloud_image.stores.cinder.upload import BATCH, Draft, finished, of_key
 from xloud_image.stores.kit.chunks import nothing
@@ -62,9 +62,7 @@ _all: Final[weakref.WeakSet[CinderStore]] = weakref.WeakSet()  # of this process
 class CinderStore(Store):
     """See the module. Several processes and hosts may use the same volumes at once."""
 
-    TYPE: ClassVar[str] = "cinder"
-    SCHEMES: ClassVar[tuple[str, ...]] = ("cinder",)
-    OPTIONS = OPTIONS["cinder"]
+    TYPE = CINDER
     LINGER: ClassVar[float] = 3.0  # seconds that a volume stays attached after its last reader
     ANSWER: ClassVar[float] = 65.0  # seconds for one request to Cinder
 

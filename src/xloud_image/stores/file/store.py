@@ -15,9 +15,8 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     BlobNotFound,
     ImageServiceError,
@@ -30,6 +29,7 @@ from xloud_image.stores.file import errors, syscalls
 from xloud_image.stores.file import options as file_options
 from xloud_image.stores.file.directories import Places
 from xloud_image.stores.file.download import OpenFile
+from xloud_image.stores.file.options import FILE
 from xloud_image.stores.file.upload import Draft
 from xloud_image.stores.kit.chunks import Exactly
 from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
@@ -46,9 +46,7 @@ _ROOMY: Final = 1 << 30  # with an unknown size a directory with so many bytes f
 class FileStore(Store):
     """See the module. Several processes and hosts may use the same directories at once."""
 
-    TYPE: ClassVar[str] = "file"
-    SCHEMES: ClassVar[tuple[str, ...]] = ("file", "filesystem")
-    OPTIONS = OPTIONS["file"]
+    TYPE = FILE
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
@@ -137,7 +135,7 @@ class FileStore(Store):
     def _split(self, url: str) -> tuple[str, str] | None:
         """(directory as it is written, name) of a URL that may be one of this store's."""
         scheme, _, path = url.partition("://")
-        if scheme not in self.SCHEMES or "\0" in path:
+        if scheme not in self.TYPE.schemes or "\0" in path:
             return None
         parent, _, name = path.rpartition("/")
         if not parent.startswith("/") or not name or name.startswith(".") or ".." in parent.split("/"):
@@ -161,7 +159,7 @@ class FileStore(Store):
         """As `Store.forms`. `StoreUnavailable` while it is not known which directory is meant: what other rows mean the
         same bytes cannot be told then."""
         found = self._parse(url)
-        return (url,) if found is None else tuple(f"{scheme}://{'/'.join(found)}" for scheme in self.SCHEMES)
+        return (url,) if found is None else tuple(f"{scheme}://{'/'.join(found)}" for scheme in self.TYPE.schemes)
 
     def _locate(self, url: str) -> tuple[str, str]:
         found = self._parse(url)

@@ -16,8 +16,8 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from xloud_image.config.options.stores import UrlFilters
 from xloud_image.errors import BadRequest
+from xloud_image.stores.http.options import UrlFilters
 from xloud_image.stores.kit.threads import Threads
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

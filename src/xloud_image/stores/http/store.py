@@ -13,16 +13,16 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
-from xloud_image.config.options.stores import OPTIONS, UrlFilters
 from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
 from xloud_image.stores.http import addresses
 from xloud_image.stores.http.addresses import Filters, Reach
+from xloud_image.stores.http.options import HTTP, UrlFilters
 from xloud_image.stores.kit import answers
 from xloud_image.stores.kit.web import Web, reason
 
@@ -51,9 +51,7 @@ class HttpStore(Store):
     only addresses written in the URL are looked at here.
     """
 
-    TYPE: ClassVar[str] = "http"
-    SCHEMES: ClassVar[tuple[str, ...]] = ("http", "https")
-    OPTIONS = OPTIONS["http"]
+    TYPE = HTTP
 
     def __init__(
         self,

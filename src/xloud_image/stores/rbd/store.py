@@ -23,10 +23,9 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     BlobNotFound,
     ImageServiceError,
@@ -42,6 +41,7 @@ from xloud_image.stores.kit.transfers import Discarded, Reading, Steps
 from xloud_image.stores.rbd import removal
 from xloud_image.stores.rbd.download import OpenImage
 from xloud_image.stores.rbd.errors import Sentences, Taken, Told, number
+from xloud_image.stores.rbd.options import RBD
 from xloud_image.stores.rbd.session import OPERATION, Cluster
 from xloud_image.stores.rbd.upload import MIB, Budget, Draft
 
@@ -62,9 +62,7 @@ _FSID: Final = re.compile(r"^[ \t]*fsid[ \t]*=[ \t]*([0-9a-fA-F-]{36})", re.MULT
 class RbdStore(Store):
     """See the module. Many processes and hosts, a Glance among them, may use the same pool at once."""
 
-    TYPE: ClassVar[str] = "rbd"
-    SCHEMES: ClassVar[tuple[str, ...]] = ("rbd",)
-    OPTIONS = OPTIONS["rbd"]
+    TYPE = RBD
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name

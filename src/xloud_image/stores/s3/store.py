@@ -22,7 +22,6 @@ import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BadRange, BlobNotFound, ConfigError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
 from xloud_image.stores.kit.chunks import nothing
@@ -32,6 +31,7 @@ from xloud_image.stores.s3.client import Client
 from xloud_image.stores.s3.download import WINDOW, Open, Windows
 from xloud_image.stores.s3.listing import abort_all, first_objects
 from xloud_image.stores.s3.location import Address
+from xloud_image.stores.s3.options import S3
 from xloud_image.stores.s3.parts import MIB, Plan
 from xloud_image.stores.s3.probe import examine
 from xloud_image.stores.s3.signing import Keys
@@ -44,9 +44,7 @@ _ROUNDS: Final = 5  # of a discard against a writer who is about to end
 class S3Store(Store):
     """One bucket."""
 
-    TYPE = "s3"
-    SCHEMES = ("s3", "s3+http", "s3+https")
-    OPTIONS = OPTIONS["s3"]
+    TYPE = S3
     PATIENCE: ClassVar[float] = 15.0  # seconds
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -110,7 +108,9 @@ class S3Store(Store):
 
     def forms(self, url: str) -> tuple[str, ...]:
         key = self._address.key_of(url)
-        return (url,) if key is None else tuple(f"{scheme}://{self._address.place}/{key}" for scheme in self.SCHEMES)
+        return (
+            (url,) if key is None else tuple(f"{scheme}://{self._address.place}/{key}" for scheme in self.TYPE.schemes)
+        )
 
     def _key(self, url: str) -> str:
         key = self._address.key_of(url)

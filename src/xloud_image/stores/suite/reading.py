@@ -184,7 +184,7 @@ class Suite:
                 assert await collect(reader) == data
 
     async def test_owns_nothing_else(self) -> None:
-        for url in ("", "nothing", "unknown://a/b", f"{self.store.SCHEMES[0]}://", "file:///etc/passwd"):
+        for url in ("", "nothing", "unknown://a/b", f"{self.store.TYPE.schemes[0]}://", "file:///etc/passwd"):
             assert not self.store.owns(url)
 
     async def test_missing_is_not_found_at_entry(self) -> None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Final
 from urllib.parse import unquote, urlsplit
 
-SCHEMES: Final = ("swift", "swift+http", "swift+https", "swift+config")
+from xloud_image.stores.swift.options import SWIFT
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Place:
 def parse(url: str) -> Place | None:
     """None for what is no URL of Swift. Nothing in it is trusted."""
     scheme, mark, rest = url.partition("://")
-    if scheme not in SCHEMES or not mark or any(ord(letter) < 33 for letter in rest):
+    if scheme not in SWIFT.schemes or not mark or any(ord(letter) < 33 for letter in rest):
         return None
     # an old key may hold what a URL may not: the last @ before the last two parts ends the login
     where, _, name = rest.rpartition("/")

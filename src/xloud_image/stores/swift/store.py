@@ -18,13 +18,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import ClientResponse
 from yarl import URL
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import BlobNotFound, ConfigError, StoreRefused, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, finish, plain_key, span
 from xloud_image.stores.kit import answers
@@ -36,6 +35,7 @@ from xloud_image.stores.kit.web import Web
 from xloud_image.stores.swift import accounts, location
 from xloud_image.stores.swift.accounts import Access, Borrowed, Elsewhere
 from xloud_image.stores.swift.client import Answer, Container
+from xloud_image.stores.swift.options import SWIFT
 from xloud_image.stores.swift.removal import remove_object
 from xloud_image.stores.swift.segments import PARALLEL, Disk
 from xloud_image.stores.swift.upload import Upload
@@ -48,9 +48,7 @@ class SwiftStore(Store):
     """See the module. `patience`: seconds for Swift or Keystone to say something. Several processes and hosts may use
     the same container at once."""
 
-    TYPE: ClassVar[str] = "swift"
-    SCHEMES: ClassVar[tuple[str, ...]] = location.SCHEMES
-    OPTIONS = OPTIONS["swift"]
+    TYPE = SWIFT
 
     def __init__(self, name: str, options: Mapping[str, Any], *, patience: float = 60.0) -> None:
         self.name = name

@@ -24,7 +24,7 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.kit.sentences import key_taken, no_data
-from xloud_image.stores.vmware.options import Locations, Place
+from xloud_image.stores.vmware.location import Locations, Place
 from xloud_image.stores.vmware.session import Login, Session
 
 _log = logging.getLogger(__name__)

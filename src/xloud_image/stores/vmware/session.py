@@ -22,7 +22,7 @@ from xloud_image.errors import ConfigError, ImageServiceError, StoreRefused, Sto
 from xloud_image.stores.base import library
 from xloud_image.stores.kit.retry import retry
 from xloud_image.stores.kit.threads import Threads
-from xloud_image.stores.vmware.options import Place, Server
+from xloud_image.stores.vmware.location import Place, Server
 
 T = TypeVar("T")
 

@@ -20,11 +20,10 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from aiohttp import ClientResponse, ClientTimeout
 
-from xloud_image.config.options.stores import OPTIONS
 from xloud_image.errors import (
     BlobNotFound,
     ImageServiceError,
@@ -40,9 +39,10 @@ from xloud_image.stores.kit.download import Download
 from xloud_image.stores.kit.retry import retry
 from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
 from xloud_image.stores.kit.web import Web
-from xloud_image.stores.vmware import options as vmware_options
+from xloud_image.stores.vmware import location
 from xloud_image.stores.vmware.files import Files
-from xloud_image.stores.vmware.options import Locations, Place
+from xloud_image.stores.vmware.location import Locations, Place
+from xloud_image.stores.vmware.options import VMWARE
 from xloud_image.stores.vmware.session import Account, Session, context
 from xloud_image.stores.vmware.upload import Upload
 
@@ -57,16 +57,14 @@ _CRUMBS: Final = 1 << 20  # with fewer bytes free than this an upload that faile
 class VmwareStore(Store):
     """See the module. Several processes and hosts may use the same folders at once."""
 
-    TYPE: ClassVar[str] = "vmware"
-    SCHEMES: ClassVar[tuple[str, ...]] = (vmware_options.SCHEME,)
-    OPTIONS = OPTIONS["vmware"]
+    TYPE = VMWARE
 
     def __init__(self, name: str, options: Mapping[str, Any], *, patience: float = 30.0) -> None:
         self.name = name
         self.can = Can.WRITE
-        server = vmware_options.server(name, options["vmware_server_host"])
-        folder = vmware_options.image_dir(name, options["vmware_store_image_dir"])
-        self._where = Locations(server, folder, vmware_options.places(name, options["vmware_datastores"]))
+        server = location.server(name, options["vmware_server_host"])
+        folder = location.image_dir(name, options["vmware_store_image_dir"])
+        self._where = Locations(server, folder, location.places(name, options["vmware_datastores"]))
         self.places = tuple(f"folder {server}/{place}/{folder}" for place in self._where.places)
         self.facts = {
             "server": str(server),

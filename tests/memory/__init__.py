@@ -1,32 +1,36 @@
-"""A store in the memory of the process, for tests: the contract in its shortest form. Nothing outlives the process."""
+"""A store in the memory of the process, and its type, which the service does not know: the contract at its shortest.
+Nothing outlives the process. Tests add the type to the table for their own process, or for one that they start."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, Final
 
-from xloud_image.config.options.stores import OPTIONS
+from tests.servers.place import ROOT
 from xloud_image.errors import StoreFull, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, plain_key, span
 from xloud_image.stores.kit.chunks import Exactly
 from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
+from xloud_image.stores.store_type import StoreType
 
+MEMORY: Final = StoreType(name="memory", store="tests.memory:MemoryStore", schemes=("memory",))
+# what a Python process has to find at its start to know the type
+PYTHONPATH: Final = f"{Path(__file__).parent / 'start'}:{ROOT}"
 _CHUNK = 1 << 20
 
 
 class MemoryStore(Store):
     """URLs are `memory://<store>/<key>`. `capacity`: bytes; `writable` False makes a read-only store."""
 
-    TYPE: ClassVar[str] = "memory"
-    SCHEMES: ClassVar[tuple[str, ...]] = ("memory",)
-    OPTIONS = OPTIONS["memory"]
+    TYPE = MEMORY
 
     def __init__(
         self, name: str, options: Mapping[str, Any], *, capacity: int = 1 << 30, writable: bool = True
     ) -> None:
         self.name = name
-        self.can = Can.WRITE if writable else Can.NOTHING
+        self.can = Can.WRITE if writable else Can(0)
         self.facts = {}
         self.blobs: dict[str, bytes] = {}
         self.running: dict[object, str] = {}  # writes under way and their keys

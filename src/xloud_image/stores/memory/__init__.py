@@ -1,1 +1,0 @@
-"""Stores of type memory: for tests of everything else. What is in them goes with the process."""
