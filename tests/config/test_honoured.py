@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xloud_image.config.options.stores import COMMON, OPTIONS
 
 from tests.config.conftest import Read
 from tests.servers.place import ROOT
@@ -22,6 +21,8 @@ from xloud_image.config.loader import Loaded
 from xloud_image.config.notes import Kind
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.table import table
+from xloud_image.config.stores import COMMON
+from xloud_image.stores import TYPES
 
 HONOURED = [option for options in table().values() for option in options.values() if option.kind is Kind.HONOURED]
 # enough for a login by Keystone, so that its settings are made
@@ -91,8 +92,8 @@ def test_each_setting_is_read_outside_of_config(tmp_path: Path) -> None:
     """By the types, not by the names alone: mypy reads a copy of the sources without the settings."""
     shutil.copytree(ROOT / "src", tmp_path / "src")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    config = tmp_path / "src" / "xloud_image" / "config"
-    fields = _watched(config / "settings.py") | _watched(config / "options" / "stores.py")
+    sources = tmp_path / "src" / "xloud_image"
+    fields = _watched(sources / "config" / "settings.py") | _watched(sources / "stores" / "http" / "options.py")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--enable-error-code", "deprecated"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
@@ -123,7 +124,7 @@ CALLS = {"import of images": "{image_id}/import", "tasks": "/v2/tasks", "image c
 
 
 def _is_known(group: str, name: str) -> bool:
-    stores = {opt.dest for opts in (COMMON, *OPTIONS.values()) for opt in opts}
+    stores = {opt.dest for opts in (COMMON, *(one.options for one in TYPES.values())) for opt in opts}
     return name in table()[group] or (group == "glance_store" and name in stores)
 
 
