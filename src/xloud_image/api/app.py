@@ -19,7 +19,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import cors, giving, info, messages, metrics, openapi, proxies, receiving
+from xloud_image.api import connections, cors, giving, info, messages, metrics, openapi, proxies, receiving
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.routes import HEALTH, OFF, ROUTES, minors
 from xloud_image.api.state import (
@@ -111,6 +111,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.info("a client left", request=request_id, path=clipped(request.path), reason=error.message)
         response = _error(request, error.status, error.message, {})
         response.force_close()
+        connections.let_go(error)
     except ImageServiceError as error:
         if error.status >= 500:
             log.warning("not possible now", request=request_id, path=clipped(request.path), reason=error.message)
