@@ -1,4 +1,4 @@
-"""What several types of stores need, by itself: counted sources, batches, holes, asking again, drafts, steps in threads.
+"""What several types of stores need, by itself: counted sources, batches, holes, asking again, drafts and steps.
 That the stores keep their promises with it is proved by their suites."""
 
 import contextlib

@@ -54,7 +54,7 @@ class S3Store(Store):
         self.can = Can.WRITE
         for needed in ("host", "access_key", "secret_key", "bucket"):
             if not options[f"s3_store_{needed}"]:
-                raise ConfigError(f"store {name}: s3_store_{needed} is not set")
+                raise ConfigError(f"s3_store_{needed} is not set")
         self._address = Address.of(
             options["s3_store_host"],
             options["s3_store_bucket"],
