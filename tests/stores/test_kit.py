@@ -1,5 +1,5 @@
-"""What several types of stores need, by itself: counted sources, batches, holes, asking again, drafts, steps in
-threads. That the stores keep their promises with it is proved by their suites."""
+"""What several types of stores need, by itself: counted sources, batches, holes, asking again, drafts and steps.
+That the stores keep their promises with it is proved by their suites."""
 
 import contextlib
 import threading

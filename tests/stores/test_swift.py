@@ -664,7 +664,7 @@ async def test_a_part_of_nobody_knows_what_is_never_taken_for_the_whole(place: P
         url = (await store.write(IMAGE, feed(noise(SIZE)), size=SIZE)).url
         meddler.fate = lambda number, line: "part"
         for where in ({}, {"offset": 1000}):
-            with pytest.raises(StoreUnavailable, match="a part of the object"):
+            with pytest.raises(StoreUnavailable, match="a part of the data"):
                 await read(store, url, **where)
         meddler.fate = lambda number, line: "called200"
         for offset in (1, 1000, SIZE - 1):

@@ -121,7 +121,7 @@ def span(size: int, offset: int, length: int | None) -> tuple[int, int]:
     return offset, left if length is None else min(left, length)
 
 
-def library(module: str, *, store: str, install: str) -> Any:
+def library(module: str, *, install: str) -> Any:
     """The imported client library of a backend, `module` by its dotted name. Libraries are optional.
 
     `ConfigError` naming `install`, what to install, where it is missing.
@@ -129,7 +129,7 @@ def library(module: str, *, store: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"store {store}: install {install}, which its type needs: missing here ({error})") from error
+        raise ConfigError(f"install {install}, which its type needs: missing here ({error})") from error
 
 
 def plain_key(key: str) -> str:
@@ -166,7 +166,8 @@ class Store(abc.ABC):
     """One configured store. Made in the process that uses it, after the fork; `start` opens connections.
 
     A backend's constructor is `Backend(name, options)`: the operator's id, and the values of its type's options.
-    It raises `ConfigError` for options that contradict each other, and does no I/O.
+    It raises `ConfigError` for options that contradict each other (whoever makes it puts the store's name before the
+    sentence), and does no I/O.
     """
 
     TYPE: ClassVar[StoreType]

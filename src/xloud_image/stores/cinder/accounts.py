@@ -19,15 +19,15 @@ class Accounts:
 
     def __init__(self, name: str, web: Web, options: Mapping[str, Any]) -> None:
         self._name = name
-        login = _login(name, options)
+        login = _login(options)
         service, _, rest = (options["cinder_catalog_info"] or "").partition(":")
         interface = rest.partition(":")[2].removesuffix("URL")
         if not service or not interface:
-            raise ConfigError(f"store {name}: cinder_catalog_info must be written as type:name:interface")
+            raise ConfigError("cinder_catalog_info must be written as type:name:interface")
         template, address = options["cinder_endpoint_template"], options["cinder_store_auth_address"]
         if login is None and not template and not address:
             raise ConfigError(
-                f"store {name}: nothing says where Cinder is: give cinder_endpoint_template, or with"
+                "nothing says where Cinder is: give cinder_endpoint_template, or with"
                 " cinder_store_auth_address a catalogue to look it up in, or a whole service account"
             )
         cure = "correct cinder_catalog_info or cinder_os_region_name, or give cinder_endpoint_template"
@@ -52,7 +52,7 @@ class Accounts:
         return Grant(await self._projects.url(caller.token, caller.project or ""), caller.token)
 
 
-def _login(name: str, options: Mapping[str, Any]) -> Login | None:
+def _login(options: Mapping[str, Any]) -> Login | None:
     """The service account; None when the options name none, but perhaps where Keystone is."""
     values = {key.removeprefix("cinder_store_"): options[key] or "" for key in options if "cinder_store_" in key}
     wanted = ("auth_address", "application_credential_secret") if values["application_credential_id"] else _FOUR
@@ -60,7 +60,7 @@ def _login(name: str, options: Mapping[str, Any]) -> Login | None:
         return None
     if missing := [f"cinder_store_{field}" for field in wanted if not values[field]]:
         raise ConfigError(
-            f"store {name}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: a service account"
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: a service account"
             " needs all of cinder_store_auth_address, _user_name, _password, _project_name; without any of these"
             " volumes belong to each caller"
         )

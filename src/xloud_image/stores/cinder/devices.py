@@ -35,8 +35,8 @@ class Brick:
         install = "the Python package os-brick (`make install EXTRAS=cinder`; for volumes in Ceph also python3-rbd)"
         with warnings.catch_warnings():  # of libraries that it imports and we do not use
             warnings.simplefilter("ignore")
-            self._library = library("os_brick", store=name, install=install)
-            self._connector = library("os_brick.initiator.connector", store=name, install=install)
+            self._library = library("os_brick", install=install)
+            self._connector = library("os_brick.initiator.connector", install=install)
         self._properties: dict[str, Any] | None = None
 
     def properties(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class HttpStore(Store):
     ) -> None:
         self.name = name
         self.can = Can.CHANGE
-        self._proxies = _proxies(name, options["http_proxy_information"] or {})
+        self._proxies = _proxies(options["http_proxy_information"] or {})
         self._connect = connect
         ca_file, insecure = options["https_ca_certificates_file"], options["https_insecure"]
         self._downgrade = bool(insecure and not ca_file)
@@ -339,7 +339,7 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield chunk
 
 
-def _proxies(name: str, given: Mapping[str, str]) -> dict[str, URL]:
+def _proxies(given: Mapping[str, str]) -> dict[str, URL]:
     """Proxies by the scheme of what is asked through them."""
     found = {}
     for scheme, place in given.items():
@@ -347,7 +347,7 @@ def _proxies(name: str, given: Mapping[str, str]) -> dict[str, URL]:
         proxy = answers.parsed(text)
         if scheme not in ("http", "https") or proxy is None or proxy.scheme != "http":
             raise ConfigError(
-                f"store {name}: http_proxy_information is a list of scheme:proxy with the schemes http and https and "
+                "http_proxy_information is a list of scheme:proxy with the schemes http and https and "
                 f"proxies written host:port, which '{scheme}:…' is not"
             )
         found[scheme] = proxy

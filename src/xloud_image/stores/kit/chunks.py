@@ -45,24 +45,31 @@ class Gathered:
 
     def __init__(self, size: int) -> None:
         self.held = 0
-        self._small = size // 512
+        self._small = max(1, size // 512)
         self._pieces: list[Piece] = []
         self._loose: list[bytes] = []
         self._loose_bytes = 0
 
     def add(self, chunk: bytes) -> None:
         """One more chunk; an empty one means nothing."""
-        self.held += len(chunk)
+        size = len(chunk)
+        self.held += size
+        if size >= self._small and not self._loose:
+            self._pieces.append(chunk)
+            return
         self._loose.append(chunk)
-        self._loose_bytes += len(chunk)
+        self._loose_bytes += size
         if self._loose_bytes >= self._small:
             self._join()
 
     def take(self, size: int) -> list[Piece]:
         """The first `size` bytes, or all there are."""
         self._join()
+        if size >= self.held:
+            every, self._pieces, self.held = self._pieces, [], 0
+            return every
         taken: list[Piece] = []
-        while size and self._pieces:
+        while size:
             piece = self._pieces[0]
             if len(piece) > size:
                 view = memoryview(piece)
@@ -76,9 +83,9 @@ class Gathered:
         return taken
 
     def _join(self) -> None:
-        if self._loose_bytes:
-            self._pieces.append(self._loose[0] if len(self._loose) == 1 else b"".join(self._loose))
-        self._loose, self._loose_bytes = [], 0
+        if self._loose:
+            self._pieces.append(b"".join(self._loose))
+            self._loose, self._loose_bytes = [], 0
 
 
 async def in_batches(

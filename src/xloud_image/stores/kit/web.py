@@ -46,7 +46,7 @@ class Web:
         """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `ConfigError` for a bad CA file."""
         self.name = name
         self.idle = idle
-        self._tls = _context(name, ca_file, insecure)
+        self._tls = _context(ca_file, insecure)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, connect=None, sock_read=idle)
         self._at_once = at_once
         self._resolver = resolver
@@ -207,10 +207,10 @@ def reason(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _context(name: str, ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:
+def _context(ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:
     if ca_file:
         try:
             return ssl.create_default_context(cafile=ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"store {name}: the CA file {ca_file} cannot be used: {error}") from error
+            raise ConfigError(f"the CA file {ca_file} cannot be used: {error}") from error
     return not insecure

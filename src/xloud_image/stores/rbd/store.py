@@ -67,8 +67,8 @@ class RbdStore(Store):
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self.can = Can.WRITE
-        rados = library("rados", store=name, install=_INSTALL)
-        rbd = library("rbd", store=name, install=_INSTALL)
+        rados = library("rados", install=_INSTALL)
+        rbd = library("rbd", install=_INSTALL)
         self._pool: str = options["rbd_store_pool"]
         self._conf: str = options["rbd_store_ceph_conf"] or ""
         user: str | None = options["rbd_store_user"] or None

@@ -1,7 +1,7 @@
 """The s3 store: an object for each image, in a bucket of Amazon S3, Ceph's gateway or another server of the kind.
 
 Location `s3://host/bucket/key`, with TLS `s3+https://…`, without credentials; older ones that hold some are read with
-the configured keys. How a key is claimed, filled in parts and discarded: `upload`; how it is read in windows:
+the configured keys. How a key is claimed: `claim`; filled in parts and discarded: `upload`; read in windows:
 `download`. What a server lacks is done without: `capabilities`. Requests are our own, on `kit.web`: no
 client hands out unfinished uploads, conditions, the answers of odd servers and time limits as these promises need.
 
@@ -52,7 +52,7 @@ class S3Store(Store):
         self.can = Can.WRITE
         for needed in ("host", "access_key", "secret_key", "bucket"):
             if not options[f"s3_store_{needed}"]:
-                raise ConfigError(f"store {name}: s3_store_{needed} is not set")
+                raise ConfigError(f"s3_store_{needed} is not set")
         self._address = Address.of(
             options["s3_store_host"],
             options["s3_store_bucket"],

@@ -1,4 +1,4 @@
-"""One write to Swift: an object or segments and their manifest, all of it or nothing. Reading: `download`.
+"""One write to Swift: an object or segments and their manifest, all of it or nothing. Reading: `kit.download`.
 
 Swift decides by time: of two that write one name at once the later wins, and `If-None-Match: *` is looked at when a
 request begins, not when it ends. So a write keeps notes beside its data, under names that no key can have:

@@ -69,7 +69,7 @@ class Session:
         self, name: str, server: Server, account: Account, tls: ssl.SSLContext, *, patience: float, retries: int
     ) -> None:
         self.name = name
-        self._pyvmomi = library("pyVmomi", store=name, install="the Python package pyvmomi")
+        self._pyvmomi = library("pyVmomi", install="the Python package pyvmomi")
         self._server, self._account, self._tls = server, account, tls
         self._patience, self._retries = patience, retries
         self._threads = Threads(name, _THREADS, limit=patience)
@@ -201,14 +201,14 @@ class Session:
             login.stub.DropConnections()
 
 
-def context(store: str, ca_file: str | None, insecure: bool) -> ssl.SSLContext:
+def context(ca_file: str | None, insecure: bool) -> ssl.SSLContext:
     """For calls of the interface; made here because the library trusts any certificate of the local host.
 
     `ca_file` wins over `insecure`. `ConfigError` for one that cannot be used."""
     try:
         made = ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"store {store}: vmware_ca_file {ca_file} cannot be used: {error}") from error
+        raise ConfigError(f"vmware_ca_file {ca_file} cannot be used: {error}") from error
     if insecure and not ca_file:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE

@@ -79,7 +79,7 @@ class VmwareStore(Store):
             name,
             server,
             Account(options["vmware_server_username"], options["vmware_server_password"]),
-            context(name, ca_file, insecure),
+            context(ca_file, insecure),
             patience=patience,
             retries=options["vmware_api_retry_count"],
         )
