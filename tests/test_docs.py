@@ -9,6 +9,7 @@ import pytest
 
 from tests.servers.place import ROOT
 from tests.servers.service import command
+from xloud_image.stores import TYPES
 
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -71,6 +72,14 @@ def test_each_page_is_reached_from_the_readme() -> None:
         links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
         open_pages += [(page.parent / target).resolve() for target in links if "://" not in target]
     assert not [_name(page) for page in PAGES if page not in found]
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_each_type_of_store_has_its_sections(name: str) -> None:
+    pages = ROOT / "docs"
+    assert name in _anchors(pages / "stores.md")
+    assert f"| [{name}](#{name}) |" in (pages / "stores.md").read_text()
+    assert f"<!-- options: {name} -->" in (pages / "operating" / "image-storage-backends.md").read_text()
 
 
 def test_targets_of_make_are_there() -> None:
