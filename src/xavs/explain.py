@@ -9,8 +9,8 @@ from xloud_image.config.options.stores import OPTIONS
 from xloud_image.config.options.table import table
 
 if TYPE_CHECKING:
-    from xavs.overrides import Line
     from xavs.render import Rendered
+    from xloud_image.config.files import Line
 
 _SECRET = frozenset(opt.dest for opts in OPTIONS.values() for opt in opts if opt.secret) | frozenset(
     name for options in table().values() for name, option in options.items() if option.opt.secret

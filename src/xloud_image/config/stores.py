@@ -1,6 +1,6 @@
 """Which stores a file means, in the style of several stores or of one, and with which options. No store is opened here.
 
-Each guess is one note. Operators' files come from two generations of the service and from guides that mix them, so:
+Each guess is told. Operators' files come from two generations of the service and from guides that mix them, so:
 - `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store
   has that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]`
   line that only repeats the default: that one a deployment tool rendered, this one a person added.
@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.fetching import url_filters
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.options import stores
 from xloud_image.config.options.stores import COMMON, OPTIONS, RESERVED, type_of
 from xloud_image.config.options.table import table
@@ -78,7 +78,7 @@ class Stores:
             type_ = self._type(name, "DEFAULT", "enabled_backends")
             if type_:
                 chosen[id_] = type_
-        if not chosen and not any(note.level == "refuse" for note in self._values.notes):
+        if not chosen and not self._values.found.of("error"):
             self._refuse("names no store", "DEFAULT", "enabled_backends")
         return chosen
 
@@ -97,7 +97,7 @@ class Stores:
         return False
 
     def _type(self, name: str, group: str, option: str) -> str | None:
-        """The type that a name means, with a note when it is another word for it; None and a refusal otherwise."""
+        """The type that a name means, told of when it is another word for it; None and a refusal otherwise."""
         type_ = type_of(name)
         if type_ is None:
             near = difflib.get_close_matches(name.lower(), [*OPTIONS, *stores.ALIASES], 1)
@@ -107,7 +107,7 @@ class Stores:
         if type_ != name:
             self._guess(f"'{name}' is taken as the type {type_}", group, option)
         if type_ == "memory":
-            self._values.note("warning", Kind.GUESS, "a store of type memory loses everything on stop", group, option)
+            self._values.guess("a store of type memory loses everything on stop", group, option)
         return type_
 
     def _single(self) -> dict[str, str]:
@@ -136,12 +136,11 @@ class Stores:
         ids = [store.id for store in self.settings if not store.reserved]
         writable = [s.id for s in self.settings if not s.reserved and s.takes_images]
         if self._values.is_set(GLOBAL, "default_store"):
-            self._values.note(
-                "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
-            )
+            text = "is not read when enabled_backends is set"
+            self._values.tell("warning", Kind.IGNORED, text, GLOBAL, "default_store")
         if self._values.is_set(GLOBAL, "stores"):
             text = "is not read when enabled_backends is set, which names the stores"
-            self._values.note("warning", Kind.IGNORED, text, GLOBAL, "stores")
+            self._values.tell("warning", Kind.IGNORED, text, GLOBAL, "stores")
         name = (self._values.get(GLOBAL, "default_backend") or "").strip()
         if not name:
             if len(writable) == 1:
@@ -194,20 +193,13 @@ class Stores:
     def _warn_about_default(self) -> None:
         default = next((store for store in self.settings if store.id == self.default), None)
         if default and not default.takes_images:
-            self._values.note(
-                "warning",
-                Kind.GUESS,
-                f"the default store '{default.id}' never takes data: every upload that names no store gets 410; "
-                + (
-                    "remove read_only from its section, or name another store"
-                    if default.read_only
-                    else "images come into it by registering a URL (POST /v2/images/ID/locations)"
-                ),
-                GLOBAL,
-                "default_store"
-                if self._values.is_set(GLOBAL, "default_store") and not self.multi
-                else "default_backend",
-            )
+            text = f"the default store '{default.id}' never takes data: every upload that names no store gets 410; "
+            if default.read_only:
+                text += "remove read_only from its section, or name another store"
+            else:
+                text += "images come into it by registering a URL (POST /v2/images/ID/locations)"
+            single = self._values.is_set(GLOBAL, "default_store") and not self.multi
+            self._values.guess(text, GLOBAL, "default_store" if single else "default_backend")
 
     def _store(self, id_: str, type_: str) -> StoreSettings:
         opts = OPTIONS[type_]
@@ -219,7 +211,7 @@ class Stores:
                 )
             if any(_PLACEHOLDER.fullmatch(text) for text in _texts(options[opt.dest])):
                 text = "is a placeholder of a guide, in angle brackets; write the real value"
-                self._values.note("warning", Kind.GUESS, text, self._place(id_, opt.dest), opt.dest)
+                self._values.guess(text, self._place(id_, opt.dest), opt.dest)
         if type_ == "http" and not any(
             self._values.is_set(group, "https_insecure") for group in (id_, GLOBAL, FALLBACK)
         ):
@@ -240,7 +232,7 @@ class Stores:
         )
 
     def _place(self, id_: str, name: str) -> str:
-        """The section where the operator wrote this option of the store, or would write it; for notes."""
+        """The section where the operator wrote this option of the store, or would write it; for what is told."""
         if self._values.is_set(id_, name):
             return id_
         return GLOBAL if not self.multi or self._values.is_set(GLOBAL, name) else id_
@@ -279,18 +271,13 @@ class Stores:
         if not self._values.is_set(GLOBAL, name) or id_ in self._kept:
             return self._pick(id_, opt, (id_, FALLBACK))
         if self._types[type_] > 1:
-            self._values.note(
-                "warning",
-                Kind.IGNORED,
-                f"is not read: {self._types[type_]} stores are of type {type_}; write it in the section of one",
-                GLOBAL,
-                name,
-            )
+            text = f"is not read: {self._types[type_]} stores are of type {type_}; write it in the section of one"
+            self._values.tell("warning", Kind.IGNORED, text, GLOBAL, name)
             return self._pick(id_, opt, (id_, FALLBACK))
         own = self._values.get(id_, name) if self._values.is_set(id_, name) else None
         if own is not None and _plain(own) != _plain(opt.default):
             if _plain(own) != _plain(self._values.get(GLOBAL, name)):
-                self._values.note("warning", Kind.GUESS, f"is not read: [{id_}] has another value for it", GLOBAL, name)
+                self._values.guess(f"is not read: [{id_}] has another value for it", GLOBAL, name)
             return own
         if self.multi:
             self._guess(f"taken for the store '{id_}', the only one of type {type_}", GLOBAL, name)
@@ -359,22 +346,18 @@ class Stores:
             )
             types = sorted({by_name[name] for name in lost})
             if lost:
-                self._values.note(
-                    "warning",
-                    Kind.IGNORED,
-                    f"no store is of type {', '.join(types)}: not read: {', '.join(lost)}",
-                    group,
-                )
+                text = f"no store is of type {', '.join(types)}: not read: {', '.join(lost)}"
+                self._values.tell("warning", Kind.IGNORED, text, group)
         for group in sorted({line.group for line in self._values.lines}):
             if group in OPTIONS and group not in ids and f"{group}:" not in asked:
                 self._values.register(group, (*COMMON, *OPTIONS[group]))
-                self._values.note("info", Kind.IGNORED, "this store is not enabled", group)
+                self._values.tell("note", Kind.IGNORED, "this store is not enabled", group)
 
     def _guess(self, text: str, group: str | None = None, name: str | None = None) -> None:
-        self._values.note("warning", Kind.GUESS, text, group, name)
+        self._values.guess(text, group, name)
 
     def _refuse(self, text: str, group: str, name: str | None = None) -> None:
-        self._values.note("refuse", Kind.INVALID, text, group, name)
+        self._values.refuse(text, group, name)
 
 
 def _plain(value: Any) -> Any:
