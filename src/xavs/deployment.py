@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xavs import overrides, retained, template
-from xavs.findings import Origin
 from xloud_image import __version__
+from xloud_image.config.files import Line
+from xloud_image.config.findings import Origin
 from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xavs.overrides import Line
     from xavs.plan import Store
     from xavs.site_globals import Globals
 
@@ -81,7 +81,7 @@ def _policy(g: Globals, folder: Path) -> Path | None:
         named = Path(str(g.get("glance_policy_file")))
         path = named if named.is_absolute() else folder / named
         if not path.is_file():
-            g.problems.error(f"{path} does not exist", "glance_policy_file", g.origin("glance_policy_file"))
+            g.findings.error(f"{path} does not exist", "glance_policy_file", g.origin("glance_policy_file"))
             return None
         return path
     return next((folder / name for name in overrides.POLICIES if (folder / name).is_file()), None)
@@ -109,7 +109,7 @@ def _ceph(g: Globals, found: Beside, folder: Path, store: Store, host: str) -> N
     own = not g.is_set("glance_ceph_backends")
     source = _keyring_file(given if own else right)
     if own and source != right:
-        g.problems.warning(
+        g.findings.warning(
             f"Ceph looks for {right}; the file is installed under that name", "ceph_glance_keyring",
             g.origin("ceph_glance_keyring"),
         )  # fmt: skip
@@ -134,7 +134,7 @@ def _flush_left(path: Path, g: Globals) -> list[Line]:
         elif line and line[0] not in "#;" and "=" in line:
             name, _, value = line.partition("=")
             name = re.sub(r"[\s_]+", "_", name.strip())
-            lines.append(overrides.Line(section, name, value.strip(), Origin(path, number)))
+            lines.append(Line(section, name, value.strip(), Origin(path, number)))
     return lines
 
 
@@ -145,9 +145,9 @@ def _copy(g: Globals, found: Beside, path: Path, name: str, mode: int, what: str
         if what:
             found.missing.append(f"{path}: {what}")
         else:
-            g.problems.error("does not exist, and is asked for", origin=Origin(path))
+            g.findings.error("does not exist, and is asked for", origin=Origin(path))
     except OSError as error:
-        g.problems.error(f"cannot be read: {error.strerror}", origin=Origin(path))
+        g.findings.error(f"cannot be read: {error.strerror}", origin=Origin(path))
 
 
 def of(

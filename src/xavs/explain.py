@@ -9,8 +9,8 @@ from xloud_image.config.options.table import table
 from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
-    from xavs.overrides import Line
     from xavs.render import Rendered
+    from xloud_image.config.files import Line
 
 _SECRET = frozenset(opt.dest for one in TYPES.values() for opt in one.options if opt.secret) | frozenset(
     name for options in table().values() for name, option in options.items() if option.opt.secret

@@ -8,41 +8,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xavs import yaml_lines
-from xavs.findings import Origin
 from xavs.yaml_lines import Entry
+from xloud_image.config.findings import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xavs.findings import Problems
     from xavs.vaults import Vault
+    from xloud_image.config.findings import Findings
 
 
-def read(texts: Sequence[str], problems: Problems, vault: Vault | None = None) -> dict[str, Entry]:
+def read(texts: Sequence[str], findings: Findings, vault: Vault | None = None) -> dict[str, Entry]:
     """Names and values, later ones winning. What cannot be read becomes an error."""
     found: dict[str, Entry] = {}
     for text in texts:
         if text.startswith("@"):
-            found |= yaml_lines.read(Path(text[1:]), problems, vault)
+            found |= yaml_lines.read(Path(text[1:]), findings, vault)
         elif text.lstrip().startswith("{"):
-            found |= yaml_lines.parse(text, Path("-e"), problems, vault)
+            found |= yaml_lines.parse(text, Path("-e"), findings, vault)
         else:
-            found |= _pairs(text, problems)
+            found |= _pairs(text, findings)
     return found
 
 
-def _pairs(text: str, problems: Problems) -> dict[str, Entry]:
+def _pairs(text: str, findings: Findings) -> dict[str, Entry]:
     origin = Origin(Path("-e"))
     try:
         words = shlex.split(text)
     except ValueError as error:
-        problems.error(f"cannot be read: {error}", origin=origin)
+        findings.error(f"cannot be read: {error}", origin=origin)
         return {}
     found = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
-            problems.error("is no name=value", origin=origin)
+            findings.error("is no name=value", origin=origin)
         else:
             found[name] = Entry(value, origin)
     return found

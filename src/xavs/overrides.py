@@ -9,78 +9,27 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
-from oslo_config import iniparser
-
-from xavs.findings import Origin
+from xloud_image.config.files import read as read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from xavs.findings import Problems
+    from xloud_image.config.files import Line
+    from xloud_image.config.findings import Findings
 
 POLICIES: Final = ("policy.yaml", "policy.yml", "policy.json")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a rendered file, and where it came from. `theirs`: an operator wrote it."""
-
-    section: str
-    name: str
-    value: str = dataclasses.field(repr=False)
-    origin: Origin
-    theirs: bool = False
-    secret: bool = False
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What lines of the same option share; the case of a section's name does not matter."""
-        section = self.section if self.section == "DEFAULT" else self.section.lower()
-        return section, self.name.replace("-", "_")
-
-
-class _Reader(iniparser.BaseParser):
-    """Keeps the number of the line on which each assignment began."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.section = ""
-        self.lines: list[Line] = []
-        self._began = 0
-
-    def _split_key_value(self, line: str) -> tuple[str, list[str]]:
-        self._began = self.lineno
-        key, value = super()._split_key_value(line)
-        return key, value
-
-    def new_section(self, section: str) -> None:
-        self.section = section.strip()
-
-    def assignment(self, key: str, value: list[str]) -> None:
-        if not self.section:
-            raise iniparser.ParseError("an option stands before the first [section]", self._began, key)
-        self.lines.append(Line(self.section, key, "\n".join(value), Origin(self.path, self._began), theirs=True))
-
-
-def read(path: Path, fill: Callable[[str, Callable[[str], None]], str], problems: Problems) -> list[Line]:
+def read(path: Path, fill: Callable[[str, Callable[[str], None]], str], findings: Findings) -> list[Line]:
     """The lines of one file, references to globals filled in. What keeps it from being read becomes an error."""
-    reader = _Reader(path)
-    try:
-        # a byte order mark, which some editors write, is no part of the first line
-        reader.parse(path.read_text(encoding="utf-8-sig").splitlines())
-    except iniparser.ParseError as error:
-        problems.error(error.msg, origin=Origin(path, error.lineno))
-    except UnicodeDecodeError as error:
-        problems.error(f"is not UTF-8 text ({error.reason} at byte {error.start})", origin=Origin(path))
-    except OSError as error:
-        problems.error(f"cannot be read: {error.strerror}", origin=Origin(path))
     found = []
-    for line in reader.lines:
+    # a byte order mark, which some editors write, is no part of the first line
+    for line in read_lines(path, findings, "utf-8-sig"):
         value = line.value
         if "{{" in value or "{%" in value:
-            value = fill(value, lambda text, line=line: problems.error(text, line.name, line.origin))  # type: ignore[misc]
-        found.append(dataclasses.replace(line, value=value))
+            value = fill(value, lambda text, line=line: findings.error(text, line.name, line.origin))  # type: ignore[misc]
+        found.append(dataclasses.replace(line, section=line.section.strip(), value=value, theirs=True))
     return found
 
 

@@ -12,15 +12,15 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from xavs import vaults, yaml_lines
-from xavs.findings import Origin
+from xloud_image.config.findings import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from xavs.findings import Problems
     from xavs.vaults import Vault
     from xavs.yaml_lines import Entry
+    from xloud_image.config.findings import Findings
 
 MADE: Final = ("glance_database_password", "glance_keystone_password", "memcache_secret_key")
 MODE: Final = 0o600
@@ -39,20 +39,20 @@ class Passwords:
 
 
 def read(
-    path: Path, problems: Problems, *, given: frozenset[str] = frozenset(), vault: Vault | None = None
+    path: Path, findings: Findings, *, given: frozenset[str] = frozenset(), vault: Vault | None = None
 ) -> Passwords:
     """The file with what is missing in it, and in `given` (names with a value elsewhere); nothing is written."""
     there = path.exists()
-    before = len(problems.of("error"))
-    found = yaml_lines.read(path, problems, vault) if there else {}
-    if len(problems.of("error")) > before:
+    before = len(findings.of("error"))
+    found = yaml_lines.read(path, findings, vault) if there else {}
+    if len(findings.of("error")) > before:
         return Passwords(path, found)
     missing = [name for name in MADE if name not in given and (name not in found or found[name].value in (None, ""))]
     if not missing:
         return Passwords(path, found)
     text = path.read_text(encoding="utf-8-sig") if there else ""
     if text.startswith(vaults.MARK):
-        problems.error(f"is encrypted, so nothing can be added to it; add {', '.join(missing)} with ansible-vault edit",
+        findings.error(f"is encrypted, so nothing can be added to it; add {', '.join(missing)} with ansible-vault edit",
                        origin=Origin(path))  # fmt: skip
         return Passwords(path, found)
     for name in missing:
@@ -62,4 +62,4 @@ def read(
         text, count = empty.subn(line, text)
         if not count:
             text += ("\n" if text and not text.endswith("\n") else "") + line
-    return Passwords(path, yaml_lines.parse(text, path, problems, vault), tuple(missing), text)
+    return Passwords(path, yaml_lines.parse(text, path, findings, vault), tuple(missing), text)

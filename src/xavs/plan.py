@@ -7,9 +7,9 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from xavs.findings import Origin
 from xavs.site_globals import read_as
 from xavs.variables import SWITCHES, Type
+from xloud_image.config.findings import Origin
 from xloud_image.stores import TYPES, type_of
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def stores(g: Globals) -> list[Store]:
     seen: dict[str, Store] = {}
     for store in known:
         if not _ID.fullmatch(store.name) or store.name.startswith("os_glance_"):
-            g.problems.error(f"'{store.name}' cannot be the name of a store (letters, digits, '-', '_', '.')",
+            g.findings.error(f"'{store.name}' cannot be the name of a store (letters, digits, '-', '_', '.')",
                              origin=store.origin)  # fmt: skip
         elif store.name.lower() in seen:
-            g.problems.error(f"the store '{store.name}' stands twice; also in {seen[store.name.lower()].origin}",
+            g.findings.error(f"the store '{store.name}' stands twice; also in {seen[store.name.lower()].origin}",
                              origin=store.origin)  # fmt: skip
         else:
             seen[store.name.lower()] = store
-    if not seen and not g.problems.of("error"):
-        g.problems.error('no store is on; set glance_backend_file: "yes", or another one', "glance_backend_file",
+    if not seen and not g.findings.of("error"):
+        g.findings.error('no store is on; set glance_backend_file: "yes", or another one', "glance_backend_file",
                          g.origin("glance_backend_file"))  # fmt: skip
     return list(seen.values())
 
@@ -82,16 +82,16 @@ def _ceph(g: Globals) -> list[Store]:
     for entry in _entries(g, "glance_ceph_backends", _CEPH_NAMES):
         enabled = _enabled(g, "glance_ceph_backends", entry, default=on)
         if entry.get("type", "rbd") != "rbd":
-            g.problems.error(f"'{entry['name']}' is of type {entry['type']}; these are of type rbd",
+            g.findings.error(f"'{entry['name']}' is of type {entry['type']}; these are of type rbd",
                              "glance_ceph_backends", origin)  # fmt: skip
             continue
         if enabled and g.is_set("glance_backend_ceph") and not on:
-            g.problems.error(f"'{entry['name']}' is enabled, but glance_backend_ceph is off "
+            g.findings.error(f"'{entry['name']}' is enabled, but glance_backend_ceph is off "
                              f"({g.origin('glance_backend_ceph')})", "glance_ceph_backends", origin)  # fmt: skip
         if enabled:
             found.append(Store(entry["name"], "rbd", origin, {k: str(entry.get(k) or one[k]) for k in one}))
     if on and not found:
-        g.problems.error("glance_backend_ceph is on, but no entry of glance_ceph_backends is enabled",
+        g.findings.error("glance_backend_ceph is on, but no entry of glance_ceph_backends is enabled",
                          "glance_ceph_backends", origin)  # fmt: skip
     return found
 
@@ -113,19 +113,19 @@ def _others(g: Globals) -> list[Store]:
             continue  # in older lists; glance_backend_ceph and glance_ceph_backends say the same
         if type_ not in SWITCHES or type_ == "rbd":
             hint = "; Ceph stores stand in glance_ceph_backends" if type_ == "rbd" else _types()
-            g.problems.error(f"'{type_}' is no type of store here{hint}", "glance_backends", origin)
+            g.findings.error(f"'{type_}' is no type of store here{hint}", "glance_backends", origin)
             continue
         enabled = _enabled(g, "glance_backends", entry, default=switch(g, type_))
         key = SWITCHES[type_]
         if g.is_set(key) and bool(g.get(key)) != enabled:
-            g.problems.error(f"says that '{entry['name']}' is {'on' if enabled else 'off'}, {key} "
+            g.findings.error(f"says that '{entry['name']}' is {'on' if enabled else 'off'}, {key} "
                              f"({g.origin(key)}) says the opposite; keep one", "glance_backends", origin)  # fmt: skip
         if enabled:
             found.append(Store(entry["name"], type_, origin))
     listed = {entry.get("type", entry["name"]) for entry in _entries(g, "glance_backends", _OTHER_NAMES)}
     for type_, key in SWITCHES.items():
         if type_ not in listed and type_ != "rbd" and g.is_set(key) and g.get(key):
-            g.problems.error(f"is on, but glance_backends ({origin}) has no store of type {type_}", key, g.origin(key))
+            g.findings.error(f"is on, but glance_backends ({origin}) has no store of type {type_}", key, g.origin(key))
     return found
 
 
@@ -138,7 +138,7 @@ def _exactly(g: Globals, known: list[Store]) -> list[Store]:
         if name in by_name and by_name[name].type == type_:
             found.append(by_name[name])
         elif type_ == "rbd" or type_ not in SWITCHES:
-            g.problems.error(
+            g.findings.error(
                 f"'{name}' of type {type_} is not described; Ceph stores are, in glance_ceph_backends"
                 if type_ == "rbd"
                 else f"'{type_}' is no type of store here{_types()}",
@@ -161,9 +161,9 @@ def _entries(g: Globals, key: str, names: frozenset[str]) -> list[dict[str, Any]
         for name in unknown:
             near = difflib.get_close_matches(name, sorted(names), 1)
             hint = f"is '{near[0]}' meant?" if near else f"known are {', '.join(sorted(names))}"
-            g.problems.error(f"entry {number} has an unknown '{name}'; {hint}", key, g.origin(key))
+            g.findings.error(f"entry {number} has an unknown '{name}'; {hint}", key, g.origin(key))
         if not entry.get("name"):
-            g.problems.error(f"entry {number} has no name", key, g.origin(key))
+            g.findings.error(f"entry {number} has no name", key, g.origin(key))
         elif not unknown:
             good.append(entry)
     return good
@@ -175,7 +175,7 @@ def _enabled(g: Globals, key: str, entry: Mapping[str, Any], *, default: bool) -
     try:
         return bool(read_as(Type.FLAG, entry["enabled"]))
     except ValueError:
-        g.problems.error(f"enabled of '{entry['name']}' is '{entry['enabled']}', not yes or no", key, g.origin(key))
+        g.findings.error(f"enabled of '{entry['name']}' is '{entry['enabled']}', not yes or no", key, g.origin(key))
         return False
 
 
@@ -185,10 +185,10 @@ def default(g: Globals, found: list[Store]) -> tuple[str, Origin]:
         name, origin = str(g.get("glance_default_backend")), g.origin("glance_default_backend")
         store = named(name, found)
         if store is None:
-            g.problems.error(not_enabled(name, found), "glance_default_backend", origin)
+            g.findings.error(not_enabled(name, found), "glance_default_backend", origin)
             return "", origin
         if store.name != name:
-            g.problems.warning(f"'{name}' is taken as the store '{store.name}'", "glance_default_backend", origin)
+            g.findings.warning(f"'{name}' is taken as the store '{store.name}'", "glance_default_backend", origin)
     elif not found:
         return "", Origin()
     else:
@@ -196,9 +196,9 @@ def default(g: Globals, found: list[Store]) -> tuple[str, Origin]:
         why = "the only store" if len(found) == 1 else f"the first of {', '.join(one.name for one in found)}"
         origin = Origin(why=f"default of glance_default_backend: {why}")
         if len(found) > 1:
-            g.problems.note(f"new images go to '{store.name}'; set glance_default_backend to choose")
+            g.findings.note(f"new images go to '{store.name}'; set glance_default_backend to choose")
     if not TYPES[store.type].takes_data:
-        g.problems.warning(
+        g.findings.warning(
             f"the default store '{store.name}' never takes data: every upload that names no other store gets 410; "
             'add glance_backend_file: "yes" or another store',
             "glance_default_backend",

@@ -11,15 +11,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from xavs import plan, template
-from xavs.overrides import Line, merge
+from xavs.overrides import merge
 from xavs.variables import SWITCHES
+from xloud_image.config.files import Line
 from xloud_image.stores import TYPES, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from xavs.findings import Problems
     from xavs.plan import Store
+    from xloud_image.config.findings import Findings
 
 GLOBAL: Final = "glance_store"
 _TYPE_OF_OPTION: Final = {opt.dest: one.name for one in TYPES.values() for opt in one.options}
@@ -37,11 +38,11 @@ _INSTEAD: Final = {
 }
 
 
-def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], problems: Problems) -> list[Line]:
+def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], findings: Findings) -> list[Line]:
     """The merged lines."""
     in_use = [store for store in stores if not store.kept]
-    renamed = [_renamed(line, theirs, problems) for line in theirs]
-    theirs = [line for line in renamed if line and _is_possible(line, stores, problems)]
+    renamed = [_renamed(line, theirs, findings) for line in theirs]
+    theirs = [line for line in renamed if line and _is_possible(line, stores, findings)]
     lines = merge(rendered, theirs)
     count = Counter(store.type for store in in_use)
     for line in theirs:
@@ -52,7 +53,7 @@ def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], pro
         if section == GLOBAL:
             targets = [store for store in in_use if store.type == type_ and count[type_] == 1]
             if not targets and not count[type_]:
-                problems.warning(
+                findings.warning(
                     f'has no effect: no store of type {type_} is on; set {SWITCHES.get(type_, "")}: "yes"',
                     f"[{line.section}] {line.name}",
                     line.origin,
@@ -67,19 +68,19 @@ def apply(rendered: list[Line], theirs: Sequence[Line], stores: list[Store], pro
     return _with_sections(lines, stores)
 
 
-def _renamed(line: Line, theirs: Sequence[Line], problems: Problems) -> Line | None:
+def _renamed(line: Line, theirs: Sequence[Line], findings: Findings) -> Line | None:
     """`default_store` as the name that counts beside `enabled_backends`. None: it is not handed on."""
     if line.key != (GLOBAL, "default_store"):
         return line
     where = f"[{line.section}] {line.name}"
     if any(other.key == (GLOBAL, "default_backend") for other in theirs):
-        problems.warning("is not used: default_backend stands beside it", where, line.origin)
+        findings.warning("is not used: default_backend stands beside it", where, line.origin)
         return None
-    problems.warning("is the name in files without enabled_backends: taken as default_backend", where, line.origin)
+    findings.warning("is the name in files without enabled_backends: taken as default_backend", where, line.origin)
     return dataclasses.replace(line, name="default_backend")
 
 
-def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
+def _is_possible(line: Line, stores: list[Store], findings: Findings) -> bool:
     """Complains about names of stores that are not on, with the key of the globals that switches them on."""
     where = f"[{line.section}] {line.name}"
     if line.key == (GLOBAL, "default_backend"):
@@ -87,9 +88,9 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
         in_use = [store for store in stores if not store.kept]
         store = plan.named(name, in_use)
         if store is None:
-            problems.error(plan.not_enabled(name, in_use), where, line.origin)
+            findings.error(plan.not_enabled(name, in_use), where, line.origin)
         elif not TYPES[store.type].takes_data:
-            problems.warning(
+            findings.warning(
                 f"the store '{store.name}' never takes data: every upload that names no other store gets 410",
                 where,
                 line.origin,
@@ -98,11 +99,11 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
         in_use = [store for store in stores if not store.kept]
         for name in filter(None, (part.strip().strip("\"'") for part in line.value.strip("[] ").split(","))):
             if not any(store.type == type_of(name) or store.name == name for store in in_use):
-                problems.error(plan.not_enabled(name, in_use), where, line.origin)
-        problems.warning("is not used: the globals say which stores there are", where, line.origin)
+                findings.error(plan.not_enabled(name, in_use), where, line.origin)
+        findings.warning("is not used: the globals say which stores there are", where, line.origin)
         return False
     elif line.key == ("DEFAULT", "enabled_backends"):
-        problems.warning(
+        findings.warning(
             "replaces what the globals say about stores; mounts and keys of the container still follow the globals",
             where,
             line.origin,
@@ -110,7 +111,7 @@ def _is_possible(line: Line, stores: list[Store], problems: Problems) -> bool:
     elif line.key[0] in TYPES and line.key[0] not in {store.name.lower() for store in stores}:
         type_ = line.key[0]
         if type_ in SWITCHES and not any(store.type == type_ for store in stores):
-            problems.warning(
+            findings.warning(
                 f'has no effect: no such store is on; set {SWITCHES[type_]}: "yes" in the globals', where, line.origin
             )
     return True

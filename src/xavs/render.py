@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xavs import deployment, overrides, passwords, plan, precedence, retained, template, variables, yaml_lines
 from xavs.atomic_write import write_whole
-from xavs.findings import Origin, Problems
-from xavs.overrides import Line
 from xavs.site_globals import Globals
 from xavs.yaml_lines import Entry
 from xloud_image.config import loader
-from xloud_image.config.notes import Kind, label
+from xloud_image.config.files import Line
+from xloud_image.config.findings import Findings, Kind, Origin, label
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ _HEAD: Final = (
 )
 _SECRET, _PLAIN = 0o600, 0o640
 _THERE: Final = f"{template.ETC}/"
-# of the service's notes those that somebody who deploys should hear; what is pending is told where its key is
+# of what the service finds that that somebody who deploys should hear; what is pending is told where its key is
 _TOLD: Final = frozenset({Kind.UNKNOWN, Kind.GUESS})
 
 
@@ -74,7 +73,7 @@ class Rendered:
     files: Mapping[str, tuple[bytes, int]] = dataclasses.field(repr=False)
     lines: Mapping[str, Sequence[Line]] = dataclasses.field(repr=False)
     facts: Mapping[str, Any]
-    problems: Problems
+    findings: Findings
     unused: Sequence[tuple[str, Entry, str]]
     passwords: Passwords
 
@@ -84,8 +83,8 @@ def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded:
 
     `complete` adds to a reading of the files what rooms that are not known here would refuse.
     """
-    problems = Problems()
-    g, secrets = _globals(inputs, problems)
+    findings = Findings()
+    g, secrets = _globals(inputs, findings)
     for name in variables.table():
         g.get(name)  # the type of every key is checked, also of those that mean nothing today
     stores = plan.stores(g)
@@ -93,21 +92,21 @@ def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded:
     directory = _overrides(inputs, g)
     theirs: list[Line] = []
     for path in overrides.files(directory, inputs.hostname) if directory else ():
-        theirs = overrides.merge(theirs, overrides.read(path, g.text, problems))
+        theirs = overrides.merge(theirs, overrides.read(path, g.text, findings))
     unused = g.look_at_names()
     _without_effect(inputs, g, directory)
-    lines = precedence.apply(template.main(g, stores, default), theirs, stores, problems)
+    lines = precedence.apply(template.main(g, stores, default), theirs, stores, findings)
     _complete(inputs, g, lines, stores)
     beside = deployment.beside(g, stores, directory, inputs.hostname)
     beside.missing += deployment.absent_certificates(lines, beside)
     kept = _kept(inputs, g, lines)
     if kept.stores:
         stores = [*stores, *kept.stores]
-        lines = precedence.apply([*template.main(g, stores, default), *kept.lines], theirs, stores, problems)
+        lines = precedence.apply([*template.main(g, stores, default), *kept.lines], theirs, stores, findings)
     _contradictions(g, stores)
     # files that a kept store needs are the operator's when they are still there, else those that it had
     files = {**kept.files, **deployment.beside(g, stores, directory, inputs.hostname).files}
-    problems.stop()
+    findings.stop()
 
     if beside.policy and not any(line.key == ("oslo_policy", "policy_file") for line in lines):
         lines.append(Line("oslo_policy", "policy_file", beside.policy.name, Origin(beside.policy)))
@@ -117,17 +116,17 @@ def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded:
     for name, some in by_file.items():
         files[name] = (overrides.as_ini(some, _HEAD).encode(), _SECRET)
     theirs_named = (label(line.key[0], name) for line in lines if line.theirs for name in (line.key[1], None))
-    try_out(files, problems, complete, frozenset(theirs_named))
-    problems.stop()
+    try_out(files, findings, complete, frozenset(theirs_named))
+    findings.stop()
     told = deployment.of(g, stores, default[0], lines, beside, sorted(files))
     files[FACTS] = ((json.dumps(told, indent=2, sort_keys=True) + "\n").encode(), _PLAIN)
-    return Rendered(files, by_file, told, problems, unused, secrets)
+    return Rendered(files, by_file, told, findings, unused, secrets)
 
 
 def _kept(inputs: Inputs, g: Globals, lines: Sequence[Line]) -> retained.Kept:
     """The stores of earlier deployments that are not among those of these lines, as the service will read them."""
     formers = retained.known(inputs.former, FACTS)
-    if not formers or g.problems.of("error"):
+    if not formers or g.findings.of("error"):
         return retained.Kept()
     with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
         (Path(name) / MAIN).write_text(overrides.as_ini(lines, _HEAD))
@@ -139,7 +138,7 @@ def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[plan.S
     for store, lacking in template.required(lines, stores):
         for option, key in lacking.items():
             told = g.emptied(key)
-            g.problems.error(
+            g.findings.error(
                 f"is missing; the store '{store.name}' ({store.origin}) cannot do without {option}",
                 key,
                 told.origin if told else Origin(inputs.globals),
@@ -167,22 +166,22 @@ def write(rendered: Rendered, output: Path, *, keep_passwords: bool = True) -> l
     return write_whole(files, gone)
 
 
-def _globals(inputs: Inputs, problems: Problems) -> tuple[Globals, Passwords]:
+def _globals(inputs: Inputs, findings: Findings) -> tuple[Globals, Passwords]:
     if not inputs.globals.is_file():
-        problems.error("does not exist; `xavs-ansible` looks for it in its --configdir", origin=Origin(inputs.globals))
-        problems.stop()
+        findings.error("does not exist; `xavs-ansible` looks for it in its --configdir", origin=Origin(inputs.globals))
+        findings.stop()
     paths = [inputs.globals, *sorted((inputs.globals.parent / "globals.d").glob("*.y*ml"))]
-    layers = [yaml_lines.read(path, problems, inputs.vault) for path in paths]
+    layers = [yaml_lines.read(path, findings, inputs.vault) for path in paths]
     given = frozenset(name for layer in (*layers, inputs.more) for name, entry in layer.items() if entry.value)
-    without = Globals([*layers, inputs.more], Problems())
+    without = Globals([*layers, inputs.more], Findings())
     if without.get("use_preconfigured_databases") and without.get("use_common_mariadb_user"):
         given |= {"glance_database_password"}  # it is that of database_user
     file = inputs.passwords or inputs.globals.parent / PASSWORDS
     if inputs.passwords and not file.parent.is_dir():
-        problems.error(f"the directory {file.parent} does not exist", origin=Origin(file))
-    secrets = passwords.read(file, problems, given=given, vault=inputs.vault)
+        findings.error(f"the directory {file.parent} does not exist", origin=Origin(file))
+    secrets = passwords.read(file, findings, given=given, vault=inputs.vault)
     if any(not layer for layer in layers) or (file.exists() and not secrets.entries):
-        problems.stop()  # a file of which nothing could be read: what it would have said is not guessed
+        findings.stop()  # a file of which nothing could be read: what it would have said is not guessed
     node: dict[str, Entry] = {}
     said = {name for layer in (*layers, inputs.more) for name in layer}
     why = Origin(why="found: the address of this node")
@@ -190,19 +189,19 @@ def _globals(inputs: Inputs, problems: Problems) -> tuple[Globals, Passwords]:
         node["kolla_internal_vip_address"] = Entry(inputs.address, why)
     if inputs.node_address:
         node["api_interface_address"] = Entry(inputs.node_address, why)
-    return Globals([node, *layers, secrets.entries, inputs.more], problems), secrets
+    return Globals([node, *layers, secrets.entries, inputs.more], findings), secrets
 
 
 def _overrides(inputs: Inputs, g: Globals) -> Path | None:
     if inputs.overrides:
         if not inputs.overrides.is_dir():
-            g.problems.error("is no directory", "--overrides", Origin(inputs.overrides))
+            g.findings.error("is no directory", "--overrides", Origin(inputs.overrides))
             return None
         return inputs.overrides
     if g.is_set("node_custom_config"):
         named = Path(str(g.get("node_custom_config") or ""))
         if not named.is_dir() and not g.is_upstreams("node_custom_config") and str(named) != _UPSTREAMS:
-            g.problems.error(f"'{named}' is no directory", "node_custom_config", g.origin("node_custom_config"))
+            g.findings.error(f"'{named}' is no directory", "node_custom_config", g.origin("node_custom_config"))
             return None
         if named.is_dir():
             return named
@@ -214,30 +213,30 @@ def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
     """A line for each thing that is taken and does nothing, so that nobody takes it for done."""
     if g.get("glance_enable_image_cache"):
         name = "glance_enable_image_cache"
-        g.problems.warning("the image cache is not built yet: every read goes to the store", name, g.origin(name))
+        g.findings.warning("the image cache is not built yet: every read goes to the store", name, g.origin(name))
     elif g.is_set("glance_cache_max_size") and g.get("glance_cache_max_size") != 10737418240:
         name = "glance_cache_max_size"
-        g.problems.warning("has no effect: the image cache is not built yet", name, g.origin(name))
+        g.findings.warning("has no effect: the image cache is not built yet", name, g.origin(name))
     if g.get("glance_enable_interoperable_image_import"):
         name = "glance_enable_interoperable_image_import"
-        g.problems.warning("import of images is not built yet: no method is offered", name, g.origin(name))
+        g.findings.warning("import of images is not built yet: no method is offered", name, g.origin(name))
     for name in ("haproxy_glance_api_client_timeout", "haproxy_glance_api_server_timeout"):
         if g.is_set(name) and g.get(name) != "6h":
-            g.problems.warning(
+            g.findings.warning(
                 "has no effect: no balancer is deployed here; deploy/haproxy/glance.cfg says 6h, change it there",
                 name,
                 g.origin(name),
             )
     if g.get("use_common_mariadb_user") and not g.get("use_preconfigured_databases"):
         name = "use_common_mariadb_user"
-        g.problems.warning("has no effect without use_preconfigured_databases", name, g.origin(name))
+        g.findings.warning("has no effect without use_preconfigured_databases", name, g.origin(name))
     beside = inputs.globals.parent / "glance"
     if beside.is_dir() and (directory is None or directory.resolve() != inputs.globals.parent.resolve()):
         right = directory or inputs.globals.parent / OVERRIDES
         for path in sorted(beside.iterdir()):
             if path.is_file():
                 to = "property-protections-rules.conf" if path.name.startswith("property-protection") else path.name
-                g.problems.warning(f"is not read; overrides lie in {right}: move it to {right / 'glance' / to}",
+                g.findings.warning(f"is not read; overrides lie in {right}: move it to {right / 'glance' / to}",
                                    origin=Origin(path))  # fmt: skip
 
 
@@ -245,18 +244,18 @@ def _contradictions(g: Globals, stores: list[plan.Store]) -> None:
     """What cannot be meant, beyond two names with two values."""
     ceph = [store for store in stores if store.type == "rbd" and not store.kept]
     if ceph and g.get("external_ceph_cephx_enabled") and (empty := g.emptied("ceph_glance_keyring")):
-        g.problems.error(
+        g.findings.error(
             'is empty, and Ceph asks for keys; name the file, or set external_ceph_cephx_enabled: "no"',
             "ceph_glance_keyring",
             empty.origin,
         )
     if g.get("glance_enable_tls_backend"):
         key = "glance_enable_tls_backend" if g.is_set("glance_enable_tls_backend") else "kolla_enable_tls_backend"
-        g.problems.error("TLS is not served by this release: end it in the balancer", key, g.origin(key))
+        g.findings.error("TLS is not served by this release: end it in the balancer", key, g.origin(key))
     if g.get("enable_glance") is False:
-        g.problems.error("is off: there is nothing to render", "enable_glance", g.origin("enable_glance"))
+        g.findings.error("is off: there is nothing to render", "enable_glance", g.origin("enable_glance"))
     if g.get("glance_auth_method") == "keystone" and g.get("api_interface_address") == "127.0.0.1":
-        g.problems.warning(
+        g.findings.warning(
             "nothing names an address: the service listens on 127.0.0.1 alone, and looks for its database and "
             "Keystone there; set it (xavs-ansible fills in the node's own)",
             "kolla_internal_vip_address",
@@ -264,12 +263,12 @@ def _contradictions(g: Globals, stores: list[plan.Store]) -> None:
     for name in ("glance_store_weights", "glance_store_descriptions"):
         for store in g.get(name) or {}:
             if store not in {one.name for one in stores}:
-                g.problems.error(f"'{store}' is no store that is on", name, g.origin(name))
+                g.findings.error(f"'{store}' is no store that is on", name, g.origin(name))
 
 
 def try_out(
     files: Mapping[str, tuple[bytes, int]],
-    problems: Problems,
+    findings: Findings,
     complete: Callable[[Loaded], Loaded],
     theirs: frozenset[str] = frozenset(),
 ) -> None:
@@ -286,13 +285,13 @@ def try_out(
             path.write_bytes(data.replace(_THERE.encode(), f"{name}/".encode()))
             path.chmod(mode)
         loaded = complete(loader.load([], [directory], env={}))
-        for note in loaded.notes:
-            option, text = note.option or "", note.text.replace(f"{name}/", _THERE)
-            if note.level == "refuse":
-                problems.error(f"the service would not start: {text}", option)
+        for found in loaded.findings:
+            about, text = found.about, found.sentence.replace(f"{name}/", _THERE)
+            if found.severity == "error":
+                findings.error(f"the service would not start: {text}", about)
             elif (
-                note.kind in _TOLD
-                or (note.level == "warning" and note.kind is Kind.IGNORED)
-                or (note.kind is Kind.PENDING and (option in theirs or option.partition("]")[0] + "]" in theirs))
+                found.kind in _TOLD
+                or (found.severity == "warning" and found.kind is Kind.IGNORED)
+                or (found.kind is Kind.PENDING and (about in theirs or about.partition("]")[0] + "]" in theirs))
             ):
-                problems.warning(text, option)
+                findings.warning(text, about)

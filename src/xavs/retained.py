@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oslo_config import cfg
 
-from xavs.findings import Origin
-from xavs.overrides import Line
 from xavs.plan import Store
 from xavs.template import CERTIFICATES, ETC, as_text
 from xloud_image.config import loader
+from xloud_image.config.files import Line
+from xloud_image.config.findings import Origin
 from xloud_image.errors import ConfigError
 from xloud_image.stores import TYPES
 
@@ -110,7 +110,7 @@ def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings]
         ceph = _ceph(former) if former.settings.type == "rbd" else {}
         kept.stores.append(Store(name, former.settings.type, Origin(why=_WHY), ceph, kept=True))
         kept.lines += _lines(name, former, kept)
-        g.problems.note(
+        g.findings.note(
             f"the store '{name}' of an earlier deployment is kept for the images that lie in it and takes no new ones; "
             f"it goes when it is empty, or with {FORGET}: [{name}]"
         )
@@ -122,7 +122,7 @@ def _look_at_volume(g: Globals, former: Former) -> None:
     now, name = str(g.get("glance_file_datadir_volume")), former.settings.id
     inside = any(f"{path}/".startswith("/var/lib/glance/") for path in _directories(former.settings))
     if inside and former.volume not in ("", now):
-        g.problems.error(
+        g.findings.error(
             f"was '{former.volume}', in which images of the store '{name}' may lie, and is '{now}' now: copy what is "
             f"in it first, then say {FORGET}: [{name}] for one run",
             "glance_file_datadir_volume",

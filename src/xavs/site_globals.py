@@ -18,15 +18,15 @@ from oslo_config import cfg
 
 from xavs import expressions, foreign_names, no_effect, variables
 from xavs.expressions import Failed, Unread
-from xavs.findings import Origin
 from xavs.variables import Key, Type
 from xavs.yaml_lines import Entry, Plain
+from xloud_image.config.findings import Origin
 from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from xavs.findings import Problems
+    from xloud_image.config.findings import Findings
 
 _TRUE: Final = frozenset({"yes", "true", "on", "1", "y"})
 _FALSE: Final = frozenset({"no", "false", "off", "0", "n"})
@@ -35,10 +35,10 @@ _OPTIONS: Final = {opt.dest: f"glance_{opt.dest}" for one in TYPES.values() for 
 
 
 class Globals:
-    """`layers`: from the weakest to the strongest, each name → entry. What is wrong is told to `problems`."""
+    """`layers`: from the weakest to the strongest, each name → entry. What is wrong is told to `findings`."""
 
-    def __init__(self, layers: Sequence[Mapping[str, Entry]], problems: Problems) -> None:
-        self.problems = problems
+    def __init__(self, layers: Sequence[Mapping[str, Entry]], findings: Findings) -> None:
+        self.findings = findings
         self._entries: dict[str, Entry] = {}
         for layer in layers:
             self._entries |= layer
@@ -108,7 +108,7 @@ class Globals:
             if name in no_effect.WITHOUT_MEANING:
                 unused.append((name, entry, no_effect.WITHOUT_MEANING[name]))
                 if name in no_effect.PROMISES and not _is_off(entry.value) and not self.is_upstreams(name):
-                    self.problems.warning(f"has no effect: {no_effect.WITHOUT_MEANING[name]}", name, entry.origin)
+                    self.findings.warning(f"has no effect: {no_effect.WITHOUT_MEANING[name]}", name, entry.origin)
             elif name in known or name in variables.shared():
                 continue
             elif foreign_names.is_kollas(name):
@@ -119,22 +119,22 @@ class Globals:
                     and foreign_names.looks_like_ours(name)
                     and not (self.is_upstreams(name) or _is_off(entry.value))
                 ):
-                    self.problems.warning("has no effect: the image service here does not have it", name, entry.origin)
+                    self.findings.warning("has no effect: the image service here does not have it", name, entry.origin)
             elif name in self._referenced:
                 continue
             elif name in _OPTIONS:
-                self.problems.error(f"is an option of a store; its key is '{_OPTIONS[name]}'", name, entry.origin)
+                self.findings.error(f"is an option of a store; its key is '{_OPTIONS[name]}'", name, entry.origin)
             elif near := self._near(name, known):
-                self.problems.error(f"is no key that is known; is '{near}' meant?", name, entry.origin)
+                self.findings.error(f"is no key that is known; is '{near}' meant?", name, entry.origin)
             elif foreign_names.looks_like_ours(name):
-                self.problems.error("is no key that is known", name, entry.origin)
+                self.findings.error("is no key that is known", name, entry.origin)
             else:
                 unused.append((name, entry, "concerns another service"))
                 if not foreign_names.belongs_elsewhere(name):
                     strange.append(name)
         if strange:
             shown = ", ".join(sorted(strange)[:20]) + (", …" if len(strange) > 20 else "")
-            self.problems.note(f"not known here, and taken as other services' own: {shown}")
+            self.findings.note(f"not known here, and taken as other services' own: {shown}")
         return unused
 
     def _near(self, name: str, known: Mapping[str, Key]) -> str:
@@ -157,7 +157,7 @@ class Globals:
                 continue  # one is being made of the other
             if self._shown(name) != self._shown(first[0]):
                 shown = "another value" if key.secret else f"'{self._shown(name)}', not '{self._shown(first[0])}'"
-                self.problems.error(
+                self.findings.error(
                     f"is another name for {first[0]} ({first[1].origin}) and has {shown}; keep one", name, entry.origin
                 )
         return first
@@ -252,11 +252,11 @@ class Globals:
 
     def _typed(self, key: Key, name: str, entry: Entry) -> Any:
         def wrong(text: str) -> None:
-            self.problems.error(text, name, entry.origin)
+            self.findings.error(text, name, entry.origin)
 
-        before = len(self.problems.of("error"))
+        before = len(self.findings.of("error"))
         value = self._resolved(name, wrong)
-        if len(self.problems.of("error")) > before:
+        if len(self.findings.of("error")) > before:
             return None
         shown = "the value" if key.secret else f"'{value}'"
         try:

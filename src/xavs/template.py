@@ -11,9 +11,9 @@ from urllib.parse import quote
 from oslo_config import cfg
 
 from xavs import variables
-from xavs.findings import Origin
-from xavs.overrides import Line
 from xavs.variables import Type
+from xloud_image.config.files import Line
+from xloud_image.config.findings import Origin
 from xloud_image.stores import TYPES
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _exposure(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
     if g.is_set("glance_show_image_direct_url"):
         sheet.key("DEFAULT", "show_image_direct_url", "glance_show_image_direct_url")
         if cloned and not g.get("glance_show_image_direct_url"):
-            g.problems.warning(
+            g.findings.warning(
                 f"Cinder and Nova find images of '{cloned[0].name}' by their direct_url: they will copy each one",
                 "glance_show_image_direct_url",
                 g.origin("glance_show_image_direct_url"),
@@ -123,13 +123,13 @@ def _exposure(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
     elif cloned:
         why = f"images in '{cloned[0].name}' are cloned, not copied, by services that see where they lie"
         sheet.fixed("DEFAULT", "show_image_direct_url", True, why)
-        g.problems.note(
+        g.findings.note(
             f"show_image_direct_url is on, because {why}; only raw images are cloned from Ceph "
             "(qemu-img convert -O raw before the upload), any other format is copied and converted at each start"
         )
     if g.get("glance_show_multiple_locations"):
         sheet.key("DEFAULT", "show_multiple_locations", "glance_show_multiple_locations")
-        g.problems.warning(
+        g.findings.warning(
             "lets clients read and change locations; Cinder and Nova do not need it (see show_image_direct_url)",
             "glance_show_multiple_locations",
             g.origin("glance_show_multiple_locations"),

@@ -18,13 +18,13 @@ import yaml
 
 from xavs import foreign_names, no_effect, variables, vaults
 from xavs.expressions import Unread, Unsafe
-from xavs.findings import Origin
+from xloud_image.config.findings import Origin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from xavs.findings import Problems
     from xavs.vaults import Vault
+    from xloud_image.config.findings import Findings
 
 _NULL: Final = "tag:yaml.org,2002:null"
 _UNSAFE: Final = "!unsafe"
@@ -44,46 +44,46 @@ class Entry:
     origin: Origin
 
 
-def read(path: Path, problems: Problems, vault: Vault | None = None) -> dict[str, Entry]:
+def read(path: Path, findings: Findings, vault: Vault | None = None) -> dict[str, Entry]:
     """The names of one file. Whatever keeps it from being read becomes an error; then nothing of it is returned."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        problems.error(f"is not UTF-8 text ({error.reason} at byte {error.start})", origin=Origin(path))
+        findings.error(f"is not UTF-8 text ({error.reason} at byte {error.start})", origin=Origin(path))
         return {}
     except OSError as error:
-        problems.error(f"cannot be read: {error.strerror}", origin=Origin(path))
+        findings.error(f"cannot be read: {error.strerror}", origin=Origin(path))
         return {}
     if text.startswith(vaults.MARK):
         try:
             text = vaults.open_(text, vault)
         except vaults.Locked as error:
-            problems.error(f"is encrypted by ansible-vault; {error}", origin=Origin(path))
+            findings.error(f"is encrypted by ansible-vault; {error}", origin=Origin(path))
             return {}
-    return parse(text, path, problems, vault)
+    return parse(text, path, findings, vault)
 
 
-def parse(text: str, path: Path, problems: Problems, vault: Vault | None = None) -> dict[str, Entry]:
+def parse(text: str, path: Path, findings: Findings, vault: Vault | None = None) -> dict[str, Entry]:
     """The same of a text that is in memory."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(filter(None, (error.context, error.problem)))
-        problems.error(f"is no YAML: {reason}", origin=Origin(path, mark.line + 1 if mark else None))
+        findings.error(f"is no YAML: {reason}", origin=Origin(path, mark.line + 1 if mark else None))
         return {}
     except (yaml.YAMLError, RecursionError) as error:
-        problems.error(f"is no YAML: {str(error).splitlines()[0]}", origin=Origin(path))
+        findings.error(f"is no YAML: {str(error).splitlines()[0]}", origin=Origin(path))
         return {}
     if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _NULL):
         return {}
     if not isinstance(root, yaml.MappingNode):
-        problems.error("holds no `name: value` lines", origin=Origin(path, root.start_mark.line + 1))
+        findings.error("holds no `name: value` lines", origin=Origin(path, root.start_mark.line + 1))
         return {}
     try:
-        return _File(path, problems, vault, _MORE + len(text)).entries(root)
+        return _File(path, findings, vault, _MORE + len(text)).entries(root)
     except RecursionError:
-        problems.error("is nested too deeply", origin=Origin(path))
+        findings.error("is nested too deeply", origin=Origin(path))
         return {}
 
 
@@ -100,7 +100,7 @@ class _File:
     """One file under way. `left`: how many values it may still have; `others`: reason → names that are not ours."""
 
     path: Path
-    problems: Problems
+    findings: Findings
     vault: Vault | None
     left: int
     others: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -114,7 +114,7 @@ class _File:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):
                 meant = re.sub(r"\W", "_", name)
                 if _is_ours(meant):
-                    self.problems.error(f"{name!r} is no name of a key; is '{meant}' meant?", origin=origin)
+                    self.findings.error(f"{name!r} is no name of a key; is '{meant}' meant?", origin=origin)
                 else:
                     self.other("is no plain name, so nothing can refer to it", repr(name) if name else "?", origin)
                 continue
@@ -126,13 +126,13 @@ class _File:
             found[name] = Entry(_Reading(name, origin, self).value(node), origin)
         for reason, names in self.others.items():
             shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-            self.problems.note(f"{reason}: {shown} (not keys of the image service)", origin=Origin(self.path))
+            self.findings.note(f"{reason}: {shown} (not keys of the image service)", origin=Origin(self.path))
         return found
 
     def wrong(self, name: str, text: str, reason: str, origin: Origin) -> None:
         """What keeps a name from being read: an error if it is ours, else a note of all that have this `reason`."""
         if _is_ours(name):
-            self.problems.error(text, name, origin)
+            self.findings.error(text, name, origin)
         else:
             self.other(reason, name, origin)
 

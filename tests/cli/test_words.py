@@ -104,11 +104,10 @@ def test_config_check_refuses(home: Home) -> None:
     home.configure(STORE + DOOR + "[DEFAULT]\nproperty_protection_file = /x\nbind_hots = 1\n")
     done = home.with_file("config", "check")
     assert done.returncode == 1
-    assert (
-        "# The service would not do what the configuration says:\n#   unsafe: [DEFAULT] property_protection_file"
-        in done.stdout
-    )
-    assert "unknown: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
+    line = home.file.read_text().splitlines().index("property_protection_file = /x") + 1
+    refused = f"unsafe: {home.file}:{line}: [DEFAULT] property_protection_file: property protection is not"
+    assert f"# The service would not do what the configuration says:\n#   {refused}" in done.stdout
+    assert f":{line + 1}: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
 
 
 def test_config_check_for_machines(home: Home) -> None:
@@ -118,7 +117,7 @@ def test_config_check_for_machines(home: Home) -> None:
     assert shown["ok"] is True
     assert shown["files"] == [str(home.file)]
     assert shown["configuration"]["database"]["connection"] == "mysql+pymysql://u:***@h/d"
-    assert {"level", "class", "option", "text", "file"} == set(shown["notes"][0])
+    assert {"severity", "class", "about", "sentence", "file", "line"} == set(shown["findings"][0])
     assert "hunter2" not in done.stdout
 
 
@@ -150,16 +149,16 @@ def test_config_check_reads_policy_users_and_directories(home: Home) -> None:
         + "[files]\nfilesystem_store_datadir=\nfilesystem_store_datadirs = /a:x\n"
     )
     shown = json.loads(home.with_file("config", "check", "--json").stdout)
-    refusals = [note["text"] for note in shown["notes"] if note["level"] == "refuse"]
+    refusals = [one["sentence"] for one in shown["findings"] if one["severity"] == "error"]
     assert len(refusals) == 2
     assert any("rules.yaml" in text and "get_images" in text for text in refusals)
     assert any("filesystem_store_datadirs" in text for text in refusals)
 
 
 BAD = [
-    ("[DEFAULT\n", "line 1: Invalid section"),
+    ("[DEFAULT\n", ".conf:1: Invalid section"),
     ("bind_port = 1\n", "before the first"),
-    ("[DEFAULT]\nbind_port\n", "line 2"),
+    ("[DEFAULT]\nbind_port\n", ".conf:2: "),
 ]
 
 

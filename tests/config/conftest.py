@@ -30,4 +30,4 @@ def read(tmp_path: Path) -> Read:
 
 def told(loaded: loader.Loaded, option: str, level: str | None = None) -> list[str]:
     """The texts of the notes about "[section] name"."""
-    return [note.text for note in loaded.notes if note.option == option and level in (None, note.level)]
+    return [note.sentence for note in loaded.findings if note.about == option and level in (None, note.severity)]

@@ -42,7 +42,7 @@ def test_the_way_in(read: Read, text: str, method: str) -> None:
 
 @pytest.mark.parametrize("text", ["", FLAVOR.format(""), FLAVOR.format("caching"), "[DEFAULT]\ndebug = true\n"])
 def test_nothing_says_who_is_let_in(read: Read, text: str) -> None:
-    (sentence,) = told(read(text, open_door=False), "[paste_deploy] flavor", "refuse")
+    (sentence,) = told(read(text, open_door=False), "[paste_deploy] flavor", "error")
     assert "set flavor = keystone" in sentence
     assert "[xloud] auth" in sentence
 
@@ -53,7 +53,7 @@ def test_keystone_by_its_section_alone_is_told(read: Read) -> None:
 
 def test_another_flavor_is_refused(read: Read) -> None:
     loaded = read(FLAVOR.format("keystone+audit") + TOKEN, open_door=False)
-    (sentence,) = told(loaded, "[paste_deploy] flavor", "refuse")
+    (sentence,) = told(loaded, "[paste_deploy] flavor", "error")
     assert sentence.startswith("'audit' is no way")
 
 
@@ -69,7 +69,7 @@ def test_two_answers_are_told(read: Read) -> None:
 
 def test_no_login_beside_a_flavor_that_asks_for_one_is_refused(read: Read) -> None:
     loaded = read("[xloud]\nauth = none\n" + FLAVOR.format("keystone") + TOKEN, open_door=False)
-    (sentence,) = told(loaded, "[xloud] auth", "refuse")
+    (sentence,) = told(loaded, "[xloud] auth", "error")
     assert "lets everybody in" in sentence
 
 
@@ -94,12 +94,12 @@ def test_loopback(host: str, yes: bool) -> None:
 
 
 def test_no_login_stays_on_loopback(read: Read) -> None:
-    assert "loopback" in told(read(ANYWHERE), "[xloud] auth", "refuse")[0]
+    assert "loopback" in told(read(ANYWHERE), "[xloud] auth", "error")[0]
 
 
 def test_anonymous_access_off_loopback_must_be_confirmed(read: Read) -> None:
     text = ANYWHERE + "allow_anonymous_access = true\n" + TOKEN
-    assert told(read(text, open_door=False), "[DEFAULT] allow_anonymous_access", "refuse")
+    assert told(read(text, open_door=False), "[DEFAULT] allow_anonymous_access", "error")
     confirmed = read(text, "[xloud]\nanonymous_off_loopback = true\n", open_door=False)
     assert not confirmed.refusals
     assert confirmed.settings.auth.allow_anonymous_access
@@ -165,7 +165,7 @@ def test_the_login_of_the_service_in_another_section(read: Read) -> None:
 def test_what_is_missing_for_keystone(read: Read, name: str) -> None:
     text = "\n".join(line for line in TOKEN.splitlines() if not line.startswith(name))
     loaded = read("[xloud]\nauth = keystone\n" + text, open_door=False)
-    assert told(loaded, f"[keystone_authtoken] {name}", "refuse")
+    assert told(loaded, f"[keystone_authtoken] {name}", "error")
 
 
 def test_an_application_credential_is_enough(read: Read) -> None:
@@ -183,7 +183,7 @@ def test_an_application_credential_is_enough(read: Read) -> None:
 
 def test_a_strategy_without_a_key_is_refused(read: Read) -> None:
     loaded = read(TOKEN + "memcache_security_strategy = MAC\n", open_door=False)
-    assert told(loaded, "[keystone_authtoken] memcache_secret_key", "refuse")
+    assert told(loaded, "[keystone_authtoken] memcache_secret_key", "error")
     assert not read(TOKEN + "memcache_security_strategy = None\n", open_door=False).refusals
 
 
@@ -193,8 +193,8 @@ def test_http_basic_needs_both_files(read: Read, tmp_path: Path) -> None:
     assert len(read(basic, open_door=False).refusals) == 2
     text = f"{basic}http_basic_user_file = {users}\nhttp_basic_projects_file = {projects}\n"
     (first, second) = read(text, open_door=False).refusals
-    assert "htpasswd cannot be read: No such file" in first.text
-    assert "projects cannot be read: No such file" in second.text
+    assert "htpasswd cannot be read: No such file" in first.sentence
+    assert "projects cannot be read: No such file" in second.sentence
     users.touch()
     projects.touch()
     auth = read(text, open_door=False).require().auth
@@ -216,14 +216,14 @@ def test_the_policy_file_beside_the_configuration(read: Read, tmp_path: Path) ->
 
 def test_a_policy_file_that_is_named_must_be_there(read: Read, tmp_path: Path) -> None:
     loaded = read("[oslo_policy]\npolicy_file = other.yaml\n")
-    (sentence,) = told(loaded, "[oslo_policy] policy_file", "refuse")
+    (sentence,) = told(loaded, "[oslo_policy] policy_file", "error")
     assert sentence == f"{tmp_path / 'other.yaml'} cannot be read: No such file or directory"
 
 
 def test_a_policy_file_that_cannot_be_read(read: Read, tmp_path: Path) -> None:
     (tmp_path / "policy.d").mkdir()
     loaded = read(f"[oslo_policy]\npolicy_file = {tmp_path / 'policy.d'}\n")
-    assert "cannot be read: Is a directory" in told(loaded, "[oslo_policy] policy_file", "refuse")[0]
+    assert "cannot be read: Is a directory" in told(loaded, "[oslo_policy] policy_file", "error")[0]
 
 
 def test_cors_and_health(read: Read) -> None:

@@ -67,7 +67,7 @@ def test_the_text_is_a_configuration_with_the_same_meaning(read: Read, tmp_path:
     (tmp_path / "again.conf").write_text(text)
     second = loader.load([tmp_path / "again.conf"], env={})
     assert second.settings == first.settings
-    assert second.notes == ()
+    assert second.findings == ()
 
 
 def test_no_secret_is_in_the_text(read: Read) -> None:
@@ -78,19 +78,20 @@ def test_no_secret_is_in_the_text(read: Read) -> None:
     assert "\npassword = ***" in text
     assert "\nmemcache_secret_key = ***" in text
     assert not [
-        secret for secret in SECRETS if secret in str(check.as_json(loaded.resolved, loaded.notes, loaded.files))
+        secret for secret in SECRETS if secret in str(check.as_json(loaded.resolved, loaded.findings, loaded.files))
     ]
 
 
 def test_the_json(read: Read) -> None:
     loaded = read(RENDERED, "[DEFAULT]\ndelayed_delete = on\n", open_door=False)
-    shown = check.as_json(loaded.resolved, loaded.notes, loaded.files)
+    shown = check.as_json(loaded.resolved, loaded.findings, loaded.files)
     assert shown["ok"] is False
     assert shown["configuration"]["DEFAULT"]["bind_port"] == "9292"
-    assert shown["notes"][0] == {
-        "level": "refuse",
+    assert shown["findings"][0] == {
+        "severity": "error",
         "class": "unsafe",
-        "option": "[DEFAULT] delayed_delete",
-        "text": "delayed deletion is not built: deleted data would be gone at once; take it out to accept that",
+        "about": "[DEFAULT] delayed_delete",
+        "sentence": "delayed deletion is not built: deleted data would be gone at once; take it out to accept that",
         "file": str(loaded.files[-1]),
+        "line": 2,
     }

@@ -6,11 +6,11 @@ import pytest
 from oslo_config import cfg
 
 from tests.config.conftest import Read, told
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.table import table
 
-LEVEL = {Kind.PENDING: "warning", Kind.UNSAFE: "refuse", Kind.IGNORED: "info"}
+LEVEL = {Kind.PENDING: "warning", Kind.UNSAFE: "error", Kind.IGNORED: "note"}
 
 
 def _other_value(option: Option) -> str:
@@ -40,9 +40,9 @@ ALL = [
 def test_an_option_that_is_not_honoured_is_told_in_its_class(read: Read, group: str, name: str) -> None:
     option = table()[group][name]
     loaded = read(f"[{group}]\n{name} = {_other_value(option)}\n")
-    notes = [note for note in loaded.notes if note.option == f"[{group}] {name}"]
-    assert [(note.kind, note.level) for note in notes] == [(option.kind, LEVEL[option.kind])]
-    assert notes[0].text == option.why
+    notes = [note for note in loaded.findings if note.about == f"[{group}] {name}"]
+    assert [(note.kind, note.severity) for note in notes] == [(option.kind, LEVEL[option.kind])]
+    assert notes[0].sentence == option.why
     assert bool(loaded.refusals) == (option.kind is Kind.UNSAFE)
 
 
@@ -83,7 +83,7 @@ def test_protections_that_are_off_anyway(read: Read, lines: str) -> None:
 
 @pytest.mark.parametrize("value", ["1", "10GB", "500 MB", "unlimited"])
 def test_a_storage_quota_is_refused(read: Read, value: str) -> None:
-    assert told(read(f"[DEFAULT]\nuser_storage_quota = {value}\n"), "[DEFAULT] user_storage_quota", "refuse")
+    assert told(read(f"[DEFAULT]\nuser_storage_quota = {value}\n"), "[DEFAULT] user_storage_quota", "error")
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_an_unknown_section_is_one_note(read: Read) -> None:
 def test_a_section_without_meaning_is_one_note(read: Read) -> None:
     options = "rabbit_quorum_queue heartbeat_in_pthread use_queue_manager ssl ssl_ca_file rabbit_interval_max"
     loaded = read("[oslo_messaging_rabbit]\n" + "".join(f"{name} = true\n" for name in options.split()))
-    (sentence,) = told(loaded, "[oslo_messaging_rabbit]", "info")
+    (sentence,) = told(loaded, "[oslo_messaging_rabbit]", "note")
     assert sentence.endswith("rabbit_quorum_queue, heartbeat_in_pthread, use_queue_manager, ssl and 2 more")
 
 
 def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:
     loaded = read("[key_manager]\nbackend = vault\n[vault]\n" + "".join(f"kv_{n} = 1\n" for n in ("path", "version"))
                   + "vault_url = x\nnamespace = y\ntoken_file = z\n")  # fmt: skip
-    assert [note.option for note in loaded.refusals] == ["[key_manager] backend", "[vault]"]
-    assert loaded.refusals[1].text.endswith(": kv_path, kv_version, vault_url, namespace, token_file")
-    assert loaded.refusals[1].file
+    assert [note.about for note in loaded.refusals] == ["[key_manager] backend", "[vault]"]
+    assert loaded.refusals[1].sentence.endswith(": kv_path, kv_version, vault_url, namespace, token_file")
+    assert loaded.refusals[1].origin.file
 
 
 def test_no_option_stands_in_two_classes() -> None:
@@ -143,14 +143,15 @@ def test_no_option_stands_in_two_classes() -> None:
 
 def test_every_note_names_its_file(read: Read) -> None:
     loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\nproperty_protection_file = /y\n")
-    by_option = {note.option: note.file for note in loaded.notes}
+    by_option = {note.about: note.origin.file for note in loaded.findings}
     assert by_option["[DEFAULT] image_cache_dir"].name == "1.conf"  # type: ignore[union-attr]
     assert by_option["[DEFAULT] property_protection_file"].name == "2.conf"  # type: ignore[union-attr]
 
 
 def test_refusals_come_first(read: Read) -> None:
     levels = [
-        note.level for note in read("[DEFAULT]\nscrub_time = 1\nimage_cache_dir = /x\ndelayed_delete = on\n").notes
+        note.severity
+        for note in read("[DEFAULT]\nscrub_time = 1\nimage_cache_dir = /x\ndelayed_delete = on\n").findings
     ]
-    assert levels == sorted(levels, key=("refuse", "warning", "info").index)
-    assert set(itertools.chain(levels)) == {"refuse", "warning", "info"}
+    assert levels == sorted(levels, key=("error", "warning", "note").index)
+    assert set(itertools.chain(levels)) == {"error", "warning", "note"}

@@ -15,7 +15,7 @@ from tests.config.conftest import Read, told
 )
 def test_a_url_is_refused_with_the_path_to_write(read: Read, line: str, path: str) -> None:
     loaded = read(f"[DEFAULT]\nenabled_backends = disk:file\n[disk]\n{line}\n")
-    (text,) = told(loaded, f"[disk] {line.partition(' ')[0]}", "refuse")
+    (text,) = told(loaded, f"[disk] {line.partition(' ')[0]}", "error")
     assert path in text
 
 

@@ -85,7 +85,7 @@ def test_the_embedded_default(tmp_path: Path) -> None:
     assert settings.auth.method == "none"
     (store,) = settings.stores
     assert (store.id, store.type, settings.default_store, settings.multi_store) == ("file", "file", "file", True)
-    assert loaded.notes == ()
+    assert loaded.findings == ()
     assert store.options["filesystem_store_datadir"] == f"{tmp_path}/s/images"
     assert not (tmp_path / "s").exists(), "reading makes nothing"
 
@@ -130,12 +130,12 @@ def test_what_is_named_must_be_there(tmp_path: Path, given: dict[str, object], s
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (b"bind_port = 1\n", "line 1: an option stands before the first"),
-        (b"[DEFAULT]\nbind_port\n", "line 2: No ':' or '=' found"),
-        (b"[DEFAULT\nbind_port = 1\n", "line 1: Invalid section"),
-        (b"[]\n", "line 1: Empty section name"),
-        (b"[DEFAULT]\n= hunter2\n", "line 2: Key cannot be empty"),
-        (b"[DEFAULT]\n\n   hunter2\n", "line 3: Unexpected continuation"),
+        (b"bind_port = 1\n", ":1: an option stands before the first"),
+        (b"[DEFAULT]\nbind_port\n", ":2: No ':' or '=' found"),
+        (b"[DEFAULT\nbind_port = 1\n", ":1: Invalid section"),
+        (b"[]\n", ":1: Empty section name"),
+        (b"[DEFAULT]\n= hunter2\n", ":2: Key cannot be empty"),
+        (b"[DEFAULT]\n\n   hunter2\n", ":3: Unexpected continuation"),
         (b"[DEFAULT]\npassword = \xff\xfe\n", "is not UTF-8 text"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_ini_file(tmp_path: Path, text: bytes, sentence: str) 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     _write(tmp_path / "glance-api.conf")
     (tmp_path / "glance-api.conf.d" / "dir.conf").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"dir\.conf cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"dir\.conf: cannot be read: Is a directory"):
         loader.load(env={"OS_GLANCE_CONFIG_DIR": str(tmp_path)})
 
 

@@ -17,8 +17,8 @@ from tests.config.conftest import Read
 from tests.servers.place import ROOT
 from xloud_image.api.routes import ROUTES
 from xloud_image.config import settings
+from xloud_image.config.findings import Kind
 from xloud_image.config.loader import Loaded
-from xloud_image.config.notes import Kind
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.table import table
 from xloud_image.config.stores import COMMON
@@ -52,7 +52,7 @@ def test_an_honoured_option_becomes_the_setting_that_it_names(read: Read, option
 
     def outcome(text: str) -> object:
         loaded = read(under, text, open_door=False)
-        confirmed = [note for note in loaded.refusals if note.option == "[DEFAULT] allow_anonymous_access"]
+        confirmed = [note for note in loaded.refusals if note.about == "[DEFAULT] allow_anonymous_access"]
         return _setting(loaded, option.into), confirmed
 
     before = outcome("")

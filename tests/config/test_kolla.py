@@ -100,18 +100,18 @@ def test_it_is_served_as_written(read: Read) -> None:
 
 def test_what_is_told_of_it(read: Read) -> None:
     loaded = read(RENDERED, open_door=False)
-    assert [(note.level, note.kind, note.option) for note in loaded.notes] == [
-        ("info", "ignored", "[DEFAULT] worker_self_reference_url"),
-        ("info", "ignored", "[DEFAULT] transport_url"),
-        ("info", "ignored", "[oslo_concurrency] lock_path"),
-        ("info", "ignored", "[oslo_messaging_notifications] transport_url"),
-        ("info", "ignored", "[oslo_messaging_rabbit]"),
+    assert [(note.severity, note.kind, note.about) for note in loaded.findings] == [
+        ("note", "ignored", "[DEFAULT] worker_self_reference_url"),
+        ("note", "ignored", "[DEFAULT] transport_url"),
+        ("note", "ignored", "[oslo_concurrency] lock_path"),
+        ("note", "ignored", "[oslo_messaging_notifications] transport_url"),
+        ("note", "ignored", "[oslo_messaging_rabbit]"),
     ]
 
 
 def test_no_secret_of_it_is_shown(read: Read) -> None:
     loaded = read(RENDERED, open_door=False)
-    for text in (repr(loaded), str(loaded.resolved), " ".join(map(str, loaded.notes))):
+    for text in (repr(loaded), str(loaded.resolved), " ".join(map(str, loaded.findings))):
         assert not [secret for secret in SECRETS if secret in text]
 
 
@@ -124,7 +124,7 @@ def test_no_secret_of_it_is_shown(read: Read) -> None:
     ],
 )  # fmt: skip
 def test_variants_that_this_release_refuses(read: Read, more: str, option: str) -> None:
-    assert [note.option for note in read(RENDERED, more, open_door=False).refusals] == [option]
+    assert [note.about for note in read(RENDERED, more, open_door=False).refusals] == [option]
 
 
 def test_the_variant_with_a_cache(read: Read) -> None:

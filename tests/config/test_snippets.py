@@ -29,7 +29,7 @@ class Meaning(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        return any(level == "refuse" for level, _, _ in self.notes)
+        return any(level == "error" for level, _, _ in self.notes)
 
 
 PLACEHOLDER = "is a placeholder of a guide, in angle brackets; write the real value"
@@ -76,7 +76,7 @@ MEANING = {
         (
             ("warning", "default_backend", "'vsphere' is taken as the type vmware"),
             ("warning", "vmware_server_password", PLACEHOLDER),
-            ("info", "vmware_api_insecure", "is the old name of"),
+            ("note", "vmware_api_insecure", "is the old name of"),
         ),
         ("<password>",),
     ),
@@ -92,7 +92,7 @@ MEANING = {
         },
         (
             (
-                "refuse",
+                "error",
                 "cinder_store_password",
                 "is missing: with cinder_store_user_name, cinder_store_project_name this store",
             ),
@@ -138,15 +138,15 @@ def test_as_it_stands(read: Read, title: str) -> None:
     given = set(options(title)) - {"default_backend", "vmware_api_insecure"}
     assert given <= set(meaning.options), "every line of the snippet counts"
     # each guess is one line, and no line is about anything else
-    about = [note for note in loaded.notes if note.option and GLOBAL in note.option]
+    about = [note for note in loaded.findings if note.about and GLOBAL in note.about]
     expected = (*meaning.notes, ("warning", "default_backend", "stands without enabled_backends"))
     for level, option, words in expected:
-        (note,) = (n for n in about if n.option == f"[{GLOBAL}] {option}" and words in n.text)
-        assert note.level == level
+        (note,) = (n for n in about if n.about == f"[{GLOBAL}] {option}" and words in n.sentence)
+        assert note.severity == level
         about.remove(note)
     assert about == []
     assert bool(loaded.refusals) == meaning.refused
-    assert not [note for note in loaded.notes if note.kind == "unknown"]
+    assert not [note for note in loaded.findings if note.kind == "unknown"]
 
 
 @pytest.mark.parametrize("title", MEANING)
@@ -189,7 +189,7 @@ def test_a_store_that_is_not_enabled(read: Read, title: str) -> None:
     """The deployment tool rendered another store only: what to write is said."""
     meaning = MEANING[title]
     loaded = read(f"[DEFAULT]\nenabled_backends = file:file\n[{GLOBAL}]\ndefault_backend = file\n", SNIPPETS[title])
-    (sentence,) = told(loaded, f"[{GLOBAL}] default_backend", "refuse")
+    (sentence,) = told(loaded, f"[{GLOBAL}] default_backend", "error")
     assert sentence.endswith(f"write [DEFAULT] enabled_backends = file:file, {meaning.type}:{meaning.type}")
 
 
@@ -202,7 +202,7 @@ def test_the_password_of_the_same_account_is_taken(read: Read) -> None:
     assert store_of(loaded).options["cinder_store_password"] == "k3ystone"
     (sentence,) = told(loaded, f"[{GLOBAL}] cinder_store_password", "warning")
     assert sentence == "is not set: that of [keystone_authtoken] is used, which names the same user 'glance'"
-    assert "k3ystone" not in str(loaded.resolved) + " ".join(map(str, loaded.notes))
+    assert "k3ystone" not in str(loaded.resolved) + " ".join(map(str, loaded.findings))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_password_of_the_same_account_is_taken(read: Read) -> None:
 )
 def test_no_other_account_lends_its_password(read: Read, other: str) -> None:
     loaded = read(SNIPPETS["Cinder backend"], KEYSTONE, f"[keystone_authtoken]\n{other}\n")
-    assert [note.option for note in loaded.refusals] == [f"[{GLOBAL}] cinder_store_password"]
+    assert [note.about for note in loaded.refusals] == [f"[{GLOBAL}] cinder_store_password"]
 
 
 def test_an_account_that_is_whole_or_none_is_no_question(read: Read) -> None:
@@ -224,7 +224,7 @@ def test_an_account_that_is_whole_or_none_is_no_question(read: Read) -> None:
     for loaded in (whole, none, credential, address):
         assert not loaded.refusals
     most = read(f"[{GLOBAL}]\ndefault_backend = cinder\ncinder_store_user_name = glance\n")
-    assert [note.option for note in most.refusals] == [
+    assert [note.about for note in most.refusals] == [
         f"[{GLOBAL}] cinder_store_{name}" for name in ("auth_address", "password", "project_name")
     ]
 
@@ -272,7 +272,7 @@ def test_the_check_prints_it(tmp_path: Path, title: str) -> None:
         assert secret not in done.stdout
     for level, option, what in meaning.notes:
         (line,) = (line for line in done.stdout.splitlines() if f"[{GLOBAL}] {option}: " in line and what in line)
-        assert line.startswith(f"#   {'invalid' if level == 'refuse' else 'honoured' if level == 'info' else 'guess'}")
+        assert line.startswith(f"#   {'invalid' if level == 'error' else 'honoured' if level == 'note' else 'guess'}")
 
 
 def _text(value: Any) -> str:

@@ -34,8 +34,8 @@ def options(loaded: Loaded, id_: str) -> dict[str, object]:
 
 
 def guesses(loaded: Loaded) -> list[str]:
-    return [note.text for note in loaded.notes if note.kind == "guess" and "[DEFAULT] bind" not in (note.option or "")
-            and "[database]" not in (note.option or "")]  # fmt: skip
+    return [note.sentence for note in loaded.findings if note.kind == "guess" and "[DEFAULT] bind" not in note.about
+            and "[database]" not in note.about]  # fmt: skip
 
 
 # several stores
@@ -84,7 +84,7 @@ def test_ways_to_write_them(read: Read, text: str) -> None:
 )
 def test_what_is_no_store(read: Read, text: str, sentence: str) -> None:
     loaded = read(f"[DEFAULT]\nenabled_backends = {text}\n")
-    assert any(sentence in line for line in told(loaded, "[DEFAULT] enabled_backends", "refuse"))
+    assert any(sentence in line for line in told(loaded, "[DEFAULT] enabled_backends", "error"))
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))
@@ -111,17 +111,17 @@ def test_a_default_that_names_the_type_of_one_store(read: Read) -> None:
 
 def test_a_default_that_names_the_type_of_two(read: Read) -> None:
     loaded = read(TWO, "[glance_store]\ndefault_backend = file\n")
-    assert "the stores are fast, slow" in told(loaded, "[glance_store] default_backend", "refuse")[0]
+    assert "the stores are fast, slow" in told(loaded, "[glance_store] default_backend", "error")[0]
 
 
 def test_a_default_that_is_not_there(read: Read) -> None:
     loaded = read(TWO, "[glance_store]\ndefault_backend = slov\n")
-    assert "is 'slow' meant?" in told(loaded, "[glance_store] default_backend", "refuse")[0]
+    assert "is 'slow' meant?" in told(loaded, "[glance_store] default_backend", "error")[0]
 
 
 def test_no_default_among_several(read: Read) -> None:
     loaded = read(TWO.replace("default_backend = slow", ""))
-    assert told(loaded, "[glance_store]", "refuse") == ["default_backend is missing; name one of fast, slow"]
+    assert told(loaded, "[glance_store]", "error") == ["default_backend is missing; name one of fast, slow"]
 
 
 def test_no_default_with_one_store_that_takes_data(read: Read) -> None:
@@ -196,7 +196,7 @@ def test_options_of_a_type_that_no_store_has(read: Read) -> None:
 
 def test_the_section_of_a_store_that_is_not_enabled(read: Read) -> None:
     loaded = read(TWO, "[s3]\ns3_store_host = x\n")
-    assert told(loaded, "[s3]", "info") == ["this store is not enabled"]
+    assert told(loaded, "[s3]", "note") == ["this store is not enabled"]
 
 
 def test_ids_in_capitals_find_their_section(read: Read) -> None:
@@ -208,7 +208,7 @@ def test_ids_in_capitals_find_their_section(read: Read) -> None:
 
 def test_an_option_that_a_type_cannot_do_without(read: Read) -> None:
     loaded = read("[DEFAULT]\nenabled_backends = a:s3\n[glance_store]\ndefault_backend = a\n[a]\ns3_store_bucket = b\n")
-    assert [note.option for note in loaded.refusals] == [
+    assert [note.about for note in loaded.refusals] == [
         "[a] s3_store_host",
         "[a] s3_store_access_key",
         "[a] s3_store_secret_key",
@@ -230,12 +230,12 @@ def test_an_option_that_a_type_cannot_do_without(read: Read) -> None:
 def test_two_stores_in_one_directory(read: Read, more: str) -> None:
     loaded = read(TWO, more)
     (note,) = loaded.refusals
-    assert "/srv/fast belongs to the store 'fast' already" in note.text
+    assert "/srv/fast belongs to the store 'fast' already" in note.sentence
 
 
 def test_both_ways_to_name_directories(read: Read) -> None:
     loaded = read(TWO, "[fast]\nfilesystem_store_datadirs = /srv/a:1\n")
-    assert told(loaded, "[fast] filesystem_store_datadirs", "refuse")
+    assert told(loaded, "[fast] filesystem_store_datadirs", "error")
 
 
 def test_reserved_stores(read: Read) -> None:
@@ -304,7 +304,7 @@ def test_several_types_in_the_old_style(read: Read) -> None:
     # `file` is what the option means when it is not there
     assert read(text).settings.default_store == "file"
     assert read("[glance_store]\nstores = rbd, http\n").settings.default_store == "rbd"
-    assert told(read("[glance_store]\nstores = rbd, cinder\n"), "[glance_store] stores", "refuse")
+    assert told(read("[glance_store]\nstores = rbd, cinder\n"), "[glance_store] stores", "error")
 
 
 def test_default_backend_in_the_old_style_wins_and_is_told(read: Read) -> None:

@@ -42,7 +42,7 @@ def test_two_dollar_signs_are_one(read: Read) -> None:
 @pytest.mark.parametrize("name", ["$word", "${no.word}", "${database.word}"])
 def test_a_name_that_is_no_option(read: Read, name: str) -> None:
     loaded = read(f"[database]\nconnection = mysql://glance:pa{name}@db/glance\n")
-    (sentence,) = told(loaded, "[database] connection", "refuse")
+    (sentence,) = told(loaded, "[database] connection", "error")
     assert "write $$" in sentence
     assert "word" not in sentence
 
@@ -92,7 +92,7 @@ def test_the_last_of_several_lines_counts(read: Read) -> None:
 def test_a_value_that_is_not_allowed(read: Read, line: str) -> None:
     name, _, value = line.partition(" = ")
     loaded = read(f"[DEFAULT]\n{line}\n")
-    (sentence,) = told(loaded, f"[DEFAULT] {name}", "refuse")
+    (sentence,) = told(loaded, f"[DEFAULT] {name}", "error")
     assert f"'{value}' is not allowed" in sentence
     with pytest.raises(ConfigError):
         loaded.require()
@@ -100,12 +100,12 @@ def test_a_value_that_is_not_allowed(read: Read, line: str) -> None:
 
 def test_all_mistakes_are_told_at_once(read: Read) -> None:
     loaded = read("[DEFAULT]\nbind_port = x\nworkers = y\n[cors]\nmax_age = z\n")
-    assert [note.option for note in loaded.refusals] == [
+    assert [note.about for note in loaded.refusals] == [
         "[DEFAULT] bind_port",
         "[DEFAULT] workers",
         "[cors] max_age",
     ]
-    assert all(note.file for note in loaded.refusals)
+    assert all(note.origin.file for note in loaded.refusals)
 
 
 def test_an_empty_value_is_as_good_as_none(read: Read) -> None:
@@ -162,7 +162,7 @@ def test_workers(read: Read) -> None:
     ],
 )
 def test_values_that_mean_nothing_here(read: Read, line: str, option: str) -> None:
-    assert told(read(line), option, "refuse")
+    assert told(read(line), option, "error")
 
 
 def test_without_a_database_the_embedded_one_is_used_and_told(read: Read) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from xavs import extra_vars
 from xavs import render as rendering
-from xavs.findings import Problems
+from xloud_image.config.findings import Findings
 from xloud_image.errors import ConfigError
 
 PASSWORDS = """\
@@ -35,9 +35,9 @@ class Desk:
         return path
 
     def inputs(self, host: str = "", more: tuple[str, ...] = ()) -> rendering.Inputs:
-        problems = Problems()
-        values = extra_vars.read(more, problems)
-        problems.stop()
+        findings = Findings()
+        values = extra_vars.read(more, findings)
+        findings.stop()
         return rendering.Inputs(self.globals, hostname=host, more=values)
 
     def render(self, globals_: str | None = None, *more: str, host: str = "") -> rendering.Rendered:
@@ -65,9 +65,9 @@ def values(rendered: rendering.Rendered, file: str = rendering.MAIN) -> dict[str
     return found
 
 
-def told(rendered: rendering.Rendered, level: str) -> str:
-    """Every sentence of a level."""
-    return "\n".join(str(problem) for problem in rendered.problems.all if problem.level == level)
+def told(rendered: rendering.Rendered, severity: str) -> str:
+    """Every sentence of a severity."""
+    return "\n".join(str(finding) for finding in rendered.findings.all if finding.severity == severity)
 
 
 Values = Mapping[str, str]

@@ -63,7 +63,7 @@ def test_a_store_that_is_switched_off_is_kept(node: Node) -> None:
     assert (file.id, file.takes_images, file.options["filesystem_store_datadir"]) == (
         "file", False, "/var/lib/glance/images/",
     )  # fmt: skip
-    notes = [problem.text for problem in done.problems.of("note")]
+    notes = [finding.sentence for finding in done.findings.of("note")]
     assert any("the store 'file' of an earlier deployment is kept" in text for text in notes)
     assert done.files.keys() >= {"ceph/ceph.conf", "ceph/ceph.client.glance.keyring"}
 

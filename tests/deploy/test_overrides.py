@@ -131,7 +131,7 @@ def test_repeated_lines_are_a_list(desk: Desk) -> None:
 
 def test_sections_in_another_case_are_the_same(desk: Desk) -> None:
     desk.write("config/glance.conf", "[Database]\nmax-retries = 3\n")
-    assert values(desk.render(""))["[database] max-retries"] == ["3"]
+    assert values(desk.render(""))["[database] max_retries"] == ["3"]
 
 
 def test_references_to_globals(desk: Desk) -> None:

@@ -10,14 +10,14 @@ import typer
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
 
 if TYPE_CHECKING:
-    from xavs.findings import Level, Problems
+    from xloud_image.config.findings import Findings, Severity
 
 app = typer.Typer(no_args_is_help=True, help="What the configuration means.")
 
 _TITLES = {
-    "refuse": "The service would not do what the configuration says:",
+    "error": "The service would not do what the configuration says:",
     "warning": "To be looked at:",
-    "info": "Not used here:",
+    "note": "Not used here:",
 }
 
 
@@ -33,23 +33,23 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
 
         xloud-image config check --config-file /etc/glance/glance-api.conf
 
-        xloud-image config check --json | jq '.notes[] | select(.level == "refuse")'
+        xloud-image config check --json | jq '.findings[] | select(.severity == "error")'
     """
     from xloud_image.cli.ready import complete
     from xloud_image.config import check as report
 
     loaded = complete(load(config_file, config_dir))
     if as_json:
-        typer.echo(json.dumps(report.as_json(loaded.resolved, loaded.notes, loaded.files), indent=2))
+        typer.echo(json.dumps(report.as_json(loaded.resolved, loaded.findings, loaded.files), indent=2))
     else:
         read = ", ".join(map(str, loaded.files)) or "no file: the embedded default"
         typer.echo(f"# read: {read}\n\n{report.as_ini(loaded.resolved)}")
-        for level, title in _TITLES.items():
-            notes = [note for note in loaded.notes if note.level == level]
-            if notes:
+        for severity, title in _TITLES.items():
+            findings = [finding for finding in loaded.findings if finding.severity == severity]
+            if findings:
                 typer.echo(f"# {title}")
-            for note in notes:
-                typer.echo(f"#   {note.kind}: {note}")
+            for finding in findings:
+                typer.echo(f"#   {finding.kind}: {finding}")
     raise typer.Exit(1 if loaded.refusals else 0)
 
 
@@ -114,10 +114,10 @@ def render(
     from xavs import explain as explaining
     from xavs import extra_vars, vaults
     from xavs import render as rendering
-    from xavs.findings import Problems
     from xloud_image.cli import ready
+    from xloud_image.config.findings import Findings
 
-    found = Problems()
+    found = Findings()
     vault = vaults.of_file(vault_password_file) if vault_password_file else None
     more = extra_vars.read(extra or (), found, vault)
     found.stop()
@@ -139,7 +139,7 @@ def render(
     )
     if explain:
         typer.echo(explaining.explain(done))
-    _tell(done.problems)
+    _tell(done.findings)
     if output is None:
         if not explain:
             typer.echo("Nothing is wrong. Nothing was written: name a directory with --output.")
@@ -153,8 +153,8 @@ def render(
         typer.echo(f"{output} is as it should be already.")
 
 
-def _tell(problems: "Problems") -> None:
-    levels: tuple[Level, ...] = ("warning", "note")
-    for level in levels:
-        for problem in problems.of(level):
-            typer.echo(f"{level}: {problem}", err=True)
+def _tell(findings: "Findings") -> None:
+    severities: tuple[Severity, ...] = ("warning", "note")
+    for severity in severities:
+        for finding in findings.of(severity):
+            typer.echo(f"{severity}: {finding}", err=True)

@@ -21,7 +21,7 @@ def _database(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "D
     from xloud_image.errors import ConfigError
 
     loaded = load(files, dirs)
-    wrong = [str(note) for note in loaded.refusals if (note.option or "").startswith("[database]")]
+    wrong = [str(finding) for finding in loaded.refusals if finding.about.startswith("[database]")]
     if wrong:
         raise ConfigError("; ".join(wrong))
     if make and loaded.embedded:

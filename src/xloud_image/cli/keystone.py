@@ -21,7 +21,7 @@ def _settings(files: ConfigFiles, dirs: ConfigDirs) -> "KeystoneSettings":
     from xloud_image.errors import ConfigError
 
     loaded = load(files, dirs)
-    wrong = [str(note) for note in loaded.refusals if (note.option or "").startswith("[keystone_authtoken]")]
+    wrong = [str(finding) for finding in loaded.refusals if finding.about.startswith("[keystone_authtoken]")]
     if wrong:
         raise ConfigError("; ".join(wrong))
     if loaded.settings.auth.keystone is None:

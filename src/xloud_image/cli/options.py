@@ -41,5 +41,5 @@ def refuse(loaded: "Loaded") -> None:
     from xloud_image.errors import ConfigError
 
     if loaded.refusals:
-        lines = "".join(f"\n  {note}" for note in loaded.refusals)
+        lines = "".join(f"\n  {finding}" for finding in loaded.refusals)
         raise ConfigError(f"the service would not do what the configuration says:{lines}")

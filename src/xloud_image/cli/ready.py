@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = None) -> "Loaded":
-    """The same with the notes of the other rooms: whatever would keep `serve` from starting, but for the state of its
+    """The same with what the other packages find: whatever would keep `serve` from starting, but for the state of its
     database and a port that another process has now. The one place that says so: `serve`, its reload, `config check`
     and `config render` ask it. No I/O but reading the files that the configuration names.
 
@@ -29,7 +29,7 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
     `serving`: what this process listens on already; that address is not tried, it may have moved away by now.
     """
     from xloud_image import logs
-    from xloud_image.config.notes import LEVELS, Kind, Note, label
+    from xloud_image.config.findings import SEVERITIES, Finding, Kind, label
     from xloud_image.config.settings import PolicySettings
     from xloud_image.db import arguments, connect
     from xloud_image.identity import build
@@ -38,10 +38,10 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
     from xloud_image.stores.registry import Stores
 
     settings = loaded.settings
-    notes = list(loaded.notes)
+    findings = list(loaded.findings)
 
     def refused(*groups: str) -> bool:
-        return any((note.option or "").startswith(f"[{group}]") for note in loaded.refusals for group in groups)
+        return any(finding.about.startswith(f"[{group}]") for finding in loaded.refusals for group in groups)
 
     def ask(*steps: Callable[[], object]) -> None:
         for step in steps:
@@ -49,12 +49,12 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
                 step()
             except ConfigError as error:
                 if here or not _of_that_machine(error):
-                    notes.append(Note("refuse", Kind.INVALID, error.message))
+                    findings.append(Finding("error", error.message, kind=Kind.INVALID))
                 return
 
     def rights() -> None:
         policy = Policy(PolicySettings() if refused("oslo_policy") else settings.policy)
-        notes.extend(Note("warning", Kind.UNKNOWN, warning) for warning in policy.warnings)
+        findings.extend(Finding("warning", told, kind=Kind.UNKNOWN) for told in policy.warnings)
         if not refused("xloud", "paste_deploy", "keystone_authtoken"):
             build(settings.auth, policy)
 
@@ -65,7 +65,8 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
         # what is left out is told; what takes a protection away is to be looked at
         for note in target.notes:
             harmless = " is not used: " in note or " does not exist" in note
-            notes.append(Note("info" if harmless else "warning", Kind.IGNORED if harmless else Kind.GUESS, note, where))
+            kind = Kind.IGNORED if harmless else Kind.GUESS
+            findings.append(Finding("note" if harmless else "warning", note, where, kind=kind))
 
     ask(rights)
     if not refused("database"):
@@ -74,7 +75,7 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
 
         def stores() -> None:
             opened = Stores(settings.stores, settings.default_store)
-            notes.extend(Note("warning", Kind.INVALID, note) for note in opened.notes())
+            findings.extend(Finding("warning", note, kind=Kind.INVALID) for note in opened.notes())
 
         ask(stores)
     ask(lambda: ImageSchema.load(settings.formats, settings.schema_image_file))
@@ -82,7 +83,7 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
     listens = serving is not None and _address(serving) == _address(settings.server)
     if here and not listens and not refused("DEFAULT"):
         ask(lambda: can_listen(settings.server, taken=True))
-    return dataclasses.replace(loaded, notes=tuple(sorted(notes, key=lambda note: LEVELS.index(note.level))))
+    return dataclasses.replace(loaded, findings=tuple(sorted(findings, key=lambda one: SEVERITIES.index(one.severity))))
 
 
 def _address(server: "Server") -> tuple[str, int]:

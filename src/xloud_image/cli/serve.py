@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xloud_image.config.settings import Settings
 
 _shared: list[tuple[int, str]] = []  # folders of metrics, by the process that made them
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "refuse": logging.ERROR}
+_LEVELS = {"note": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
@@ -50,7 +50,7 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
 
 
 def prepare(loaded: "Loaded") -> "Loaded":
-    """Log, notes, and every check before the port opens. ConfigError or DatabaseUnavailable when it must stay shut."""
+    """Log, findings, every check before the port opens. ConfigError or DatabaseUnavailable when it must stay shut."""
     from xloud_image import logs
     from xloud_image.cli import ready
     from xloud_image.db import schema
@@ -61,9 +61,9 @@ def prepare(loaded: "Loaded") -> "Loaded":
         ready.make_embedded_state(loaded.settings)
     loaded = ready.complete(loaded)
     log = logging.getLogger("xloud_image.config")
-    for note in loaded.notes:
-        if note.level != "refuse" or loaded.settings.log_file:
-            log.log(_LEVELS[note.level], "%s: %s", note.kind, note)
+    for finding in loaded.findings:
+        if finding.severity != "error" or loaded.settings.log_file:
+            log.log(_LEVELS[finding.severity], "%s: %s", finding.kind, finding)
     refuse(loaded)
     ready.sqlite_place(loaded.settings)
     if loaded.embedded:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from oslo_config import cfg
 
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.options.derived import AUTH_PLUGIN
 from xloud_image.config.settings import (
     AuthSettings,
@@ -42,31 +42,19 @@ def auth(values: Values, *, embedded: bool) -> AuthSettings:
     method = _method(values)
     open_to_others = not is_loopback(get("DEFAULT", "bind_host"))
     if method == "none" and open_to_others:
-        values.note(
-            "refuse",
-            Kind.UNSAFE,
-            "none lets every caller in as admin, so only a loopback address may be listened on; "
-            + (
-                "set HOST to 127.0.0.1" if embedded else "set bind_host to 127.0.0.1, or auth to keystone or http_basic"
-            ),
-            "xloud",
-            "auth",
-        )
+        cure = "set HOST to 127.0.0.1" if embedded else "set bind_host to 127.0.0.1, or auth to keystone or http_basic"
+        text = f"none lets every caller in as admin, so only a loopback address may be listened on; {cure}"
+        values.refuse(text, "xloud", "auth", Kind.UNSAFE)
     anonymous, confirmed = get("DEFAULT", "allow_anonymous_access"), get("xloud", "anonymous_off_loopback")
     if anonymous and open_to_others and not confirmed:
-        values.note(
-            "refuse",
-            Kind.UNSAFE,
-            "on an address that others can reach it must be confirmed by [xloud] anonymous_off_loopback = true",
-            "DEFAULT",
-            "allow_anonymous_access",
-        )
+        text = "on an address that others can reach it must be confirmed by [xloud] anonymous_off_loopback = true"
+        values.refuse(text, "DEFAULT", "allow_anonymous_access", Kind.UNSAFE)
     users = get("xloud", "http_basic_user_file") or get("oslo_middleware", "http_basic_auth_user_file")
     projects = get("xloud", "http_basic_projects_file")
     if method == "http_basic":
         for option, file in (("http_basic_user_file", users), ("http_basic_projects_file", projects)):
             if not file:
-                values.note("refuse", Kind.INVALID, "is missing; auth = http_basic needs it", "xloud", option)
+                values.refuse("is missing; auth = http_basic needs it", "xloud", option)
             else:
                 readable(values, Path(file), "xloud", option)
     return values.fill(
@@ -82,50 +70,32 @@ def _method(values: Values) -> str:
     parts = [part.strip() for part in flavor.split("+") if part.strip()]
     for part in parts:
         if part in _CACHES:
-            values.note(
-                "warning",
-                Kind.PENDING,
-                f"'{part}': the image cache is not built yet, every read goes to the store",
-                "paste_deploy",
-                "flavor",
-            )
+            text = f"'{part}': the image cache is not built yet, every read goes to the store"
+            values.tell("warning", Kind.PENDING, text, "paste_deploy", "flavor")
         elif part not in ("keystone", "http_basic"):
-            values.note(
-                "refuse",
-                Kind.UNSAFE,
-                f"'{part}' is no way to let callers in that is known here; keystone and http_basic are",
-                "paste_deploy",
-                "flavor",
-            )
+            text = f"'{part}' is no way to let callers in that is known here; keystone and http_basic are"
+            values.refuse(text, "paste_deploy", "flavor", Kind.UNSAFE)
     asked = values.get("xloud", "auth")
     by_flavor = next((part for part in parts if part in ("keystone", "http_basic")), None)
     if asked:
         if by_flavor and asked == "none":
             # a door left open by a forgotten line would be noticed too late
             text = f"lets everybody in, flavor = {flavor} does not: remove one of the two"
-            values.note("refuse", Kind.UNSAFE, text, "xloud", "auth")
+            values.refuse(text, "xloud", "auth", Kind.UNSAFE)
         elif by_flavor and by_flavor != asked:
-            values.note("warning", Kind.GUESS, f"counts, not flavor = {flavor}", "xloud", "auth")
+            values.guess(f"counts, not flavor = {flavor}", "xloud", "auth")
         return str(asked)
     if by_flavor:
         return by_flavor
     if values.is_set(TOKEN, "auth_url") or values.is_set(TOKEN, "auth_section"):
-        values.note(
-            "warning",
-            Kind.GUESS,
-            "names no way to let callers in; keystone is taken, because [keystone_authtoken] is there",
-            "paste_deploy",
-            "flavor",
-        )
+        text = "names no way to let callers in; keystone is taken, because [keystone_authtoken] is there"
+        values.guess(text, "paste_deploy", "flavor")
     else:
-        values.note(
-            "refuse",
-            Kind.UNSAFE,
+        text = (
             "nothing says who is let in: set flavor = keystone with a section [keystone_authtoken], or [xloud] auth = "
-            "http_basic or none (none: loopback only)",
-            "paste_deploy",
-            "flavor",
+            "http_basic or none (none: loopback only)"
         )
+        values.refuse(text, "paste_deploy", "flavor", Kind.UNSAFE)
     return "keystone"
 
 
@@ -144,13 +114,7 @@ def _keystone(values: Values) -> KeystoneSettings:
     strategy = get("memcache_security_strategy")
     strategy = None if strategy is None or strategy.lower() == "none" else strategy.upper()
     if strategy and not get("memcache_secret_key"):
-        values.note(
-            "refuse",
-            Kind.INVALID,
-            "is missing; memcache_security_strategy needs it",
-            TOKEN,
-            "memcache_secret_key",
-        )
+        values.refuse("is missing; memcache_security_strategy needs it", TOKEN, "memcache_secret_key")
     return values.fill(
         KeystoneSettings,
         auth_type=auth_type,
@@ -166,13 +130,7 @@ def _complete(values: Values, section: str, auth_type: str, options: dict[str, s
 
     def missing(*names: str) -> None:
         if not any(options.get(name) for name in names):
-            values.note(
-                "refuse",
-                Kind.INVALID,
-                f"is missing; tokens cannot be checked without it (auth_type {auth_type})",
-                section,
-                names[0],
-            )
+            values.refuse(f"is missing; tokens cannot be checked without it (auth_type {auth_type})", section, names[0])
 
     missing("auth_url")
     if auth_type in _PASSWORD:
@@ -204,12 +162,12 @@ def readable(values: Values, path: Path, group: str, name: str) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        values.note("refuse", Kind.INVALID, f"{path} cannot be read: {error.strerror}", group, name)
+        values.refuse(f"{path} cannot be read: {error.strerror}", group, name)
 
 
 def health(values: Values) -> HealthSettings:
     """[healthcheck]."""
     path = values.get("healthcheck", "path")
     if not path.startswith("/"):
-        values.note("refuse", Kind.INVALID, "must begin with a slash", "healthcheck", "path")
+        values.refuse("must begin with a slash", "healthcheck", "path")
     return values.fill(HealthSettings, disable_by_file_path=values.get("healthcheck", "disable_by_file_path") or None)

@@ -1,6 +1,6 @@
 """What became of every option in the files, and the configuration in force as text. Secrets are masked here.
 
-Each option in a file falls in one class (`notes.Kind`); an unknown one is told with the nearest known name.
+Each option in a file falls in one class (`findings.Kind`); an unknown one is told with the nearest known name.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from xloud_image.config.findings import Kind, label
 from xloud_image.config.masking import MASK, mask
-from xloud_image.config.notes import Kind, label
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.table import table
 from xloud_image.config.stores import COMMON, GLOBAL
@@ -20,12 +20,16 @@ from xloud_image.stores import TYPES
 if TYPE_CHECKING:
     from oslo_config import cfg
 
-    from xloud_image.config.notes import Level, Note
+    from xloud_image.config.findings import Finding, Severity
     from xloud_image.config.settings import Settings
     from xloud_image.config.values import Values
 
-_NAMED: Final = 4  # of the options of one section and reason so many are named in one note; more are counted
-_LEVEL: Final[Mapping[Kind, Level]] = {Kind.PENDING: "warning", Kind.UNSAFE: "refuse", Kind.IGNORED: "info"}
+_NAMED: Final = 4  # of the options of one section and reason so many are named in one sentence; more are counted
+_SEVERITY: Final[Mapping[Kind, Severity]] = {
+    Kind.PENDING: "warning",
+    Kind.UNSAFE: "error",
+    Kind.IGNORED: "note",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Resolved:
 def classify(values: Values) -> None:
     """Tell `values` the class of every option in the files, as far as there is something to say.
 
-    Options of one section about which the same is to be said share one note; one that refuses names them all.
+    Options of one section about which the same is to be said share one sentence; one that refuses names them all.
     """
     known = values.registered()
     groups = {group for group, _ in known}
@@ -49,28 +53,28 @@ def classify(values: Values) -> None:
             if option.kind is not Kind.HONOURED and _matters(values, group, option):
                 found.setdefault((group, option.kind, option.why), []).append(name)
         elif group not in groups:
-            values.note("warning", Kind.UNKNOWN, _near("section", group, groups), group)
+            values.tell("warning", Kind.UNKNOWN, _near("section", group, groups), group)
         elif not _is_known(values, group, name):
-            values.note("warning", Kind.UNKNOWN, _near("", name, {n for g, n in known if g == group}), group, name)
+            values.tell("warning", Kind.UNKNOWN, _near("", name, {n for g, n in known if g == group}), group, name)
     for (group, kind, why), names in found.items():
-        level = _LEVEL[kind]
+        severity = _SEVERITY[kind]
         if len(names) == 1:
-            values.note(level, kind, why, group, names[0])
+            values.tell(severity, kind, why, group, names[0])
             continue
-        shown = names if level == "refuse" else names[:_NAMED]
+        shown = names if severity == "error" else names[:_NAMED]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-        values.note(level, kind, f"{why}: {', '.join(shown)}{more}", group)
+        values.tell(severity, kind, f"{why}: {', '.join(shown)}{more}", group)
 
 
 def _is_known(values: Values, group: str, name: str) -> bool:
-    """Registered under this name, or the old name of something registered; the latter gets a note."""
+    """Registered under this name, or the old name of something registered; the latter is told."""
     known = values.registered()
     if (group, name) in known:
         return True
     for (new_group, new_name), opt in known.items():
         for old in opt.deprecated_opts:
             if (old.group or new_group, (old.name or new_name).replace("-", "_")) == (group, name):
-                values.note("info", Kind.HONOURED, f"is the old name of {label(new_group, new_name)}", group, name)
+                values.tell("note", Kind.HONOURED, f"is the old name of {label(new_group, new_name)}", group, name)
                 return True
     return False
 
@@ -144,22 +148,23 @@ def as_ini(resolved: Resolved) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(resolved: Resolved, notes: Sequence[Note], files: Sequence[Any]) -> dict[str, Any]:
-    """The same and the notes as one object for machines."""
+def as_json(resolved: Resolved, findings: Sequence[Finding], files: Sequence[Any]) -> dict[str, Any]:
+    """The same and the findings as one object for machines."""
     return {
-        "ok": not any(note.level == "refuse" for note in notes),
+        "ok": not any(finding.severity == "error" for finding in findings),
         "files": [str(file) for file in files],
         "configuration": {
             group: {name: text for name, (text, _) in options.items()} for group, options in resolved.sections.items()
         },
-        "notes": [
+        "findings": [
             {
-                "level": note.level,
-                "class": str(note.kind),
-                "option": note.option,
-                "text": note.text,
-                "file": str(note.file) if note.file else None,
+                "severity": finding.severity,
+                "class": finding.kind,
+                "about": finding.about or None,
+                "sentence": finding.sentence,
+                "file": str(finding.origin.file) if finding.origin.file else None,
+                "line": finding.origin.line,
             }
-            for note in notes
+            for finding in findings
         ],
     }

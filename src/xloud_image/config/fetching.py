@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.stores.http.options import UrlFilters
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def url_filters(values: Values) -> UrlFilters:
             text = f"is not read: allowed_{kind} ({', '.join(lists[f'allowed_{kind}'])}) decides"
             if not values.line(GROUP, f"allowed_{kind}"):
                 text += f"; to have it read write an empty 'allowed_{kind} ='"
-            values.note("warning", Kind.IGNORED, text, GROUP, f"disallowed_{kind}")
+            values.tell("warning", Kind.IGNORED, text, GROUP, f"disallowed_{kind}")
     return UrlFilters(
         chosen=any(values.line(GROUP, name) for name in names),
         allowed_schemes=tuple(one.lower() for one in lists["allowed_schemes"]),
@@ -48,7 +48,7 @@ def _ports(values: Values, name: str, given: list[str]) -> tuple[int, ...]:
         if one.isascii() and one.isdigit() and 0 < int(one[:6]) < 65536:
             found.append(int(one))
         else:
-            values.note("refuse", Kind.INVALID, f"'{one}' is no port number", GROUP, name)
+            values.refuse(f"'{one}' is no port number", GROUP, name)
     return tuple(found)
 
 
@@ -59,5 +59,5 @@ def _networks(values: Values) -> tuple[str, ...]:
             found.append(str(ipaddress.ip_network(one)))
         except ValueError as error:
             text = f"'{one}' is no network such as 10.1.2.0/24: {error}"
-            values.note("refuse", Kind.INVALID, text, "xloud", "location_networks")
+            values.refuse(text, "xloud", "location_networks")
     return tuple(found)

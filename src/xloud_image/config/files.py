@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from oslo_config import cfg, iniparser
+from oslo_config import iniparser
 
+from xloud_image.config.findings import Origin
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from xloud_image.config.findings import Findings
 
 MARKS: Final = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 STANDARD_DIR: Final = Path("/etc/glance")
@@ -68,42 +71,73 @@ def _find(files: Sequence[Path], dirs: Sequence[Path], env: Mapping[str, str]) -
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """One assignment: section and option as the parser compares them, the value as written, its file."""
+    """One assignment; section and value as written, a `-` in the name as `_`.
 
-    group: str
+    `theirs` and `secret` are the deployer's: an operator wrote it; it is not shown.
+    """
+
+    section: str
     name: str
     value: str = dataclasses.field(repr=False)
-    file: Path
+    origin: Origin
+    theirs: bool = False
+    secret: bool = False
+
+    @property
+    def group(self) -> str:
+        """The section as it is compared: the case of its name does not matter."""
+        return self.section if self.section == "DEFAULT" else self.section.lower()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What lines of the same option share."""
+        return self.group, self.name
 
 
-def _no_mark(path: Path) -> None:
-    """ConfigError when the file begins with bytes that editors of other systems put before a text."""
-    with path.open("rb") as file:
-        begins = file.read(4)
-    for mark, name in MARKS.items():
-        if begins.startswith(mark):
-            raise ConfigError(
-                f"{path} begins with a byte order mark ({name}): save it as UTF-8 without one (in vi: :set nobomb)"
-            )
+class _Reader(iniparser.BaseParser):
+    """Keeps the number of the line on which each assignment began."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.section = ""
+        self.lines: list[Line] = []
+        self._began = 0
+
+    def _split_key_value(self, line: str) -> tuple[str, list[str]]:
+        self._began = self.lineno
+        key, value = super()._split_key_value(line)
+        return key, value
+
+    def new_section(self, section: str) -> None:
+        self.section = section
+
+    def assignment(self, key: str, value: list[str]) -> None:
+        if not self.section:
+            raise iniparser.ParseError("an option stands before the first [section]", self._began, key)
+        origin = Origin(self.path, self._began)
+        self.lines.append(Line(self.section, key.replace("-", "_"), "\n".join(value), origin))
 
 
-def read(paths: Iterable[Path]) -> list[Line]:
-    """Every assignment of these files. ConfigError with file, line and reason; never with the text of a line."""
-    lines: list[Line] = []
-    for path in paths:
-        sections: dict[str, dict[str, Any]] = {}
-        try:
-            _no_mark(path)
-            cfg.ConfigParser(str(path), sections).parse()
-        except iniparser.ParseError as error:
-            reason = "an option stands before the first [section]" if not error.line else error.msg
-            raise ConfigError(f"{path}, line {error.lineno}: {reason}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-        for section, options in sections.items():
-            group = section if section == "DEFAULT" else section.lower()
-            for name, values in options.items():
-                lines += [Line(group, name.replace("-", "_"), value, path) for value in values]
-    return lines
+def read(path: Path, findings: Findings, encoding: str = "utf-8") -> list[Line]:
+    """Every assignment of a file. What keeps it from being read becomes an error, without the text of the line.
+
+    `encoding`: "utf-8-sig" passes over a byte order mark at the begin.
+    """
+    reader = _Reader(path)
+    try:
+        with path.open("rb") as file:
+            begins = file.read(4)
+        for mark, name in MARKS.items():
+            if begins.startswith(mark) and encoding == "utf-8":
+                text = f"begins with a byte order mark ({name}): save it as UTF-8 without one (in vi: :set nobomb)"
+                findings.error(text, origin=Origin(path))
+                return []
+        with path.open(encoding=encoding) as lines:
+            reader.parse(lines)
+    except iniparser.ParseError as error:
+        findings.error(error.msg, origin=Origin(path, error.lineno))
+    except UnicodeDecodeError as error:
+        findings.error(f"is not UTF-8 text ({error.reason} at byte {error.start})", origin=Origin(path))
+    except OSError as error:
+        findings.error(f"cannot be read: {error.strerror}", origin=Origin(path))
+    return reader.lines

@@ -1,4 +1,4 @@
-"""From files to `Settings`: one reading, with every note about it. The only reader of configuration and environment.
+"""From files to `Settings`: one reading, with every finding about it. The only reader of configuration and environment.
 
 The environment counts for nothing but OS_GLANCE_CONFIG_DIR, and XLOUD_IMAGE_STATE, HOST and PORT of the embedded
 default: no file at all means SQLite and one file store under one directory, no login, and a loopback address.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config import access, check, files, service
-from xloud_image.config.notes import LEVELS, Kind, Note, label
+from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import CorsSettings, DatabaseSettings, Formats, Settings
 from xloud_image.config.stores import Stores
@@ -32,21 +32,21 @@ class Loaded:
     """One reading. `resolved`: section → options with their values in force, secrets masked."""
 
     settings: Settings
-    notes: tuple[Note, ...]
+    findings: tuple[Finding, ...]
     files: tuple[Path, ...]
     embedded: bool
     resolved: check.Resolved = dataclasses.field(repr=False)
     _again: Any = dataclasses.field(repr=False, default=None)
 
     @property
-    def refusals(self) -> tuple[Note, ...]:
+    def refusals(self) -> tuple[Finding, ...]:
         """Why the service must not start with this; empty: it may."""
-        return tuple(note for note in self.notes if note.level == "refuse")
+        return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def require(self) -> Settings:
         """The settings. ConfigError with every refusal: the service would not do what the file says."""
         if self.refusals:
-            raise ConfigError("; ".join(str(note) for note in self.refusals))
+            raise ConfigError("; ".join(map(str, self.refusals)))
         return self.settings
 
     def again(self) -> Loaded:
@@ -64,7 +64,7 @@ def load(
 ) -> Loaded:
     """Read the given files and directories, or those of the standard place, or (none, or `embedded`) the default.
 
-    Never raises for what an option says: that becomes a note of level "refuse". ConfigError: a file is missing,
+    Never raises for what an option says: that becomes a finding of severity "error". ConfigError: a file is missing,
     unreadable or no ini file; the environment variables of the embedded default cannot be used.
     """
     env = os.environ if env is None else env
@@ -99,13 +99,13 @@ def load(
     for number, line in enumerate(values.lines):
         places.setdefault(label(line.group, line.name), number)
         places.setdefault(label(line.group), number)
-    notes = sorted(
-        values.notes,
-        key=lambda note: (LEVELS.index(note.level), places.get(note.option or "", len(places))),
+    findings = sorted(
+        values.found.all,
+        key=lambda finding: (SEVERITIES.index(finding.severity), places.get(finding.about, len(places))),
     )
     return Loaded(
         settings=settings,
-        notes=tuple(notes),
+        findings=tuple(findings),
         files=tuple(paths),
         embedded=not paths,
         resolved=check.resolve(values, settings),
@@ -137,21 +137,10 @@ def _database(values: Values, *, embedded: bool) -> DatabaseSettings:
         path = Path(get("xloud", "state_dir")).absolute() / DATABASE_FILE
         connection = f"sqlite:///{path}"
         if not embedded:
-            values.note(
-                "warning",
-                Kind.GUESS,
-                f"is not set: the embedded SQLite database {path} is used",
-                "database",
-                "connection",
-            )
+            values.guess(f"is not set: the embedded SQLite database {path} is used", "database", "connection")
     if not connection.partition("://")[1] or connection.partition("://")[0].partition("+")[0] not in _SQL:
-        values.note(
-            "refuse",
-            Kind.INVALID,
-            "is no URL of a database that is spoken here (sqlite, mysql, mariadb, postgresql)",
-            "database",
-            "connection",
-        )
+        text = "is no URL of a database that is spoken here (sqlite, mysql, mariadb, postgresql)"
+        values.refuse(text, "database", "connection")
     if extra := get("database", "connection_parameters"):
         connection += ("&" if "?" in connection else "?") + extra.lstrip("?&")
     return values.fill(DatabaseSettings, connection=connection)

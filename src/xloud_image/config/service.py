@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.settings import Exposure, Limits, Server
 
 if TYPE_CHECKING:
@@ -22,18 +22,13 @@ def server(values: Values) -> Server:
     """Where the service listens, and for how long it waits."""
     get = values.get
     if values.files and not values.is_set("DEFAULT", "bind_host"):
-        values.note(
-            "warning",
-            Kind.GUESS,
-            f"is not set: only {get('DEFAULT', 'bind_host')} is listened on; write 0.0.0.0 for every address",
-            "DEFAULT",
-            "bind_host",
-        )
+        text = f"is not set: only {get('DEFAULT', 'bind_host')} is listened on; write 0.0.0.0 for every address"
+        values.guess(text, "DEFAULT", "bind_host")
     endpoint = get("DEFAULT", "public_endpoint") or None
     if endpoint:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            values.note("refuse", Kind.INVALID, "is no http(s):// URL", "DEFAULT", "public_endpoint")
+            values.refuse("is no http(s):// URL", "DEFAULT", "public_endpoint")
         endpoint = endpoint.rstrip("/")
     workers = get("DEFAULT", "workers")
     return values.fill(
@@ -57,15 +52,12 @@ def limits(values: Values) -> Limits:
 def exposure(values: Values) -> Exposure:
     """What clients see of locations."""
     if values.get("xloud", "users_register_store_urls"):
-        values.note(
-            "warning",
-            Kind.HONOURED,
+        text = (
             "every member may make an image of any data in our stores whose URL he knows, but for those of other"
             " projects' images, and what is named after his image is removed with it; leave it out as soon as Nova"
-            " registers snapshots with its service token",
-            "xloud",
-            "users_register_store_urls",
+            " registers snapshots with its service token"
         )
+        values.tell("warning", Kind.HONOURED, text, "xloud", "users_register_store_urls")
     return values.fill(Exposure)
 
 
@@ -73,13 +65,8 @@ def rest(values: Values) -> dict[str, Any]:
     """The fields of `Settings` itself that are not the value of one option."""
     algorithm = values.get("DEFAULT", "hashing_algorithm").strip().lower()
     if algorithm not in hashlib.algorithms_available or not _has_length(algorithm):
-        values.note(
-            "refuse",
-            Kind.INVALID,
-            f"'{algorithm}' is no digest that can be computed here; sha512 and sha256 are",
-            "DEFAULT",
-            "hashing_algorithm",
-        )
+        text = f"'{algorithm}' is no digest that can be computed here; sha512 and sha256 are"
+        values.refuse(text, "DEFAULT", "hashing_algorithm")
     schema = values.beside(SCHEMA_FILE)
     return {
         "hashing_algorithm": algorithm,

@@ -1,6 +1,6 @@
 """Which stores a file means, in the style of several stores or of one, and with which options. No store is opened here.
 
-Each guess is one note. Operators' files come from two generations of the service and from guides that mix them, so:
+Each guess is told. Operators' files come from two generations of the service and from guides that mix them, so:
 - `enabled_backends` decides the style; an option of `[<id>]` counts, then one of `[glance_store]` if only one store
   has that type, then `[backend_defaults]`, then the default. A line in `[glance_store]` also wins over an `[<id>]`
   line that only repeats the default: that one a deployment tool rendered, this one a person added.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from oslo_config import cfg
 
 from xloud_image.config.fetching import url_filters
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import StoreSettings
 from xloud_image.stores import TYPES, type_of
@@ -82,7 +82,7 @@ class Stores:
             type_ = self._type(name, "DEFAULT", "enabled_backends")
             if type_:
                 chosen[id_] = type_
-        if not chosen and not any(note.level == "refuse" for note in self.values.notes):
+        if not chosen and not self.values.found.of("error"):
             self.refuse("names no store", "DEFAULT", "enabled_backends")
         return chosen
 
@@ -101,7 +101,7 @@ class Stores:
         return False
 
     def _type(self, name: str, group: str, option: str) -> str | None:
-        """The type that a name means, with a note when it is another word for it; None and a refusal otherwise."""
+        """The type that a name means, told of when it is another word for it; None and a refusal otherwise."""
         type_ = type_of(name)
         if type_ is None:
             known = [word for one in TYPES.values() for word in (one.name, *one.schemes)]
@@ -139,12 +139,11 @@ class Stores:
         ids = [store.id for store in self.settings if not store.reserved]
         writable = [s.id for s in self.settings if not s.reserved and s.takes_images]
         if self.values.is_set(GLOBAL, "default_store"):
-            self.values.note(
-                "warning", Kind.IGNORED, "is not read when enabled_backends is set", GLOBAL, "default_store"
-            )
+            text = "is not read when enabled_backends is set"
+            self.values.tell("warning", Kind.IGNORED, text, GLOBAL, "default_store")
         if self.values.is_set(GLOBAL, "stores"):
             text = "is not read when enabled_backends is set, which names the stores"
-            self.values.note("warning", Kind.IGNORED, text, GLOBAL, "stores")
+            self.values.tell("warning", Kind.IGNORED, text, GLOBAL, "stores")
         name = (self.values.get(GLOBAL, "default_backend") or "").strip()
         if not name:
             if len(writable) == 1:
@@ -197,20 +196,13 @@ class Stores:
     def _warn_about_default(self) -> None:
         default = next((store for store in self.settings if store.id == self.default), None)
         if default and not default.takes_images:
-            self.values.note(
-                "warning",
-                Kind.GUESS,
-                f"the default store '{default.id}' never takes data: every upload that names no store gets 410; "
-                + (
-                    "remove read_only from its section, or name another store"
-                    if default.read_only
-                    else "images come into it by registering a URL (POST /v2/images/ID/locations)"
-                ),
-                GLOBAL,
-                "default_store"
-                if self.values.is_set(GLOBAL, "default_store") and not self.multi
-                else "default_backend",
-            )
+            text = f"the default store '{default.id}' never takes data: every upload that names no store gets 410; "
+            if default.read_only:
+                text += "remove read_only from its section, or name another store"
+            else:
+                text += "images come into it by registering a URL (POST /v2/images/ID/locations)"
+            single = self.values.is_set(GLOBAL, "default_store") and not self.multi
+            self.values.guess(text, GLOBAL, "default_store" if single else "default_backend")
 
     def _store(self, id_: str, type_: str) -> StoreSettings:
         opts = TYPES[type_].options
@@ -220,7 +212,7 @@ class Stores:
                 self.refuse("is missing; this type of store cannot do without it", self.place(id_, opt.dest), opt.dest)
             if any(_PLACEHOLDER.fullmatch(text) for text in _texts(options[opt.dest])):
                 text = "is a placeholder of a guide, in angle brackets; write the real value"
-                self.values.note("warning", Kind.GUESS, text, self.place(id_, opt.dest), opt.dest)
+                self.values.guess(text, self.place(id_, opt.dest), opt.dest)
         options |= TYPES[type_].settle(_Section(self, id_, options))
         common = {opt.dest: self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON}
         return StoreSettings(
@@ -233,7 +225,7 @@ class Stores:
         )
 
     def place(self, id_: str, name: str) -> str:
-        """The section where the operator wrote this option of the store, or would write it; for notes."""
+        """The section where the operator wrote this option of the store, or would write it; for what is told."""
         if self.values.is_set(id_, name):
             return id_
         return GLOBAL if not self.multi or self.values.is_set(GLOBAL, name) else id_
@@ -249,18 +241,13 @@ class Stores:
         if not self.values.is_set(GLOBAL, name) or id_ in self._kept:
             return self._pick(id_, opt, (id_, FALLBACK))
         if self._types[type_] > 1:
-            self.values.note(
-                "warning",
-                Kind.IGNORED,
-                f"is not read: {self._types[type_]} stores are of type {type_}; write it in the section of one",
-                GLOBAL,
-                name,
-            )
+            text = f"is not read: {self._types[type_]} stores are of type {type_}; write it in the section of one"
+            self.values.tell("warning", Kind.IGNORED, text, GLOBAL, name)
             return self._pick(id_, opt, (id_, FALLBACK))
         own = self.values.get(id_, name) if self.values.is_set(id_, name) else None
         if own is not None and _plain(own) != _plain(opt.default):
             if _plain(own) != _plain(self.values.get(GLOBAL, name)):
-                self.values.note("warning", Kind.GUESS, f"is not read: [{id_}] has another value for it", GLOBAL, name)
+                self.values.guess(f"is not read: [{id_}] has another value for it", GLOBAL, name)
             return own
         if self.multi:
             self.guess(f"taken for the store '{id_}', the only one of type {type_}", GLOBAL, name)
@@ -315,22 +302,18 @@ class Stores:
             )
             types = sorted({by_name[name] for name in lost})
             if lost:
-                self.values.note(
-                    "warning",
-                    Kind.IGNORED,
-                    f"no store is of type {', '.join(types)}: not read: {', '.join(lost)}",
-                    group,
-                )
+                text = f"no store is of type {', '.join(types)}: not read: {', '.join(lost)}"
+                self.values.tell("warning", Kind.IGNORED, text, group)
         for group in sorted({line.group for line in self.values.lines}):
             if group in TYPES and group not in ids and f"{group}:" not in asked:
                 self.values.register(group, (*COMMON, *TYPES[group].options))
-                self.values.note("info", Kind.IGNORED, "this store is not enabled", group)
+                self.values.tell("note", Kind.IGNORED, "this store is not enabled", group)
 
     def guess(self, text: str, group: str | None = None, name: str | None = None) -> None:
-        self.values.note("warning", Kind.GUESS, text, group, name)
+        self.values.guess(text, group, name)
 
     def refuse(self, text: str, group: str, name: str | None = None) -> None:
-        self.values.note("refuse", Kind.INVALID, text, group, name)
+        self.values.refuse(text, group, name)
 
 
 class _Section:

@@ -1,6 +1,6 @@
 """Typed values of options out of the files, one instance for each reading. Never oslo.config's global object.
 
-A value that cannot be read becomes a note that refuses, and the default stands in, so that one run tells everything.
+A value that cannot be read becomes an error, and the default stands in, so that one run tells everything.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oslo_config import cfg
 
 from xloud_image.config import files
-from xloud_image.config.notes import Kind, Level, Note, label
+from xloud_image.config.findings import Finding, Findings, Kind, Origin, label
 from xloud_image.config.options.kinds import stated
+from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-# Old names of options become notes of ours; the library would print them once more.
+    from xloud_image.config.findings import Severity
+
+# Old names of options are told by us; the library would print them once more.
 logging.getLogger("oslo_config.cfg").setLevel(logging.ERROR)
 
 
@@ -30,11 +33,13 @@ class Values:
     """The assignments of some files (none: all defaults), and their meaning for the options registered so far."""
 
     def __init__(self, paths: Sequence[Path] = ()) -> None:
-        """Read the files. ConfigError: one of them cannot be read or is no ini file."""
+        """Read the files. ConfigError: some of them cannot be read or are no ini files; with file, line and reason."""
         self.files = tuple(paths)
-        self.lines = files.read(paths)
-        self.notes: list[Note] = []
-        self._at: dict[tuple[str, str], files.Line] = {(line.group, line.name): line for line in self.lines}
+        self.found = Findings()
+        self.lines = [line for path in paths for line in files.read(path, self.found)]
+        if self.found.all:
+            raise ConfigError("; ".join(map(str, self.found.all)))
+        self._at: dict[tuple[str, str], files.Line] = {line.key: line for line in self.lines}
         self._opts: dict[tuple[str, str], cfg.Opt] = {}
         self._defaults: dict[tuple[str, str], Any] = {}
         self._read: dict[tuple[str, str], Any] = {}
@@ -49,14 +54,23 @@ class Values:
             use_env=False,
         )
 
-    def note(self, level: Level, kind: Kind, text: str, group: str | None = None, name: str | None = None) -> None:
-        """Tell the operator; the file is found by the option."""
+    def refuse(self, text: str, group: str, name: str | None = None, kind: Kind = Kind.INVALID) -> None:
+        """What keeps the service from starting."""
+        self.tell("error", kind, text, group, name)
+
+    def guess(self, text: str, group: str | None = None, name: str | None = None) -> None:
+        """How something was understood that may have been meant otherwise."""
+        self.tell("warning", Kind.GUESS, text, group, name)
+
+    def tell(
+        self, severity: Severity, kind: Kind, text: str, group: str | None = None, name: str | None = None
+    ) -> None:
+        """Tell the operator; file and line are found by the option."""
         key = _key(group, name or "") if group else None
         found = (line for line in self.lines if key and line.group == key[0]) if not name else ()
         line = self._at.get(key) if key and name else next(iter(found), None)
-        note = Note(level, kind, text, label(group, name) if group else None, line.file if line else None)
-        if note not in self.notes:
-            self.notes.append(note)
+        about, origin = label(group, name) if group else "", line.origin if line else Origin()
+        self.found.add(Finding(severity, text, about, origin, kind))
 
     def register(self, group: str, opts: Iterable[cfg.Opt]) -> None:
         """Make options known in a section; again is no error."""
@@ -75,7 +89,7 @@ class Values:
         if opt := self._opts.get(names[0]):
             names += [_key(old.group or group, (old.name or name).replace("-", "_")) for old in opt.deprecated_opts]
         found = [self._at[key] for key in names if key in self._at]
-        return max(found, key=lambda line: self.files.index(line.file)) if found else None
+        return max(found, key=lambda line: self.files.index(line.origin.file)) if found else None
 
     def is_set(self, group: str, name: str) -> bool:
         """Whether a file says something about it; an empty value says nothing."""
@@ -122,17 +136,12 @@ class Values:
             section = self._conf if group == "DEFAULT" else self._conf[group]
             value = section[name]
         except (cfg.TemplateSubstitutionError, cfg.NoSuchOptError, cfg.NoSuchGroupError):
-            self.note(
-                "refuse",
-                Kind.INVALID,
-                "refers with $ to something that is no option; write $$ for a dollar sign",
-                group,
-                name,
-            )
+            text = "refers with $ to something that is no option; write $$ for a dollar sign"
+            self.refuse(text, group, name)
             return default
         except (cfg.ConfigFileValueError, ValueError) as error:
             reason = "" if opt.secret else ": " + str(error).rpartition("is not valid: ")[2]
-            self.note("refuse", Kind.INVALID, f"{shown} is not allowed{reason}", group, name)
+            self.refuse(f"{shown} is not allowed{reason}", group, name)
             return default
         return _items(value) if isinstance(value, list) else value
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from oslo_config import cfg
 
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 
 T = TypeVar("T")
 # the form of an option by the type of its default; of text where there is none
@@ -27,7 +27,7 @@ _STATED: Final = "option"
 class Option:
     """An option, the section it stands in, and its class.
 
-    `into`: the setting that it becomes, as Class.field, when it is honoured. `why` ends the note about any other.
+    `into`: the setting that it becomes, as Class.field, when it is honoured. `why` ends the sentence about any other.
     `harmless`: the pattern of values that ask for nothing, beside the default and an empty one.
     """
 
@@ -39,7 +39,7 @@ class Option:
     harmless: str = ""
 
     def concerns(self, value: Any) -> bool:
-        """Whether this value, set in a file, deserves a note."""
+        """Whether this value, set in a file, is to be told."""
         items = value if isinstance(value, list) else [value]
         quiet = all(re.fullmatch(self.harmless, str(item).strip()) for item in items)
         return bool(value != self.opt.default) and not quiet

@@ -16,7 +16,7 @@ from typing import Final
 from oslo_config import cfg
 
 from xloud_image.config import settings
-from xloud_image.config.notes import Kind
+from xloud_image.config.findings import Kind
 from xloud_image.config.options.derived import DERIVED
 from xloud_image.config.options.kinds import FORMS, Option, stated
 
