@@ -14,25 +14,28 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from xloud_image.config.settings import Settings
-from xloud_image.db.engine import Database
-from xloud_image.identity import Identity, build
-from xloud_image.model import Claim
-from xloud_image.policy import Policy
-from xloud_image.schemas import ImageSchema
 from xloud_image.services.holder import new_holder
 from xloud_image.services.lanes import Lane
-from xloud_image.stores import LayerSettings, Stores
+
+if TYPE_CHECKING:  # a part's libraries are imported with it
+    from xloud_image.config.settings import Settings
+    from xloud_image.db.engine import Database
+    from xloud_image.identity import Identity
+    from xloud_image.model import Claim
+    from xloud_image.policy import Policy
+    from xloud_image.schemas import ImageSchema
+    from xloud_image.stores import Stores
 
 log = structlog.get_logger(__name__)
 
 Part = Literal["policy", "schema", "db", "stores", "identity"]
 
 ALL: Final[tuple[Part, ...]] = ("policy", "schema", "db", "stores", "identity")
+_STARTED: Final[tuple[Part, ...]] = ("db", "stores", "identity")
 _LOOK: Final = 30.0  # seconds that each store has for the look at the start
 
 
@@ -52,23 +55,33 @@ class Runtime:
 
     @cached_property
     def policy(self) -> Policy:
+        from xloud_image.policy import Policy
+
         return Policy(self.settings.policy)
 
     @cached_property
     def schema(self) -> ImageSchema:
+        from xloud_image.schemas import ImageSchema
+
         return ImageSchema.load(self.settings.formats, self.settings.schema_image_file)
 
     @cached_property
     def db(self) -> Database:
+        from xloud_image.db.engine import Database
+
         return Database(self.settings.database)
 
     @cached_property
     def stores(self) -> Stores:
+        from xloud_image.stores import LayerSettings, Stores
+
         layers = LayerSettings(answer_time=self.settings.store_timeout)
         return Stores(self.settings.stores, self.settings.default_store, layers=layers)
 
     @cached_property
     def identity(self) -> Identity:
+        from xloud_image.identity import build
+
         return build(self.settings.auth, self.policy)
 
     @classmethod
@@ -78,9 +91,10 @@ class Runtime:
         wrong with it. `ConfigError`; `DatabaseUnavailable`."""
         runtime = cls(settings)
         try:
-            for made in [getattr(runtime, part) for part in parts]:
-                if isinstance(made, Database | Stores | Identity):
-                    await made.start()
+            made = {part: getattr(runtime, part) for part in parts}
+            for part in _STARTED:
+                if part in made:
+                    await made[part].start()
             if "stores" in parts:
                 runtime.spawn(runtime._look_at_stores(), "look at the stores")
             yield runtime
@@ -132,9 +146,8 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for part in reversed(ALL):
-            made = self.__dict__.get(part)
-            if isinstance(made, Database | Stores | Identity):
-                await made.aclose()
+        for part in reversed(_STARTED):
+            if part in self.__dict__:
+                await getattr(self, part).aclose()
         self.digest_pool.shutdown(wait=False, cancel_futures=True)
         self.hashing.close()
