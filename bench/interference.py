@@ -1,17 +1,23 @@
-"""GET one image while slow clients upload and download: nobody may notice them.
+"""GET one image while slow clients upload and download, and uploads while registered data are read: nobody may notice.
 
 Each GET comes on a connection of its own, so that no lucky worker answers them all.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
 from bench import load
-from bench.peers import PROJECT, Glance
+from bench.peers import PROJECT, Glance, Ours
+from bench.processes import tree
 from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, Broken, Run, new_ids
+from tests.servers.nginx import Nginx
+from tests.servers.place import HOST
 from tests.servers.process import answers
 
 if TYPE_CHECKING:
@@ -67,6 +73,63 @@ def slow(run: Run) -> None:
                 at_least=90,
                 note=f"threads=8: {shares['threads']:.0f} %" if "threads" in shares else "",
             )
+
+
+class WithWeb(Ours):
+    """The same with a store for a web server on this machine, which listens on `port_of_web`."""
+
+    name = "ours-web"
+    port_of_web = 0
+
+    def _common(self) -> dict[str, dict[str, str]]:
+        sections = super()._common()
+        sections["DEFAULT"]["enabled_backends"] += ", web:http"
+        sections["import_filtering_opts"] = {"allowed_hosts": HOST, "allowed_ports": str(self.port_of_web)}
+        return sections
+
+
+def hashing(run: Run) -> None:
+    """64 MiB by one client while 24 registered locations of 256 MiB are read for their digests.
+
+    In turn with uploads while the web server that they lie on stands still: then nothing of them is read.
+    """
+    if not run.with_ours:
+        return
+    size, count, pairs = (16 * MIB, 8, 3) if run.quick else (64 * MIB, 24, 9)
+    web = Nginx(server=f"location / {{ alias {run.source.parent}/; }}")
+    run.stack.callback(web.close)
+    web.start()
+    WithWeb.port_of_web = web.port
+    server = run.start(WithWeb, "bench_hashing", "none")
+    images = new_ids(count)
+    for image in images:
+        run.create(server, id=image)
+        url = f"{web.url}/{run.source.name}"
+        server.call("POST", f"/v2/images/{image}/locations", {"url": url, "validation_data": {}})
+    seen: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(pairs):
+        for reading in (False, True):
+            for pid in tree(web.pid):
+                os.kill(pid, signal.SIGCONT if reading else signal.SIGSTOP)
+            time.sleep(0.5)
+            upload = run.create(server)
+            path = f"/v2/images/{upload}/file"
+            seen[reading].append(run.measure(server, "upload", paths=[path], size=size, file=str(run.source)).wall)
+            run.delete(server, [upload])
+    if all(server.call("GET", f"/v2/images/{image}").get("os_hash_value") for image in images):
+        raise Broken("all registered locations were read before the end")
+    server.stop()
+    alone, beside = (statistics.median(seen[reading]) for reading in (False, True))
+    run.report.add("hashing", f"upload of {size // MIB} MiB, nothing is read", "s", LOWER, ours=alone)
+    run.report.add(
+        "hashing",
+        f"while {count} registered locations are read",
+        "s",
+        LOWER,
+        ours=beside,
+        at_most=1.5 * alone,
+        target="1.5× alone",
+    )
 
 
 def _beside(run: Run, server: Server, count: int, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "patch": metadata.patch,
     "filter": metadata.filters,
     "slow": interference.slow,
+    "hashing": interference.hashing,
     "memory": memory.resident,
     "walk": paging.walk,
     "pages": paging.pages,
@@ -32,4 +33,4 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-BESIDE = [name for name in ROWS if name not in ("rbd", "vsphere", "s3", "swift")]
+BESIDE = [name for name in ROWS if name not in ("hashing", "rbd", "vsphere", "s3", "swift")]

@@ -40,10 +40,8 @@ from xloud_image.api.state import ENDING, Ending
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
 from xloud_image.errors import ConfigError
-from xloud_image.identity import build
-from xloud_image.policy import Policy
 from xloud_image.services import reaper
-from xloud_image.services.runtime import Runtime
+from xloud_image.services.runtime import ALL, Runtime
 
 log = structlog.get_logger(__name__)
 
@@ -265,39 +263,33 @@ async def serve(
 
     `leaving()`: whether the node goes away with this process; asked when it is to stop.
     """
-    policy = Policy(settings.policy)
-    runtime = Runtime(settings, policy)
-    identity = build(settings.auth, policy)
-    await runtime.start()
-    await identity.start()
-    cleaning = asyncio.create_task(reaper.run(runtime))
-    app = api.build(runtime, identity)
-    runner = connections.Runner(app, **_protocol(settings.server))
-    await runner.setup()
-    try:
-        for listener in listeners:
-            # A backlog of one makes a worker take one connection at a time and leave the others to its idle
-            # siblings; the kernel's queue keeps the length that the operator chose.
-            await web.SockSite(runner, listener, backlog=1).start()
-            listener.listen(settings.server.backlog)
-        # What is there now stays: the collector need not walk it in a turn of the loop again and again.
-        gc.collect()
-        gc.freeze()
-        turns.begin_if_asked()
-        log.info("ready", pid=os.getpid(), version=__version__)
-        while not stop.is_set() and alive():
-            try:
-                await asyncio.wait_for(stop.wait(), 1)
-            except TimeoutError:
-                continue
-        await _give_notice(app[ENDING], settings.server.shutdown_delay if leaving() else 0, alive)
-        await _close_port(runner, listeners)
-        await _drain(runner, settings.server.graceful_timeout, alive)
-    finally:
-        cleaning.cancel()
-        await runner.cleanup()
-        await identity.aclose()
-        await runtime.aclose()
+    async with Runtime.open(settings, *ALL) as runtime:
+        cleaning = asyncio.create_task(reaper.run(runtime))
+        app = api.build(runtime)
+        runner = connections.Runner(app, **_protocol(settings.server))
+        await runner.setup()
+        try:
+            for listener in listeners:
+                # A backlog of one makes a worker take one connection at a time and leave the others to its idle
+                # siblings; the kernel's queue keeps the length that the operator chose.
+                await web.SockSite(runner, listener, backlog=1).start()
+                listener.listen(settings.server.backlog)
+            # What is there now stays: the collector need not walk it in a turn of the loop again and again.
+            gc.collect()
+            gc.freeze()
+            turns.begin_if_asked()
+            log.info("ready", pid=os.getpid(), version=__version__)
+            while not stop.is_set() and alive():
+                try:
+                    await asyncio.wait_for(stop.wait(), 1)
+                except TimeoutError:
+                    continue
+            await _give_notice(app[ENDING], settings.server.shutdown_delay if leaving() else 0, alive)
+            await _close_port(runner, listeners)
+            await _drain(runner, settings.server.graceful_timeout, alive)
+        finally:
+            cleaning.cancel()
+            await runner.cleanup()
 
 
 async def _give_notice(ending: Ending, seconds: int, alive: Callable[[], bool]) -> None:

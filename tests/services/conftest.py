@@ -11,7 +11,6 @@ from aiohttp import web
 
 from tests.memory import MEMORY
 from tests.services.ill import IllStore
-from xloud_image import identity
 from xloud_image.api import app
 from xloud_image.config.loader import load
 from xloud_image.db import images as rows
@@ -19,7 +18,7 @@ from xloud_image.db import schema
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.services import data, downloads, images
-from xloud_image.services.runtime import Runtime
+from xloud_image.services.runtime import ALL, Runtime
 from xloud_image.stores import TYPES
 from xloud_image.stores.layers import Layer
 
@@ -117,17 +116,12 @@ store_timeout = 2
     )
     settings = load([file], env={}).settings
     await schema.upgrade(settings.database)
-    service = Runtime(settings)
-    door = identity.build(settings.auth, service.policy)
-    await service.start()
-    await door.start()
-    runner = web.AppRunner(app.build(service, door))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    yield House(service, f"http://127.0.0.1:{port}", disk)
-    await runner.cleanup()
-    await door.aclose()
-    await service.aclose()
+    async with Runtime.open(settings, *ALL) as service:
+        runner = web.AppRunner(app.build(service))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        assert site._server is not None
+        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        yield House(service, f"http://127.0.0.1:{port}", disk)
+        await runner.cleanup()

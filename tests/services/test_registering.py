@@ -20,7 +20,7 @@ from xloud_image.errors import BadRequest, Forbidden, QuotaExceeded
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
-from xloud_image.services import deletions, external, hashing, images, locations, reaper
+from xloud_image.services import deletions, external, hashing, images, lanes, locations, reaper
 from xloud_image.stores.http import addresses
 
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))
@@ -193,7 +193,7 @@ async def test_the_last_place_is_for_who_has_none(house: House) -> None:
         await waits(house, owner, "one")
     await hashing.look(house.service)
     await hashing.look(house.service)
-    assert sorted(str(one.owner) for one in house.service.hashing.values()) in (["a", "a", "b"], ["a", "b", "b"])
+    assert sorted(str(one.owner) for one in house.service.hashing.taken.values()) in (["a", "a", "b"], ["a", "b", "b"])
     assert await read(house, await waits(house, "c", "two"))
 
 
@@ -202,14 +202,14 @@ async def test_who_is_long_at_it_makes_room_for_others(house: House, monkeypatch
     house.store("one").ill = "hangs"
     slow = [await waits(house, owner, "one") for owner in "abcd"]
     await hashing.look(house.service)
-    assert len(house.service.hashing) == hashing.READERS
+    assert house.service.hashing.full
     other = await waits(house, "e", "two")
     await hashing.look(house.service)
-    assert not any(one.aside for one in house.service.hashing.values()), "not before its share is over"
-    for one in house.service.hashing.values():
+    assert not any(one.aside for one in house.service.hashing.taken.values()), "not before its share is over"
+    for one in house.service.hashing.taken.values():
         one.share = 0.0
     assert await read(house, other)
-    assert 2 * hashing.SHARE in house.service.hashing_shares.values()
+    assert 2 * lanes.SHARE in house.service.hashing._shares.values()
     house.store("one").ill = ""
     left = await house.service.db.read(claims.list_all)
     assert {claim.image_id for claim in left} == {image.id for image in slow}

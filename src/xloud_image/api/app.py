@@ -25,7 +25,6 @@ from xloud_image.api.routes import HEALTH, OFF, ROUTES, minors
 from xloud_image.api.state import (
     CONTEXT,
     ENDING,
-    IDENTITY,
     MINORS,
     REQUEST_ID,
     RUNTIME,
@@ -35,7 +34,6 @@ from xloud_image.api.state import (
 )
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
-from xloud_image.identity import Identity
 from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -48,11 +46,10 @@ _ACCEPT: Final = re.compile(r"application/vnd\.openstack\.images-v2\.[0-9]{1,3}"
 _VERSION: Final = re.compile(r"/v[0-9][^/]*(/.*)?")
 
 
-def build(runtime: Runtime, identity: Identity) -> web.Application:
-    """The application of one process; `runtime` and `identity` are started and closed by the caller."""
+def build(runtime: Runtime) -> web.Application:
+    """The application of one process; all of `runtime` is started and closed by the caller."""
     app = web.Application(middlewares=[_way], logger=_quiet())
     app[RUNTIME] = runtime
-    app[IDENTITY] = identity
     app[ENDING] = Ending()
     app.on_response_prepare.append(_sign)
     app[MINORS] = minors(several_stores=runtime.settings.multi_store)
@@ -144,7 +141,7 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     if known is not None and not request.path.startswith("/v2/"):
         return await _elsewhere(request, known)
-    request[CONTEXT] = await request.app[IDENTITY].authenticate(
+    request[CONTEXT] = await request.app[RUNTIME].identity.authenticate(
         request.headers, method=request.method, path=request.path, address=proxies.client(request)
     )
     if known is not None:

@@ -9,13 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from xloud_image.errors import BadRequest, NoSuchImage, NotFound
-from xloud_image.identity import Identity
 from xloud_image.identity.context import Context
 from xloud_image.services.runtime import Runtime
 
 RUNTIME: Final = web.AppKey("runtime", Runtime)
 MINORS: Final = web.AppKey[tuple[str, ...]]("minors", tuple)  # that are announced, newest first
-IDENTITY: Final = web.AppKey("identity", Identity)
 
 
 class Ending:

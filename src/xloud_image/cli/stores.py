@@ -1,9 +1,10 @@
 """`xloud-image stores …`: which stores there are, and whether they can be used from here."""
 
 import asyncio
+import dataclasses
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
     from xloud_image.config.settings import Settings, StoreSettings
     from xloud_image.model import Claim
+    from xloud_image.services.runtime import Part, Runtime
     from xloud_image.services.store_check import Result
     from xloud_image.services.usage import Content
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help="The stores: list them, and try each one.")
 
@@ -30,6 +34,19 @@ def _loaded(files: ConfigFiles, dirs: ConfigDirs) -> "Loaded":
         refuse(loaded)
         raise ConfigError("no store is configured")
     return loaded
+
+
+def _ask(settings: "Settings", work: "Callable[[Runtime], Awaitable[T]]", *parts: "Part") -> T:
+    """What is found with these parts of the service open. A database that gives no answer is not asked again."""
+    from xloud_image.services.runtime import Runtime
+
+    hasty = dataclasses.replace(settings, database=dataclasses.replace(settings.database, max_retries=0))
+
+    async def run() -> T:
+        async with Runtime.open(hasty, *parts) as runtime:
+            return await work(runtime)
+
+    return asyncio.run(run())
 
 
 @app.command("list")
@@ -99,7 +116,7 @@ def _contents(settings: "Settings") -> dict[tuple[str, bool], "Content"]:
     from xloud_image.services import usage
 
     ready.sqlite_place(settings)
-    return {(content.store, content.configured): content for content in asyncio.run(usage.of_all(settings))}
+    return {(content.store, content.configured): content for content in _ask(settings, usage.of_all, "db")}
 
 
 def _counts(content: "Content | None") -> dict[str, int | None]:
@@ -137,8 +154,10 @@ def check(
     from xloud_image.services import store_check
 
     loaded = _loaded(config_file, config_dir)
-    results = asyncio.run(
-        store_check.check_all(loaded.settings, deep=deep, timeout=timeout, exclude=frozenset(exclude or ()))
+    without = frozenset(exclude or ())
+    results = _ask(
+        loaded.settings,
+        lambda runtime: store_check.check_all(runtime, deep=deep, timeout=timeout, exclude=without),
     )
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
@@ -173,7 +192,7 @@ def ls(
     from xloud_image.services import store_check
 
     loaded = _loaded(config_file, config_dir)
-    found = asyncio.run(store_check.keys(loaded.settings, store, limit=limit, timeout=timeout))
+    found = _ask(loaded.settings, lambda runtime: store_check.keys(runtime, store, limit=limit, timeout=timeout))
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(found), nl=as_json or bool(found))
 
 
@@ -189,11 +208,11 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
         xloud-image stores pending --json | jq '.[] | select(.kind == "delete" and .error)'
     """
     from xloud_image.cli import ready
-    from xloud_image.services import deletions as services
+    from xloud_image.db import claims as rows
 
     loaded = _loaded(config_file, config_dir)
     ready.sqlite_place(loaded.settings)
-    claims = asyncio.run(services.everything(loaded.settings.database))
+    claims = _ask(loaded.settings, lambda runtime: runtime.db.read(rows.list_all), "db")
     if as_json:
         typer.echo(json.dumps([_debt(claim) for claim in claims], indent=2))
     elif not claims:

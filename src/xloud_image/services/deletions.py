@@ -7,17 +7,14 @@ store that answers «in use» (`InUse`) undoes the deletion.
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections.abc import Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import claims as rows
 from xloud_image.db import images
-from xloud_image.db.engine import Database
 from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeeded, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -168,13 +165,3 @@ async def _put_back(runtime: Runtime, image: Image, location: Location, claim: C
         await rows.end(conn, claim.id)
 
     await runtime.db.write(undo)
-
-
-async def everything(settings: DatabaseSettings) -> list[Claim]:
-    """All claims, the oldest first, for an operator; only reads. `DatabaseUnavailable`."""
-    db = Database(dataclasses.replace(settings, max_retries=0))
-    await db.start()
-    try:
-        return await db.read(rows.list_all)
-    finally:
-        await db.aclose()

@@ -1,12 +1,8 @@
 """Digests of data that did not pass through us: registered locations are read once, beside requests.
 
 A claim of kind "hash" says that it is still to be done; the claims are the queue, shared by all processes. Each process
-reads READERS at most at once, EACH of one project, and takes whoever waits longest of the projects in turn. What waits
-is a row and nothing else: no task, no connection, no lease.
-
-Nobody keeps the others waiting: the last place is for a project that has none, and a reader that was at it for longer
-than its share gives up its place when a project that has none waits. It begins anew after all others, with a longer
-share.
+reads as many at once as its lane has places (`lanes`), and takes whoever waits longest of the projects in turn. What
+waits is a row and nothing else: no task, no connection, no lease.
 
 While an image waits for its data to be verified it is importing, with the expected digests in its row. A further
 location of an image with data does not count (`external.counts`) before its data have been compared. A reader ends with
@@ -29,7 +25,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import deletions, downloads, external, formats
-from xloud_image.services.runtime import Reading, Runtime
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Can
 from xloud_image.streams.digest import Digest
 from xloud_image.streams.stages import Inspect, Limit, through
@@ -38,11 +34,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-READERS: Final = 4  # of one process, at once
-EACH: Final = 2  # of them for the images of one project
 WAITING: Final = 1000  # claims of one project; its members register no more then
-SHARE: Final = 300.0  # seconds for which nobody takes a reader's place; twice as long each time that it lost it
-MOST: Final = 4 * 3600.0  # seconds within which the largest data come, and the longest share
+MOST: Final = 4 * 3600.0  # seconds within which the largest data come
 PACE: Final = 1024 * 1024  # bytes a second that any data must bring while they are waited for, over WINDOW
 WINDOW: Final = 60.0  # seconds
 LOOK: Final = 3.0  # seconds between two looks whether the image is still there
@@ -66,42 +59,29 @@ class _Unwanted(Exception):
 
 def soon(runtime: Runtime) -> None:
     """Begin with what waits, beside. Call it when something was registered: it costs nothing while a look is due."""
-    if not runtime.hashing_soon:
-        runtime.hashing_soon = True
+    if not runtime.hashing.due:
+        runtime.hashing.due = True
         runtime.spawn(look(runtime), "look for registered locations")
 
 
 async def look(runtime: Runtime) -> None:
     """Begin with what waits, as far as there is room. Call it now and then."""
-    async with runtime.hashing_turn:
-        runtime.hashing_soon = False
-        if len(runtime.hashing) >= READERS:
-            await _make_room(runtime)
+    lane = runtime.hashing
+    async with lane.turn:
+        lane.due = False
+        if lane.full and not lane.over:
             return
-        for claim, owner in await runtime.db.read(lambda conn: claims.waiting(conn, "hash", each=EACH)):
-            running = [reading.owner for reading in runtime.hashing.values()]
-            if len(running) >= READERS:
-                return
-            most = 1 if len(running) == READERS - 1 else EACH
-            if claim.id in runtime.held or running.count(owner) >= most:
+        waiting = await runtime.db.read(lambda conn: claims.waiting(conn, "hash", each=lane.each))
+        if lane.full:
+            lane.make_room(owner for _, owner in waiting)
+            return
+        for claim, owner in waiting:
+            if claim.id in runtime.held or not lane.admits(owner):
                 continue
             mine = await _taken(runtime, claim)
             if mine is not None:
-                share = runtime.hashing_shares.get(mine.id, SHARE)
-                runtime.hashing[mine.id] = Reading(owner, time.monotonic(), share)
+                lane.begin(mine.id, owner)
                 runtime.spawn(_turn(runtime, mine), "digest a registered location")
-
-
-async def _make_room(runtime: Runtime) -> None:
-    """The reader that is over its share by most has to go when a project waits that has none."""
-    now = time.monotonic()
-    over = [one for one in runtime.hashing.values() if now - one.since > one.share]
-    if not over or any(one.aside for one in over):
-        return
-    owners = {one.owner for one in runtime.hashing.values()}
-    waiting = await runtime.db.read(lambda conn: claims.waiting(conn, "hash", each=1))
-    if any(owner not in owners for _, owner in waiting):
-        max(over, key=lambda one: now - one.since - one.share).aside = True
 
 
 async def _taken(runtime: Runtime, claim: Claim) -> Claim | None:
@@ -114,14 +94,12 @@ async def _turn(runtime: Runtime, claim: Claim) -> None:
         with runtime.holding(claim):
             await settle(runtime, claim)
     finally:
-        runtime.hashing.pop(claim.id, None)
+        runtime.hashing.leave(claim.id)
     soon(runtime)
 
 
 async def _step_aside(runtime: Runtime, claim: Claim) -> None:
-    if len(runtime.hashing_shares) > WAITING:  # what another process ended meanwhile was not forgotten here
-        runtime.hashing_shares.clear()
-    runtime.hashing_shares[claim.id] = min(2 * runtime.hashing_shares.get(claim.id, SHARE), MOST)
+    runtime.hashing.leave(claim.id, aside=True)
     log.info("a registered location is read later, others wait", image=claim.image_id, store=claim.store)
     await runtime.db.write(lambda conn: claims.give_back(conn, claim.id, runtime.holder, last=True))
 
@@ -167,7 +145,7 @@ async def _while_wanted(runtime: Runtime, claim: Claim, work: Coroutine[Any, Any
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait((task,), timeout=LOOK))[0]:
-            if claim.id in runtime.hashing and runtime.hashing[claim.id].aside:
+            if runtime.hashing.must_leave(claim.id):
                 raise _Aside
             try:
                 _, location = await _wanted(runtime, claim)
@@ -214,7 +192,7 @@ async def _read(runtime: Runtime, image: Image, location: Location) -> dict[str,
         external.require_unchanged(store, location, reader, image.size)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         looks = [Inspect(formats.safety(runtime, image))] if Can.CHANGE in store.can else []
-        digest = Digest(names, runtime.background_pool)
+        digest = Digest(names, runtime.hashing.pool)
         async for _ in through(_paced(reader.chunks, pace(image.size)), [limit, *looks, digest]):
             pass
         return await digest.hexes()
@@ -327,7 +305,7 @@ async def _finish(
         again = StoreUnavailable("the location was registered again meanwhile")
         await deletions.postpone(runtime, claim, again, failed=False)
         return
-    runtime.hashing_shares.pop(claim.id, None)
+    runtime.hashing.forget(claim.id)
     with runtime.holding(*pending):
         for debt in pending:
             try:

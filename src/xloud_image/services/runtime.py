@@ -1,4 +1,4 @@
-"""What one process holds to serve requests: settings, database, stores, rights, threads. Opened after the fork.
+"""What one process holds: settings, database, stores, rights, threads, opened by parts. Opened after the fork.
 
 State and where it lives: claims, images and rights of members are shared (the database); the operator's rules, the
 token cache, health of stores, thread pools and limits are per process, because each process must be able to answer
@@ -8,76 +8,99 @@ alone; nothing is per node but the files of a file store.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
-import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
 
-from xloud_image.config.settings import Settings
-from xloud_image.db.engine import Database
-from xloud_image.model import Claim
-from xloud_image.policy import Policy
-from xloud_image.schemas import ImageSchema
 from xloud_image.services.holder import new_holder
-from xloud_image.stores.layers import LayerSettings
-from xloud_image.stores.registry import Stores
+from xloud_image.services.lanes import Lane
+
+if TYPE_CHECKING:  # a part's libraries are imported with it
+    from xloud_image.config.settings import Settings
+    from xloud_image.db.engine import Database
+    from xloud_image.identity import Identity
+    from xloud_image.model import Claim
+    from xloud_image.policy import Policy
+    from xloud_image.schemas import ImageSchema
+    from xloud_image.stores.registry import Stores
 
 log = structlog.get_logger(__name__)
 
+Part = Literal["policy", "schema", "db", "stores", "identity"]
+
+ALL: Final[tuple[Part, ...]] = ("policy", "schema", "db", "stores", "identity")
+_STARTED: Final[tuple[Part, ...]] = ("db", "stores", "identity")
 _LOOK: Final = 30.0  # seconds that each store has for the look at the start
 
 
-def _step_back() -> None:
-    """The calling thread gives way to others; on Linux a thread has a niceness of its own."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
-@dataclasses.dataclass(slots=True)
-class Reading:
-    """A "hash" claim that is being worked on: whose image it is, since when (monotonic), for how many seconds nobody
-    else may want its place, and whether it has to give it up now."""
-
-    owner: str | None
-    since: float
-    share: float
-    aside: bool = False
-
-
 class Runtime:
-    """The open parts, and the tasks that run beside requests."""
+    """The parts, and the tasks that run beside requests. A part is made when it is first asked for: what is wrong with
+    the configuration of another does not matter then. `open` starts the parts that are named."""
 
-    def __init__(self, settings: Settings, policy: Policy | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.policy = policy or Policy(settings.policy)
-        self.schema = ImageSchema.load(settings.formats, settings.schema_image_file)
-        self.db = Database(settings.database)
-        self.stores = Stores(
-            settings.stores, settings.default_store, layers=LayerSettings(answer_time=settings.store_timeout)
-        )
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
-        # For data that were registered: one thread, behind all others when the processors are busy.
-        self.background_pool = ThreadPoolExecutor(1, thread_name_prefix="background", initializer=_step_back)
-        self.hashing: dict[str, Reading] = {}  # "hash" claims that are being worked on
-        self.hashing_shares: dict[str, float] = {}  # those that gave up their place: seconds that they get next
-        self.hashing_turn = asyncio.Lock()
-        self.hashing_soon = False  # a look for the next ones waits for its turn
+        # Reading data that were registered.
+        self.hashing = Lane("hashing", places=4, each=2)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 
-    async def start(self) -> None:
-        """Open database and stores. A sick store does not stop the service; the log says what is wrong with it."""
-        await self.db.start()
-        await self.stores.start()
-        self.spawn(self._look_at_stores(), "look at the stores")
+    @cached_property
+    def policy(self) -> Policy:
+        from xloud_image.policy import Policy
+
+        return Policy(self.settings.policy)
+
+    @cached_property
+    def schema(self) -> ImageSchema:
+        from xloud_image.schemas import ImageSchema
+
+        return ImageSchema.load(self.settings.formats, self.settings.schema_image_file)
+
+    @cached_property
+    def db(self) -> Database:
+        from xloud_image.db.engine import Database
+
+        return Database(self.settings.database)
+
+    @cached_property
+    def stores(self) -> Stores:
+        from xloud_image.stores.layers import LayerSettings
+        from xloud_image.stores.registry import Stores
+
+        layers = LayerSettings(answer_time=self.settings.store_timeout)
+        return Stores(self.settings.stores, self.settings.default_store, layers=layers)
+
+    @cached_property
+    def identity(self) -> Identity:
+        from xloud_image.identity import build
+
+        return build(self.settings.auth, self.policy)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, *parts: Part) -> AsyncIterator[Runtime]:
+        """With these parts started; closed when the block is left. A sick store stops nothing: the log says what is
+        wrong with it. `ConfigError`; `DatabaseUnavailable`."""
+        runtime = cls(settings)
+        try:
+            made = {part: getattr(runtime, part) for part in parts}
+            for part in _STARTED:
+                if part in made:
+                    await made[part].start()
+            if "stores" in parts:
+                runtime.spawn(runtime._look_at_stores(), "look at the stores")
+            yield runtime
+        finally:
+            await runtime._aclose()
 
     async def _look_at_stores(self) -> None:
         """So that a wrong password, a missing pool or a directory of another user is told before the first upload."""
@@ -118,13 +141,14 @@ class Runtime:
         if not task.cancelled() and task.exception() is not None:
             log.error("a task beside requests failed", task=task.get_name(), error=str(task.exception()))
 
-    async def aclose(self) -> None:
-        """Stop the tasks and close everything; claims that are still open are left to the reaper."""
+    async def _aclose(self) -> None:
+        """Stop the tasks and close what was made; claims that are still open are left to the reaper."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.stores.aclose()
-        await self.db.aclose()
+        for part in reversed(_STARTED):
+            if part in self.__dict__:
+                await getattr(self, part).aclose()
         self.digest_pool.shutdown(wait=False, cancel_futures=True)
-        self.background_pool.shutdown(wait=False, cancel_futures=True)
+        self.hashing.close()

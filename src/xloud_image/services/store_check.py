@@ -27,12 +27,11 @@ from xloud_image.errors import (
     WriteDenied,
 )
 from xloud_image.stores.base import Can
-from xloud_image.stores.registry import Stores
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 
-    from xloud_image.config.settings import Settings
+    from xloud_image.services.runtime import Runtime
     from xloud_image.stores.base import Health, Store
 
 _CHUNK: Final = 1 << 18
@@ -66,30 +65,27 @@ class Result:
         return dataclasses.asdict(self)
 
 
-async def check_all(settings: Settings, *, deep: bool, timeout: float, exclude: Set[str] = frozenset()) -> list[Result]:
+async def check_all(runtime: Runtime, *, deep: bool, timeout: float, exclude: Set[str] = frozenset()) -> list[Result]:
     """Every configured store but those in `exclude`, also the reserved ones, all at once; each gets `timeout` seconds.
-    Never raises for a store that is sick. ConfigError: the service would not start with these stores."""
-    stores = Stores(settings.stores, settings.default_store)
-    asked = [each for each in settings.stores if each.id not in exclude]
-    try:
-        found = await asyncio.gather(
-            *(
-                check_one(stores[each.id], each.id, each.type, deep=deep and not each.read_only, timeout=timeout)
-                for each in asked
-            )
+    None is started yet. Never raises for a store that is sick. ConfigError: the service would not start with these."""
+    asked = [each for each in runtime.settings.stores if each.id not in exclude]
+    stores = runtime.stores
+    found = await asyncio.gather(
+        *(
+            check_one(stores[each.id], each.id, each.type, deep=deep and not each.read_only, timeout=timeout)
+            for each in asked
         )
-    finally:
-        await stores.aclose()
+    )
     return [
         dataclasses.replace(result, reserved=each.reserved, writable=result.writable and not each.read_only)
         for result, each in zip(found, asked, strict=True)
     ]
 
 
-async def keys(settings: Settings, store_id: str, *, limit: int, timeout: float) -> list[str]:
-    """The first `limit` keys that lie in a store, in its own order. `BadRequest`: no such store; `Unsupported`: it
-    cannot tell; whatever the store raises."""
-    stores = Stores(settings.stores, settings.default_store)
+async def keys(runtime: Runtime, store_id: str, *, limit: int, timeout: float) -> list[str]:
+    """The first `limit` keys that lie in a store that is not yet started, in its own order. `BadRequest`: no such
+    store; `Unsupported`: it cannot tell; whatever the store raises."""
+    stores = runtime.stores
     if store_id not in stores:
         raise BadRequest(f"there is no store '{store_id}'; the stores are {', '.join(stores)}")
     try:
@@ -98,8 +94,6 @@ async def keys(settings: Settings, store_id: str, *, limit: int, timeout: float)
             return list(await stores[store_id].keys(limit))
     except TimeoutError:
         raise StoreUnavailable(f"store {store_id}: no answer within {timeout:g} s") from None
-    finally:
-        await stores.aclose()
 
 
 async def check_one(store: Store, name: str, kind: str, *, deep: bool, timeout: float) -> Result:

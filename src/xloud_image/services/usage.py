@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from xloud_image.db import claims, locations
 from xloud_image.db.engine import Database
+from xloud_image.services.runtime import Runtime
 from xloud_image.stores import type_of
 from xloud_image.stores.registry import Stores
-
-if TYPE_CHECKING:
-    from xloud_image.config.settings import Settings
 
 _PAGE: Final = 5000  # rows of one statement
 _ALL: Final = 10**9
@@ -34,24 +32,19 @@ class Content:
     configured: bool = True
 
 
-async def of_all(settings: Settings) -> list[Content]:
+async def of_all(runtime: Runtime) -> list[Content]:
     """The configured stores in their order, then the names that only rows know. Reads every location once, in pages.
+    Stores that were not started are when it takes that to tell whose a location is.
 
     `DatabaseUnavailable`; `ConfigError`: the service would not start with these stores.
     """
-    stores = Stores(settings.stores, settings.default_store)
-    db = Database(dataclasses.replace(settings.database, max_retries=0))
-    await db.start()
-    try:
+    db, stores = runtime.db, runtime.stores
+    images, lost = await _count(db, stores)
+    if lost:
+        # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
+        await stores.start()
         images, lost = await _count(db, stores)
-        if lost:
-            # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
-            await stores.start()
-            images, lost = await _count(db, stores)
-        pending = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
-    finally:
-        await stores.aclose()
-        await db.aclose()
+    pending = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
     found = [Content(name, images[name], pending[name]) for name in stores.names]
     away = [name for name in dict.fromkeys((*lost, *pending)) if lost[name] or name not in stores]
     return found + [
