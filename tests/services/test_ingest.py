@@ -54,9 +54,10 @@ class Watched(Layer):
         self.source = source
         self.given: int | None = None
         self.took: AsyncIterator[bytes] | None = None
+        self.how: dict[str, Any] = {}
 
     async def write(self, key: str, source: AsyncIterator[bytes], **how: Any) -> Any:
-        self.took = source
+        self.took, self.how = source, how
         return await super().write(key, source, **how)
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
@@ -125,13 +126,15 @@ async def test_each_store_has_all_of_it(
 
 
 async def test_a_single_store_reads_the_stages_themselves(make: Any) -> None:
-    source = Source(MIB)
+    """And every store is told how much will come, and for whom."""
+    source, who = Source(MIB), Caller(project="p")
     stores = [Watched(make(name), source) for name in "abc"]
-    chunks, passed = aiter(source), aiter(source)
-    await ingest(chunks, [Target(stores[0], "key")], [], size=None)
+    chunks = aiter(source)
+    await ingest(chunks, [Target(stores[0], "key", who)], [], size=MIB)
     assert stores[0].took is chunks
-    await ingest(passed, [Target(stores[1], "key"), Target(stores[2], "key")], [], size=None)
+    await ingest(aiter(source), [Target(store, "key", who) for store in stores[1:]], [], size=MIB)
     assert isinstance(stores[1].took, Branch)
+    assert [store.how for store in stores] == [{"size": MIB, "caller": who}] * 3
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -1,4 +1,4 @@
-"""Image data on its way in: upload. The way of the bytes is `streams`; where they end is a store; out: `downloads`.
+"""Image data on its way in: upload. The way of the bytes is `ingest`; where they end is a store; out: `downloads`.
 
 Upload: claim the key → image saving → bytes into the store → location, digests and status in one transaction, which
 also ends the claim. Dying anywhere leaves either the queued image (the claim tells the reaper what to remove) or the
