@@ -13,7 +13,7 @@ import pytest
 from tests.journal import owed
 from tests.servers.place import ROOT, Missing, mounts
 
-FOLDERS = ("stores", "services", "deploy", "guide", "others")
+FOLDERS = ("stores", "services", "deploy", "guide", "together", "faults", "others")
 CONFTEST = """
 from tests.servers import place
 pytest_plugins = ["tests.journal"]
@@ -30,6 +30,7 @@ class Project:
         for folder in FOLDERS:
             (path / "tests" / folder).mkdir(parents=True)
             self.write(f"{folder}/test_of_{folder}.py", "def test_fine(): pass")
+        self.write("stores/test_cinder.py", "def test_fine(): pass")
         (path / ".venv-test").symlink_to(ROOT / ".venv-test")
         (path / "tests/servers").mkdir()
         for name in ("run", "journal.py", "servers/place.py", "servers/__main__.py"):

@@ -13,8 +13,8 @@ import pytest
 from tests.api.cloud import OCTETS
 from tests.conftest import ServiceFactory
 from tests.crash.points import wait_until
+from tests.servers.client import command
 from tests.servers.keystone import Keystone
-from tests.servers.place import environment
 from tests.servers.service import Service
 
 # every command is a new process of a second or more
@@ -30,7 +30,7 @@ class Glance:
     """`token`: of a Keystone, or any text where nobody asks."""
 
     def __init__(self, service: Service, token: str = "any") -> None:
-        self._words = [environment(".venv-client", "glance"), "--os-auth-token", token, "--os-image-url", service.url]
+        self._words = [*command("glance"), "--os-auth-token", token, "--os-image-url", service.url]
 
     def run(self, *words: str | Path, fails: bool = False) -> str:
         # without a terminal it takes its standard input for the data of a new image

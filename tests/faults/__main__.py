@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 
@@ -17,11 +18,11 @@ def main() -> int:
     given = parser.parse_args()
     chosen = [one for one in rows.everything() if all(word in one.name for word in given.words)]
     wrong = 0
-    with rows.shared_servers() as server:
+    with rows.shared_servers() as server, contextlib.closing(rows.Usual()) as usual:
         for one in chosen:
             begun = time.monotonic()
             try:
-                got = rows.run(one, server, quick=given.quick)
+                got = rows.run(one, server, usual, quick=given.quick)
             except Exception as error:  # noqa: BLE001 - a row that breaks is not right; the others go on
                 got = f"{type(error).__name__}: {error}"
             right = one.is_right(got)

@@ -22,7 +22,7 @@ def put(service: Service, data: bytes, disk_format: str = "raw", container_forma
 
 @row("an empty upload is taken whatever it claims to be", "204 0")
 def empty(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = service.request(
         "POST", "/v2/images", json={"name": "e", "disk_format": "raw", "container_format": "bare"}
     ).json()
@@ -43,7 +43,7 @@ def _made(site: Site, name: str, *options: str) -> bytes:
 
 @row("a VMDK that qemu reads differently", "415 queued, 415 queued, 415 queued, 415 queued")
 def vmdk(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     head = b"# Disk DescriptorFile\nversion=1\nCID=123\nparentCID=ffffffff\n"
     tabs = head + (
         b'CREATETYPE="monolithicSparse"\ncreateType="monolithicFlat"\nNOACCESS 1 ZERO\nRW\t2\tFLAT\t"/etc/passwd"\t0=\n'
@@ -60,7 +60,7 @@ def vmdk(site: Site) -> str:
 
 @row("a short qcow2 with a backing file", "415 queued, 415 queued")
 def short(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     name = b"/etc/passwd"
     head = struct.pack(
         ">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 128, len(name), 16, 1024, 0, 1, 0x30000, 0x10000, 1, 0, 0
@@ -72,7 +72,7 @@ def short(site: Site) -> str:
 
 @row("a VHDX with an odd length of its size", "415 queued, 415 queued")
 def odd(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     data = bytearray(_made(site, "vhdx"))
     at = data.index(UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le) + 20
     data[at : at + 4] = b"\xff" * 4
@@ -81,7 +81,7 @@ def odd(site: Site) -> str:
 
 @row("parents in VMDK, VHD, VHDX and VDI", re.compile("(415 queued(, )?){8}"))
 def parents(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     vmdk_image = bytearray(_made(site, "vmdk"))
     text = bytes(vmdk_image[512 : 21 * 512]).rstrip(b"\0")
     text = text.replace(b"parentCID=ffffffff\n", b'parentCID=12345678\nparentFileNameHint="/etc/passwd"\n')
@@ -99,7 +99,7 @@ def parents(site: Site) -> str:
 
 @row("dangerous content in a container", re.compile("(415 queued(, )?){10}"))
 def contained(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     data = _made(site, "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw")
     pairs = [(disk, container) for disk in ("qcow2", "raw") for container in ("ova", "compressed", "docker", "ovf")]
     return ", ".join(put(service, data, *pair) for pair in [*pairs, ("aki", "aki"), ("ari", "ari")])
@@ -107,7 +107,7 @@ def contained(site: Site) -> str:
 
 @row("a disk of 2^63 bytes", "415 queued, 415 queued")
 def absurd(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     answers = []
     for name, at in (("qcow2", 24), ("vdi", 0x170)):
         data = bytearray(_made(site, name))
@@ -118,7 +118,7 @@ def absurd(site: Site) -> str:
 
 @row("a hybrid ISO whose partition table is odd", "204 active, 204 active")
 def hybrid(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     data = bytearray(70000)
     data[510:512] = b"\x55\xaa"
     data[0x8000:0x8006] = b"\x01CD001"
@@ -127,7 +127,7 @@ def hybrid(site: Site) -> str:
 
 @row("an empty upload claimed qcow2", "204 active, 1 line, Warning")
 def nothing(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     body = {"name": "e", "disk_format": "qcow2", "container_format": "bare"}
     image = service.request("POST", "/v2/images", json=body).json()["id"]
     headers = {"Content-Type": "application/octet-stream"}
@@ -140,7 +140,7 @@ def nothing(site: Site) -> str:
 
 @row("a fixed VHD and a qcow2 with extended L2 entries", "204 active, 204 active")
 def taken(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     fixed = _made(site, "vpc", "-o", "subformat=fixed")
     extended = _made(site, "qcow2", "-o", "extended_l2=on,cluster_size=128k")
     return f"{put(service, fixed, 'vhd')}, {put(service, extended, 'qcow2')}"
@@ -148,7 +148,7 @@ def taken(site: Site) -> str:
 
 @row("LUKS of version 2 is unknown, not dangerous", "415 unknown")
 def encrypted(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     body = {"name": "l", "disk_format": "raw", "container_format": "bare"}
     image = service.request("POST", "/v2/images", json=body).json()["id"]
     data = (b"LUKS\xba\xbe\0\2" + (16384).to_bytes(8, "big")).ljust(65536, b"\0")

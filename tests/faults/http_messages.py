@@ -25,7 +25,7 @@ def status_of(service: Service, image: str) -> str:
 
 @row("a part is taken for the whole", "400 queued")
 def part(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = new(service)
     headers = _OCTETS | {"Content-Range": "bytes 5-7/10"}
     status = service.request("PUT", f"/v2/images/{image}/file", body=b"abc", headers=headers).status
@@ -34,7 +34,7 @@ def part(site: Site) -> str:
 
 @row("a transfer coding that is not undone", "501 501, both queued")
 def coding(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     statuses, states = [], set()
     for name in ("gzip", "x-foo"):
         image = new(service)
@@ -49,7 +49,7 @@ def coding(site: Site) -> str:
 
 @row("JSON in a coding that is not undone", "415")
 def gzipped(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     return str(service.request("POST", "/v2/images", body=b"\x1f\x8b\x08", headers=headers).status)
 
@@ -74,7 +74,7 @@ def reason(site: Site) -> str:
 
 @row("ranges in other units, other spelling, with HEAD", "200 206 200")
 def ranges(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = new(service)
     service.request("PUT", f"/v2/images/{image}/file", body=bytes(100), headers=_OCTETS)
     path = f"/v2/images/{image}/file"
@@ -84,7 +84,7 @@ def ranges(site: Site) -> str:
 
 @row("the old way of asking for a range goes beyond the data", "416")
 def old_range(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = new(service)
     service.request("PUT", f"/v2/images/{image}/file", body=bytes(1000), headers=_OCTETS)
     headers = {"Content-Range": "bytes 990-1005/1000"}
@@ -93,7 +93,7 @@ def old_range(site: Site) -> str:
 
 @row("a body of 120 properties of 1000 characters", "201")
 def body(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     return str(
         service.request(
             "POST", "/v2/images", json={"name": "b", **{f"k{number}": "x" * 1000 for number in range(120)}}
@@ -103,7 +103,7 @@ def body(site: Site) -> str:
 
 @row("If-Match names other data", "412 412 queued")
 def if_match(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image, other = new(service), new(service)
     service.request("PUT", f"/v2/images/{image}/file", body=b"abc", headers=_OCTETS)
     got = service.request("GET", f"/v2/images/{image}/file", headers={"If-Match": '"other"'}).status
@@ -115,7 +115,7 @@ def if_match(site: Site) -> str:
 
 @row("a client of HTTP/1.0 expects to be told to go on", "204, without a 100")
 def expect(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     head = raw.head(
         "PUT", f"/v2/images/{new(service)}/file", "Content-Type: application/octet-stream", "Content-Length: 3",
         "Expect: 100-continue",
@@ -126,7 +126,7 @@ def expect(site: Site) -> str:
 
 @row("methods that nobody speaks here", "501 501 501")
 def methods(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     return " ".join(
         str(raw.say(service.port, raw.head(method, "/v2/images", "Connection: close"), seconds=10).status)
         for method in ("CONNECT", "PROPFIND", "TRACE")
@@ -156,7 +156,7 @@ def health(site: Site) -> str:
 
 @row("an error without Accept", "application/json with the reason")
 def accept(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     answer = service.request("GET", "/v2/images/nothing", headers={"Accept": "*/*"})
     kind = answer.headers["content-type"].partition(";")[0]
     said = "with" if "nothing" in str(json.loads(answer.body)) else "without"
@@ -178,7 +178,7 @@ def numbers(site: Site) -> str:
 
 @row("an empty header about import methods", "left out")
 def empty(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     answer = service.request("POST", "/v2/images", json={"name": "x"})
     return "left out" if answer.headers.get("openstack-image-import-methods") != "" else "sent"
 

@@ -17,13 +17,6 @@ PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
 
-def on(site: Site, database: str) -> Service:
-    """A service on this database."""
-    if database == "sqlite":
-        return site.service()
-    return site.service({"database": {"connection": site.server(database).create_database()}})
-
-
 def new(service: Service, **fields: Any) -> str:
     body = {"name": "r", "disk_format": "raw", "container_format": "bare", **fields}
     made: str = service.request("POST", "/v2/images", json=body).json()["id"]
@@ -63,7 +56,7 @@ def newline(site: Site) -> str:
 def quota(site: Site) -> str:
     found = []
     for database in DATABASES:
-        service = on(site, database)
+        service = site.usual(database)
         image = new(service)
         path = f"/v2/images/{image}/members"
         for n in range(127):
@@ -143,7 +136,7 @@ def fat(site: Site) -> str:
 
 @row("more filters than a list takes", "400 400 400, 200 200 200")
 def filters(site: Site) -> str:
-    services = [on(site, database) for database in DATABASES]
+    services = [site.usual(database) for database in DATABASES]
     many, some = ("&".join(f"k{n}=v" for n in range(number)) for number in (1001, 128))
     first, then = (
         " ".join(str(service.request("GET", f"/v2/images?{query}").status) for service in services)
@@ -172,7 +165,7 @@ def full(site: Site) -> str:
 def times(site: Site) -> str:
     found = []
     for database in DATABASES:
-        service = on(site, database)
+        service = site.usual(database)
         image = new(service)
         shown = service.request("GET", f"/v2/images/{image}").json()["created_at"]
         found.append(" ".join(count(service, id=image, created_at=one + shown) for one in ("", "lte:", "gt:")))
@@ -181,14 +174,14 @@ def times(site: Site) -> str:
 
 @row("a backslash before a quotation mark in a list of values", "1 1 400")
 def quoted(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     new(service, name='e"f')
     return " ".join(count(service, name=value) for value in ('in:"e\\"f"', 'in:"e""f"', 'in:"e\\"'))
 
 
 @row("20.0 is the whole number 20", "201 20, 200 20, 400")
 def whole(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     made = service.request("POST", "/v2/images", body=b'{"name":"f","min_disk":20.0}')
     path = f"/v2/images/{made.json()['id']}"
     body = b'[{"op":"replace","path":"/min_ram","value":2e1}]'
@@ -200,7 +193,7 @@ def whole(site: Site) -> str:
 
 @row("an owner without a name", "403 403 403, 403")
 def owner(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     made = [service.request("POST", "/v2/images", json={"owner": one}).status for one in ("", None, "  ")]
     value = [{"op": "replace", "path": "/owner", "value": ""}]
     changed = service.request("PATCH", f"/v2/images/{new(service)}", json=value, headers=PATCH).status
@@ -209,7 +202,7 @@ def owner(site: Site) -> str:
 
 @row("percent signs that are no UTF-8", "400 400 400")
 def percent(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = new(service)
     asked = (("GET", "/v2/images?name=%FF"), ("PUT", f"/v2/images/{image}/tags/%FF"), ("GET", "/v2/images/%FF"))
     return " ".join(str(service.request(method, path).status) for method, path in asked)
@@ -217,7 +210,7 @@ def percent(site: Site) -> str:
 
 @row("the collection with a slash at its end", "404 404")
 def slash(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     return " ".join(str(service.request(method, "/v2/images/").status) for method in ("GET", "DELETE"))
 
 

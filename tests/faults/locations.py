@@ -287,7 +287,7 @@ def clock(site: Site) -> str:
 
 @row("a refused upload says what is left", "415, names the record")
 def refused(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     image = _new(service, "iso")
     answer = service.request("PUT", f"/v2/images/{image}/file", body=b"QFI\xfb" + bytes(1000), headers=_OCTETS)
     named = f"DELETE /v2/images/{image}".encode() in answer.body

@@ -17,6 +17,28 @@ from tests.servers.service import Sections, Service
 _PACKAGE = Path(__file__).parent
 
 
+class Usual:
+    """Services as they are by default, one for each kind of database, for rows that ask and leave no trace that another
+    row could meet."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Service] = {}
+
+    def get(self, database: str, server: Callable[[str], Any]) -> Service:
+        """The one on "sqlite", "postgresql" or "mariadb"; a new one when a row has ended it."""
+        one = self._made.get(database)
+        if one is None or one.exit_code is not None:
+            known = {} if database == "sqlite" else {"database": {"connection": server(database).create_database()}}
+            one = self._made[database] = Service(known)
+            one.start()
+        return one
+
+    def close(self) -> None:
+        """End them."""
+        for one in self._made.values():
+            one.kill()
+
+
 class Site:
     """Where one row runs: services and files of its own, and servers that all rows share.
 
@@ -24,8 +46,9 @@ class Site:
     quick: whether less time is to be spent (fewer attempts, smaller bodies); the answer must be the same.
     """
 
-    def __init__(self, server: Callable[[str], Any], *, quick: bool) -> None:
+    def __init__(self, server: Callable[[str], Any], usual: Usual, *, quick: bool) -> None:
         self.server = server
+        self._usual = usual
         self.quick = quick
         self._stack = contextlib.ExitStack()
 
@@ -36,6 +59,10 @@ class Site:
         if start:
             one.start()
         return one
+
+    def usual(self, database: str = "sqlite") -> Service:
+        """One with no sections of its own, which other rows use too: whatever it holds may be there already."""
+        return self._usual.get(database, self.server)
 
     def directory(self) -> Path:
         """A new, empty folder."""
@@ -94,9 +121,9 @@ def everything() -> list[Row]:
     return list(_rows)
 
 
-def run(one: Row, server: Callable[[str], Any], *, quick: bool) -> str:
+def run(one: Row, server: Callable[[str], Any], usual: Usual, *, quick: bool) -> str:
     """What a row answers now."""
-    with contextlib.closing(Site(server, quick=quick)) as site:
+    with contextlib.closing(Site(server, usual, quick=quick)) as site:
         return one.run(site)
 
 

@@ -54,7 +54,7 @@ def spaces(site: Site) -> str:
 
 @row("a Host that is no text", "400 400")
 def host(site: Site) -> str:
-    service = site.service()
+    service = site.usual()
     return " ".join(
         str(
             raw.say(service.port, f"GET {path} HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n".encode("latin-1"), seconds=10).status

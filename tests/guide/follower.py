@@ -14,7 +14,7 @@ import yaml
 from tests.deploy.site import Site
 from tests.guide.blocks import Block
 from tests.guide.servers import Servers
-from tests.servers.client import ENVIRONMENT as CLIENT
+from tests.servers.client import command
 from tests.servers.http import Answer, request
 from tests.servers.keystone import REGION, USERS
 from tests.servers.place import ROOT, environment, new_directory, program
@@ -147,7 +147,7 @@ class Follower:
         self._command("xavs-ansible", f'{xavs} "$@" --configdir {self.site.path}')
         self._command("xloud-image", f'{xavs.with_name("xloud-image")} "$@"')
         for name in ("openstack", "glance"):
-            self._command(name, f'{environment(CLIENT, name)} "$@"')
+            self._command(name, f'{shlex.join(command(name))} "$@"')
         ceph = self.servers.ceph
         for name in ("ceph", "rbd"):
             tool = shlex.join([program(name, "ceph-common"), "-c", str(ceph.conf), "-n", "client.admin"])

@@ -3,12 +3,36 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.servers.place import environment, new_directory, program
+from tests.servers.process import Process
 
 ENVIRONMENT = ".venv-client"
+_SCRIPT = Path(__file__).with_name("client_process.py")
+_serving: list[Process] = []
+
+
+def command(name: str) -> list[str]:
+    """The words that begin a command of `openstack` or `glance`; from the first call on `client_process` runs."""
+    environment(ENVIRONMENT, name)
+    if not _serving:
+        directory = new_directory("clients")
+        path = directory / "socket"
+        words = [environment(ENVIRONMENT, "python"), "-P", _SCRIPT, "serve", os.path.relpath(path, directory)]
+        _serving.append(Process("clients", [str(word) for word in words], log=directory / "log", directory=directory,
+                                environment={"PYTHONWARNINGS": "ignore"}))  # fmt: skip
+        _serving[0].wait_for(path.exists)
+    # a short path: those of sockets are limited
+    return [sys.executable, "-IS", str(_SCRIPT), f"/proc/{_serving[0].pid}/cwd/socket", name]
+
+
+def end() -> None:
+    """The end of what `command` started; at the end of the session."""
+    while _serving:
+        _serving.pop().kill()
 
 
 class Failed(Exception):
@@ -25,7 +49,7 @@ class OpenStack:
     """`clouds`: the entries of clouds.yaml by name; more can be added at any time."""
 
     def __init__(self, clouds: dict[str, Any] | None = None) -> None:
-        self._command = environment(ENVIRONMENT, "openstack")
+        self._command = command("openstack")
         self._directory = new_directory("client")
         self.clouds: dict[str, Any] = dict(clouds or {})
 
@@ -61,7 +85,7 @@ class OpenStack:
         done = subprocess.run(
             [
                 *(program("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"),
-                self._command,
+                *self._command,
                 *map(str, words),
             ],
             input=stdin if stdin is not None else b"",

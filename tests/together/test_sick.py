@@ -83,9 +83,10 @@ def test_no_cell_is_forgotten() -> None:
 
 
 @pytest.fixture(scope="module")
-def patient(running: Callable[..., Service]) -> Service:
-    """A service whose stores have few seconds to answer."""
-    return running({"xloud": SHORT})
+def patient(everything: Everything, running: Callable[..., Service]) -> Service:
+    """A service whose stores have few seconds to answer; Ceph has 10 for one step instead of 30."""
+    conf = everything.ceph.with_conf("impatient", "[client]\nrados_osd_op_timeout = 10\nrados_mon_op_timeout = 10\n")
+    return running({"xloud": SHORT, "rbd": {"rbd_store_ceph_conf": conf}})
 
 
 @pytest.fixture

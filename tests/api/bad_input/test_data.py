@@ -11,8 +11,8 @@ import pytest
 
 from tests.api import raw
 from tests.api.bad_input import STALL, new, upload
-from tests.servers.client import OpenStack
-from tests.servers.place import environment, program
+from tests.servers.client import OpenStack, command
+from tests.servers.place import program
 from tests.servers.service import Service
 
 
@@ -59,9 +59,9 @@ def test_the_openstack_client_prints_why_endless_data_was_refused(service: Servi
 
 
 def test_the_glance_client_prints_why_endless_data_was_refused(service: Service) -> None:
-    command = [environment(".venv-client", "glance"), "--os-auth-token", "any", "--os-image-url", service.url]
-    words = "image-create --disk-format qcow2 --container-format bare --file /dev/zero".split()
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
+    words = [*command("glance"), "--os-auth-token", "any", "--os-image-url", service.url]
+    words += "image-create --disk-format qcow2 --container-format bare --file /dev/zero".split()
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "415" in done.stderr
     assert "not qcow2" in done.stderr
