@@ -176,6 +176,11 @@ async def test_dangerous_content_stops_it() -> None:
     assert taken <= MIB
 
 
+async def test_what_is_too_short_to_be_judged_is_judged_at_its_end() -> None:
+    with pytest.raises(FormatRefused):
+        await drained(pieces(b"QFI", 1), Inspect(Inspection("qcow2", vmdk_types=(), match=True)))
+
+
 async def test_a_digest_that_fails_does_not_hang(pool: ThreadPoolExecutor) -> None:
     async def no_bytes() -> AsyncIterator[Any]:
         for _ in range(100):
