@@ -1,8 +1,8 @@
-"""Two nodes behind HAProxy on one database and one shared store, reconfigured one after the other under load: no call
-about an image and no download fails, uploads are drained, not cut, and one node is there at every moment.
+"""Two nodes behind HAProxy on one database and two shared stores, Ceph and S3, reconfigured one after the other under
+load: no call about an image and no download fails, uploads are drained, not cut, and one node is there at every moment.
 
-The balancer's file is the one that is shipped, with the addresses of this deployment. Once with Ceph, once with S3; the
-tests of each are one deployment, in the order of the file."""
+The balancer's file is the one that is shipped, with the addresses of this deployment. The tests of this file are one
+deployment, in the order of the file."""
 
 import contextlib
 import json
@@ -31,17 +31,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BALANCER = ROOT / "deploy" / "haproxy" / "glance.cfg"
 NOTICE = 5  # glance_shutdown_delay, as it is when nobody sets it
-DESCRIPTION = "Taken live"
+STORES = ("rbd", "s3")
+EVERY_TRANSFER = {(kind, store) for kind in ("download", "upload") for store in STORES}
+DESCRIPTIONS = {"rbd": "Taken live", "s3": "Taken live as well"}
 
 
 class Site:
     """A control host with two nodes and their balancer. `settings`: further lines of the globals."""
 
-    def __init__(self, nodes: Nodes, database: MariaDB, keystone: Keystone, store: str, settings: str) -> None:
-        self.nodes, self.keystone, self.store = nodes.all, keystone, store
+    def __init__(self, nodes: Nodes, database: MariaDB, keystone: Keystone, settings: str) -> None:
+        self.nodes, self.keystone = nodes.all, keystone
         self.path = new_directory("site")
         self.port = free_port()
-        name = f"nodes_{store}_{os.getpid()}"
+        name = f"nodes_{os.getpid()}"
         self._globals = (
             f"kolla_internal_vip_address: {HOST}\napi_interface: eth0\nglance_api_port: {self.port}\n"
             f"database_port: {database.port}\nglance_database_name: {name}\nglance_database_user: {name}\n"
@@ -98,7 +100,7 @@ class Site:
     @contextlib.contextmanager
     def under_load(self) -> Iterator[tuple[Traffic, float]]:
         """Clients at work within; then what must hold of their calls. Yields their book and when all were at work."""
-        traffic = Traffic(self.port, self.keystone.token("admin"), self.away)
+        traffic = Traffic(self.port, self.keystone.token("admin"), STORES, self.away)
         with traffic.running():
             yield traffic, time.time()
         assert traffic.failures == []
@@ -118,11 +120,11 @@ def container(node: Node) -> tuple[str, str]:
     return found["Id"], found["State"]["StartedAt"]
 
 
-def descriptions(site: Site, node: Node) -> list[str]:
+def descriptions(site: Site, node: Node) -> dict[str, str]:
     """Of the stores, as one node tells them."""
     told: dict[str, Any] = http.request("GET", f"http://{node.address}:{site.port}/v2/info/stores",
                                         headers={"X-Auth-Token": site.keystone.token("admin")}).json()  # fmt: skip
-    return [store.get("description", "") for store in told["stores"]]
+    return {store["id"]: store.get("description", "") for store in told["stores"]}
 
 
 def ports_of(ceph: Ceph) -> list[int]:
@@ -146,33 +148,24 @@ def images() -> Iterator[Podman]:
         podman.close()
 
 
-@pytest.fixture(scope="module", params=["rbd", "s3"])
-def site(
-    request: pytest.FixtureRequest, images: Podman, mariadb: MariaDB, keystone: Keystone, ceph: Ceph
-) -> Iterator[Site]:
-    ports = [mariadb.port, keystone.port]
-    if request.param == "rbd":
-        settings = 'glance_backend_ceph: "yes"\n'
-        ports += ports_of(ceph)
-    else:
-        rgw: Rgw = request.getfixturevalue("rgw")
-        settings = (
-            f'glance_backend_s3: "yes"\nglance_backend_s3_url: {rgw.url}\nglance_backend_s3_access_key: {rgw.access}\n'
-            f"glance_backend_s3_secret_key: {rgw.secret}\nglance_backend_s3_bucket: nodes-{os.getpid()}\n"
-            "glance_s3_store_create_bucket_on_put: yes\n"
-        )
-        ports.append(rgw.port)
-    nodes = Nodes(2, images, ports)
+@pytest.fixture(scope="module")
+def site(images: Podman, mariadb: MariaDB, keystone: Keystone, ceph: Ceph, rgw: Rgw) -> Iterator[Site]:
+    settings = (
+        'glance_backend_ceph: "yes"\nglance_default_backend: rbd\n'
+        f'glance_backend_s3: "yes"\nglance_backend_s3_url: {rgw.url}\nglance_backend_s3_access_key: {rgw.access}\n'
+        f"glance_backend_s3_secret_key: {rgw.secret}\nglance_backend_s3_bucket: nodes-{os.getpid()}\n"
+        "glance_s3_store_create_bucket_on_put: yes\n"
+    )
+    nodes = Nodes(2, images, [mariadb.port, keystone.port, *ports_of(ceph), rgw.port])
     with contextlib.ExitStack() as stack:
         stack.callback(nodes.close)
         nodes.start()
-        one = Site(nodes, mariadb, keystone, request.param, settings)
-        if request.param == "rbd":
-            folder = one.path / "config" / "glance"
-            folder.mkdir(parents=True)
-            address = next(line for line in ceph.conf.read_text().splitlines() if line.startswith("mon_host"))
-            (folder / "ceph.conf").write_text(f"[global]\nfsid = {ceph.fsid}\n{address}\n")
-            (folder / "ceph.client.glance.keyring").write_text(ceph.keyring("glance").read_text())
+        one = Site(nodes, mariadb, keystone, settings)
+        folder = one.path / "config" / "glance"
+        folder.mkdir(parents=True)
+        address = next(line for line in ceph.conf.read_text().splitlines() if line.startswith("mon_host"))
+        (folder / "ceph.conf").write_text(f"[global]\nfsid = {ceph.fsid}\n{address}\n")
+        (folder / "ceph.client.glance.keyring").write_text(ceph.keyring("glance").read_text())
         stack.callback(one.balancer.close)
         one.balancer.start()
         yield one
@@ -182,31 +175,28 @@ def test_deploy(site: Site) -> None:
     assert all(site.run("deploy").values())
     site.await_both()
     client = site.client()
-    image = client.create("first")
-    client.upload(image, b"first")
-    told = client.data("GET", f"/v2/images/{image}", 200)
-    assert told["status"] == "active"
-    assert told["stores"] == site.store
+    for store in STORES:
+        image = client.create("first")
+        client.upload(image, b"first", store)
+        told = client.data("GET", f"/v2/images/{image}", 200)
+        assert told["status"] == "active"
+        assert told["stores"] == store
 
 
-def test_a_setting_of_the_store_is_taken_live(site: Site) -> None:
+def test_a_setting_of_the_stores_is_taken_live(site: Site) -> None:
     """By SIGHUP, on one node after the other: the same containers, and what they had begun is ended by old workers."""
     before, turns = [container(node) for node in site.nodes], len(site.balancer.turns())
     with site.under_load() as (traffic, begun):
-        site.add(f"glance_store_descriptions: {{{site.store}: {DESCRIPTION}}}\n")
-        site.add(
-            {"rbd": "glance_rbd_store_chunk_size: 4\n", "s3": "glance_s3_store_large_object_chunk_size: 5\n"}[
-                site.store
-            ]
-        )
+        site.add(f"glance_store_descriptions: {json.dumps(DESCRIPTIONS)}\n")
+        site.add("glance_rbd_store_chunk_size: 4\nglance_s3_store_large_object_chunk_size: 5\n")
         changed = site.run("reconfigure")
         ended = time.time()
         assert changed == {node.name: 2 for node in site.nodes}, "the file and the container"
-        assert [descriptions(site, node) for node in site.nodes] == [[DESCRIPTION]] * 2
+        assert [descriptions(site, node) for node in site.nodes] == [DESCRIPTIONS] * 2
     assert [container(node) for node in site.nodes] == before, "nothing was restarted"
     assert len(site.balancer.turns()) == turns, "no node was away"
-    across = {one.kind for one in traffic.slow if one.began < begun and one.ended > ended}
-    assert across == {"upload", "download"}
+    across = {(one.kind, one.store) for one in traffic.slow if one.began < begun and one.ended > ended}
+    assert across == EVERY_TRANSFER
 
 
 def test_new_containers(site: Site) -> None:
@@ -237,9 +227,9 @@ def test_new_containers(site: Site) -> None:
                    and call.began < down.when and call.ended > down.when + NOTICE]  # fmt: skip
         assert drained, f"no upload was under way on {down.server}"
         assert {call.status for call in drained} == {204}
-    assert {
-        one.kind for one in traffic.slow if any(one.began < turn.when < one.ended - HELD / 2 for turn in turns)
-    } == {
-        "upload",
-        "download",
+    over_a_turn = {
+        (one.kind, one.store)
+        for one in traffic.slow
+        if any(one.began < turn.when < one.ended - HELD / 2 for turn in turns)
     }
+    assert over_a_turn == EVERY_TRANSFER

@@ -5,6 +5,7 @@ the slow kind are held open until a node has gone away since they began and some
 """
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import json
@@ -13,14 +14,14 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tests.servers.place import HOST
 
 MIB = 1 << 20
 HELD = 8.0  # seconds that a slow transfer goes on after a node was found to be away
-LONGEST = 420.0  # seconds after which every client ends, whatever happens
+LONGEST = 800.0  # seconds after which every client ends, whatever happens; a busy machine takes minutes for a run
 PATIENCE = 120.0  # seconds for an answer
 JSON = "application/json"
 PATCH = "application/openstack-images-v2.1-json-patch"
@@ -35,6 +36,7 @@ class Transfer(NamedTuple):
     """A slow one that ended well; seconds since 1970."""
 
     kind: str
+    store: str
     began: float
     ended: float
 
@@ -52,10 +54,17 @@ class Client:
 
     @contextlib.contextmanager
     def call(
-        self, method: str, path: str, want: int, body: bytes | Iterator[bytes] | None = None, kind: str = JSON
+        self,
+        method: str,
+        path: str,
+        want: int,
+        body: bytes | Iterator[bytes] | None = None,
+        kind: str = JSON,
+        store: str = "",
     ) -> Iterator[http.client.HTTPResponse]:
         """The answer, whose body is to be read within. `Failed`: another status, or less than all of it."""
         headers = {**self._headers, **({} if body is None else {"Content-Type": kind})}
+        headers |= {"X-Image-Meta-Store": store} if store else {}
         chunked = body is not None and not isinstance(body, bytes)
         if chunked:
             headers["Transfer-Encoding"] = "chunked"
@@ -85,9 +94,9 @@ class Client:
         made = self.data("POST", "/v2/images", 201, {"name": name, "disk_format": "raw", "container_format": "bare"})
         return str(made["id"])
 
-    def upload(self, image: str, body: bytes | Iterator[bytes]) -> None:
+    def upload(self, image: str, body: bytes | Iterator[bytes], store: str) -> None:
         """Its data."""
-        with self.call("PUT", f"/v2/images/{image}/file", 204, body, BYTES) as answer:
+        with self.call("PUT", f"/v2/images/{image}/file", 204, body, BYTES, store) as answer:
             answer.read()
 
     def download(self, image: str, each: Callable[[], None] = lambda: None) -> str:
@@ -103,11 +112,12 @@ class Client:
 
 
 class Traffic:
-    """`away`: when nodes were found to be away, so far. `counts` by kind of call, `failures` as sentences, `slow` the
-    transfers that were held, `digests` of every upload that ended, by image."""
+    """Each kind of transfer to and from each of `stores`. `away`: when nodes were found to be away, so far. `counts` by
+    kind of call, `failures` as sentences, `slow` the transfers that were held, `digests` of every upload that ended, by
+    image."""
 
-    def __init__(self, port: int, token: str, away: Callable[[], list[float]]) -> None:
-        self._port, self._token, self._away = port, token, away
+    def __init__(self, port: int, token: str, stores: Sequence[str], away: Callable[[], list[float]]) -> None:
+        self._port, self._token, self._stores, self._away = port, token, stores, away
         self.counts: Counter[str] = Counter()
         self.failures: list[str] = []
         self.slow: list[Transfer] = []
@@ -122,13 +132,18 @@ class Traffic:
         """Everybody is at work within; on leaving, each ends what it has begun."""
         client = Client(self._port, self._token)
         data = os.urandom(32 * MIB)
-        image = client.create("downloaded")
-        client.upload(image, data)
         digest = hashlib.sha256(data).hexdigest()
-        held = [lambda: self._download_slowly(image, digest)] * 2 + [self._upload_slowly] * 4
+        images = {store: client.create("downloaded") for store in self._stores}
+        for store, image in images.items():
+            client.upload(image, data, store)
+        held: list[Callable[[], None]] = [
+            functools.partial(self._download_slowly, store, image, digest) for store, image in images.items()
+        ]
+        held += [functools.partial(self._upload_slowly, store) for store in self._stores for _ in range(2)]
         kept = Client(self._port, self._token, keep=True)
-        quick = [lambda: self._metadata(kept), lambda: self._metadata(client),
-                 lambda: self._download(image, digest), self._upload]  # fmt: skip
+        quick: list[Callable[[], None]] = [lambda: self._metadata(kept), lambda: self._metadata(client)]
+        for store, image in images.items():
+            quick += [functools.partial(self._download, image, digest), functools.partial(self._upload, store)]
         threads = [threading.Thread(target=self._loop, args=(work,)) for work in (*held, *quick)]
         watch = threading.Thread(target=self._watch)
         watch.start()
@@ -191,30 +206,30 @@ class Traffic:
         self.counts["download"] += 1
         self._stop.wait(1)
 
-    def _download_slowly(self, image: str, digest: str) -> None:
-        began, told = time.time(), False
+    def _download_slowly(self, store: str, image: str, digest: str) -> None:
+        began, blocks = time.time(), 0
 
         def each() -> None:
-            nonlocal told
-            if not told:
+            nonlocal blocks
+            blocks += 1
+            if blocks == 1:
                 self._begun.release()
-                told = True
-            if self._is_held(began):
-                time.sleep(0.25)
+            if self._is_held(began):  # of 512 the last ones are made to last
+                time.sleep(0.25 if blocks < 256 else 2.5)
 
         if (found := Client(self._port, self._token).download(image, each)) != digest:
             raise Failed(f"slow download: the digest is {found}")
-        self.slow.append(Transfer("download", began, time.time()))
+        self.slow.append(Transfer("download", store, began, time.time()))
 
-    def _upload(self) -> None:
+    def _upload(self, store: str) -> None:
         client, data = Client(self._port, self._token), os.urandom(MIB)
         image = client.create("uploaded")
-        client.upload(image, data)
+        client.upload(image, data, store)
         self.digests[image] = hashlib.sha256(data).hexdigest()
         self.counts["upload"] += 1
         self._stop.wait(1)
 
-    def _upload_slowly(self) -> None:
+    def _upload_slowly(self, store: str) -> None:
         client, digest, began = Client(self._port, self._token), hashlib.sha256(), time.time()
 
         def blocks() -> Iterator[bytes]:
@@ -229,6 +244,6 @@ class Traffic:
                 time.sleep(0.25)
 
         image = client.create("uploaded slowly")
-        client.upload(image, blocks())
+        client.upload(image, blocks(), store)
         self.digests[image] = digest.hexdigest()
-        self.slow.append(Transfer("upload", began, time.time()))
+        self.slow.append(Transfer("upload", store, began, time.time()))

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.servers.place import ROOT, Missing, new_directory, program
 from tests.servers.process import run
@@ -28,6 +28,8 @@ class Podman:
     `images`: another one, whose images this one shows; what it makes itself lies in a folder of this run then.
     `enter`: words before each command, for a podman that is another node's.
     """
+
+    _built: ClassVar[str | None] = None
 
     def __init__(self, images: "Podman | None" = None, *, enter: Sequence[str] = ()) -> None:
         self._kept = new_directory("containers") if images else ROOT / ".cache" / "containers"
@@ -89,7 +91,10 @@ class Podman:
         return found[0]
 
     def image(self) -> str:
-        """Build the image of the service from the sources; its name. The first time takes some minutes."""
+        """The name of the image of the service, built from the sources once in a session. The first time takes some
+        minutes."""
+        if Podman._built is not None:
+            return Podman._built
         if sys.version_info[:2] != (3, 11):
             raise Missing("Python 3.11 is needed to fetch libraries for Debian's (bookworm)")
         how = {"PYTHON": sys.executable}
@@ -99,7 +104,8 @@ class Podman:
         )  # fmt: skip
         how |= {"BASE": BASE, "PACKAGES": ""} if there.returncode == 0 else {"ROOTFS": str(_debian())}
         output = run([ROOT / "deploy" / "build-image"], environment={**self.environment, **how}, seconds=900)
-        return output.strip().splitlines()[-1].removeprefix("built ")
+        Podman._built = output.strip().splitlines()[-1].removeprefix("built ")
+        return Podman._built
 
 
 def _debian() -> Path:
