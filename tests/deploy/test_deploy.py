@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xavs.findings import Problems
 
 from tests.deploy.site import OWNER, VOLUME, Site, changed
 from tests.servers.ceph import Ceph
@@ -29,7 +30,6 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.place import HOST, ROOT, environment, new_directory
 from tests.servers.podman import Podman
 from xavs import extra_vars
-from xavs.findings import Problems
 from xavs.render import Inputs, render
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
