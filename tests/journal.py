@@ -1,5 +1,5 @@
 """What a run of the tests has done so far, written down as it goes, so that one that died can be told and gone on with.
-A plugin of pytest; `python -m tests.journal DIRECTORY` prints the files that such a run still owes, one a line.
+A plugin of pytest; `python -m tests.journal DIRECTORY` prints the files that such a run still has left, one a line.
 
 The journal lies in the cache directory of the run: a line for each file in the order of the run, each test that began,
 each that failed.
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Journal(Path(cache._cachedir) / _NAME), "the journal")
 
 
-def owed(text: str) -> tuple[str, list[str]]:
+def left(text: str) -> tuple[str, list[str]]:
     """(the test that ran last, the files from its own on and those in which something had failed)."""
     files: list[str] = []
     failed: set[str] = set()
@@ -64,7 +64,7 @@ def owed(text: str) -> tuple[str, list[str]]:
 def main() -> int:
     """Prints the last test on the first line, then the files."""
     try:
-        last, files = owed((Path(sys.argv[1]) / _NAME).read_text())
+        last, files = left((Path(sys.argv[1]) / _NAME).read_text())
     except OSError:
         return 1
     print(last, *files, sep="\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal import owed
+from tests.journal import left
 from tests.servers.place import ROOT, Missing, mounts
 
 FOLDERS = ("stores", "services", "deploy", "guide", "together", "faults", "others")
@@ -164,8 +164,8 @@ def _state(pid: int) -> str:
         return ""
 
 
-def test_what_a_run_that_died_owes() -> None:
+def test_what_a_run_that_died_has_left() -> None:
     text = "file a\nfile b\nfile c\ntest a::one\nfailed a::one\ntest b::one\ntest b::two\n"
-    assert owed(text) == ("b::two", ["a", "b", "c"])
-    assert owed(text.replace("failed a::one\n", "")) == ("b::two", ["b", "c"])
-    assert owed("") == ("", [])
+    assert left(text) == ("b::two", ["a", "b", "c"])
+    assert left(text.replace("failed a::one\n", "")) == ("b::two", ["b", "c"])
+    assert left("") == ("", [])

@@ -48,10 +48,9 @@ class Inputs:
     """Where to read. `overrides`, `passwords` None: where they are by default, beside the globals, if they exist.
 
     `more`: names and values that win over all files (`-e`). `hostname`: whose override folder is read.
-    `address`: of the deployment, for globals that
-    name none; `node_address`: what this node listens on, when that is another and the globals do not say.
-    `vault`: the password of what ansible-vault encrypted.
-    `former`: directories with earlier renderings of this deployment, whose stores are kept; but for those in `emptied`.
+    `address`: of the deployment, for globals that name none; `node_address`: what this node listens on, when that is
+    another and the globals do not say. `vault`: the password of what ansible-vault encrypted. `previous`: directories
+    with earlier renderings of this deployment, whose stores are kept; but for those in `emptied`.
     """
 
     globals: Path
@@ -61,7 +60,7 @@ class Inputs:
     hostname: str = ""
     address: str = ""
     node_address: str = ""
-    former: Sequence[Path] = ()
+    previous: Sequence[Path] = ()
     emptied: frozenset[str] = frozenset()
     vault: Vault | None = None
 
@@ -125,13 +124,13 @@ def render(inputs: Inputs, complete: Callable[[Loaded], Loaded] = lambda loaded:
 
 def _kept(inputs: Inputs, g: Globals, lines: Sequence[Line]) -> retained.Kept:
     """The stores of earlier deployments that are not among those of these lines, as the service will read them."""
-    formers = retained.known(inputs.former, FACTS)
-    if not formers or g.findings.of("error"):
+    earlier = retained.known(inputs.previous, FACTS)
+    if not earlier or g.findings.of("error"):
         return retained.Kept()
     with tempfile.TemporaryDirectory(prefix="xloud-image-") as name:
         (Path(name) / MAIN).write_text(overrides.as_ini(lines, _HEAD))
         now = loader.load([], [Path(name)], env={}).settings.stores
-    return retained.keep(g, formers, now, inputs.emptied)
+    return retained.keep(g, earlier, now, inputs.emptied)
 
 
 def _complete(inputs: Inputs, g: Globals, lines: list[Line], stores: list[plan.Store]) -> None:

@@ -36,7 +36,7 @@ _WHY: Final = "kept: it was deployed before, and images may lie in it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Former:
+class Previous:
     """A store as an earlier rendering had it, and the directory of that rendering."""
 
     settings: StoreSettings
@@ -69,10 +69,10 @@ def _comparable(value: Any) -> Any:
     return value.rstrip("/") if isinstance(value, str) else value or None
 
 
-def known(directories: Iterable[Path], facts_name: str) -> list[Former]:
+def known(directories: Iterable[Path], facts_name: str) -> list[Previous]:
     """The stores of earlier renderings, each place once, those of the first directory first. A directory without a
     rendering that can be read has none."""
-    found: dict[tuple[object, ...], Former] = {}
+    found: dict[tuple[object, ...], Previous] = {}
     for directory in directories:
         try:
             facts = json.loads((directory / facts_name).read_text())
@@ -82,11 +82,11 @@ def known(directories: Iterable[Path], facts_name: str) -> list[Former]:
         volume = str(facts.get(VOLUME) or "") if isinstance(facts, dict) else ""
         for store in settings.stores:
             if not store.reserved:
-                found.setdefault(place(store), Former(store, directory, volume))
+                found.setdefault(place(store), Previous(store, directory, volume))
     return list(found.values())
 
 
-def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings], emptied: Collection[str]) -> Kept:
+def keep(g: Globals, earlier: Sequence[Previous], current: Sequence[StoreSettings], emptied: Collection[str]) -> Kept:
     """Those that are needed besides the `current` ones. `emptied` names those in which nothing lies; one that took new
     images until now is kept all the same: an upload may be under way."""
     kept = Kept()
@@ -95,21 +95,21 @@ def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings]
     used = {path for store in current if not store.reserved for path in _directories(store)}
     names = {store.id.lower() for store in current}
     # those that are kept already first: their names stay
-    for former in sorted(formers, key=lambda one: not one.settings.read_only):
-        id_ = former.settings.id
+    for previous in sorted(earlier, key=lambda one: not one.settings.read_only):
+        id_ = previous.settings.id
         if id_ not in forget:
-            _look_at_volume(g, former)
-        left = _without(former, used)
-        if left is None or former.place in in_use:
+            _look_at_volume(g, previous)
+        left = _without(previous, used)
+        if left is None or previous.place in in_use:
             continue
-        former = left  # noqa: PLW2901
+        previous = left  # noqa: PLW2901
         name = _free(id_, names)
-        if {name, id_} & forget or (former.settings.read_only and id_ in emptied):
+        if {name, id_} & forget or (previous.settings.read_only and id_ in emptied):
             continue
         names.add(name.lower())
-        ceph = _ceph(former) if former.settings.type == "rbd" else {}
-        kept.stores.append(Store(name, former.settings.type, Origin(why=_WHY), ceph, kept=True))
-        kept.lines += _lines(name, former, kept)
+        ceph = _ceph(previous) if previous.settings.type == "rbd" else {}
+        kept.stores.append(Store(name, previous.settings.type, Origin(why=_WHY), ceph, kept=True))
+        kept.lines += _lines(name, previous, kept)
         g.findings.note(
             f"the store '{name}' of an earlier deployment is kept for the images that lie in it and takes no new ones; "
             f"it goes when it is empty, or with {FORGET}: [{name}]"
@@ -117,13 +117,13 @@ def keep(g: Globals, formers: Sequence[Former], current: Sequence[StoreSettings]
     return kept
 
 
-def _look_at_volume(g: Globals, former: Former) -> None:
+def _look_at_volume(g: Globals, previous: Previous) -> None:
     """Images in a volume that is not mounted any more cannot be kept by any configuration."""
-    now, name = str(g.get("glance_file_datadir_volume")), former.settings.id
-    inside = any(f"{path}/".startswith("/var/lib/glance/") for path in _directories(former.settings))
-    if inside and former.volume not in ("", now):
+    now, name = str(g.get("glance_file_datadir_volume")), previous.settings.id
+    inside = any(f"{path}/".startswith("/var/lib/glance/") for path in _directories(previous.settings))
+    if inside and previous.volume not in ("", now):
         g.findings.error(
-            f"was '{former.volume}', in which images of the store '{name}' may lie, and is '{now}' now: copy what is "
+            f"was '{previous.volume}', in which images of the store '{name}' may lie, and is '{now}' now: copy what is "
             f"in it first, then say {FORGET}: [{name}] for one run",
             "glance_file_datadir_volume",
             g.origin("glance_file_datadir_volume"),
@@ -134,15 +134,19 @@ def _directories(store: StoreSettings) -> list[str]:
     return [os.path.normpath(path) for _, path in TYPES[store.type].directories(store.options)]
 
 
-def _without(former: Former, used: Collection[str]) -> Former | None:
+def _without(previous: Previous, used: Collection[str]) -> Previous | None:
     """The same without directories that a store of today reads as well: two stores in one are refused. None: it has
     no other."""
-    mine = _directories(former.settings)
+    mine = _directories(previous.settings)
     rest = [path for path in mine if path not in used]
     if rest == mine:
-        return former
-    options = {**former.settings.options, **TYPES[former.settings.type].with_directories(rest)}
-    return dataclasses.replace(former, settings=dataclasses.replace(former.settings, options=options)) if rest else None
+        return previous
+    options = {**previous.settings.options, **TYPES[previous.settings.type].with_directories(rest)}
+    return (
+        dataclasses.replace(previous, settings=dataclasses.replace(previous.settings, options=options))
+        if rest
+        else None
+    )
 
 
 def _free(name: str, names: Collection[str]) -> str:
@@ -154,8 +158,8 @@ def _free(name: str, names: Collection[str]) -> str:
     return found
 
 
-def _ceph(former: Former) -> Mapping[str, str]:
-    options = former.settings.options
+def _ceph(previous: Previous) -> Mapping[str, str]:
+    options = previous.settings.options
     return {
         "cluster": Path(options["rbd_store_ceph_conf"] or "ceph.conf").stem,
         "user": options["rbd_store_user"] or "",
@@ -163,24 +167,24 @@ def _ceph(former: Former) -> Mapping[str, str]:
     }
 
 
-def _lines(name: str, former: Former, kept: Kept) -> list[Line]:
+def _lines(name: str, previous: Previous, kept: Kept) -> list[Line]:
     """Its section: what differs from the defaults; and the files that it names, carried on from that rendering."""
-    settings = former.settings
+    settings = previous.settings
     options = dict(settings.options)
     if settings.type == "swift" and options["swift_store_config_file"]:
-        file = former.rendered / Path(options["swift_store_config_file"]).name
+        file = previous.rendered / Path(options["swift_store_config_file"]).name
         if file.is_file():
             # the file of this name belongs to the account in use now
             own = f"glance-swift-{name}.conf"
             kept.files[own] = (file.read_bytes(), 0o600)
             options["swift_store_config_file"] = f"{ETC}/{own}"
     if settings.type == "rbd":
-        for file in sorted((former.rendered / "ceph").glob("*")):
+        for file in sorted((previous.rendered / "ceph").glob("*")):
             kept.files[f"ceph/{file.name}"] = (file.read_bytes(), 0o600 if file.suffix == ".keyring" else 0o640)
     for value in options.values():
         path = str(value or "").removeprefix(f"{ETC}/")
-        if path.startswith(f"{CERTIFICATES}/") and (former.rendered / path).is_file():
-            kept.files[path] = ((former.rendered / path).read_bytes(), 0o640)
+        if path.startswith(f"{CERTIFICATES}/") and (previous.rendered / path).is_file():
+            kept.files[path] = ((previous.rendered / path).read_bytes(), 0o640)
     common = {"read_only": True, "store_description": settings.description, "weight": settings.weight or ""}
     lines = [Line(name, option, as_text(value), Origin(why=_WHY)) for option, value in common.items() if value != ""]
     for opt in TYPES[settings.type].options:

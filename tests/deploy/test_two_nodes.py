@@ -208,11 +208,11 @@ def test_new_containers(site: Site) -> None:
         changed = site.run("reconfigure")
         assert changed == {node.name: 2 for node in site.nodes}, "the file and the container"
         site.await_both()
-    for node, (former, _) in zip(site.nodes, before, strict=True):
+    for node, (previous, _) in zip(site.nodes, before, strict=True):
         found = node.podman.inspect("glance_api")
-        assert found["Id"] != former
+        assert found["Id"] != previous
         assert "/srv/extra" in [mount["Destination"] for mount in found["Mounts"]]
-        assert node.podman.run("ps", "-aq").split() == [found["Id"][:12]], "no former one is left"
+        assert node.podman.run("ps", "-aq").split() == [found["Id"][:12]], "no previous one is left"
     turns = site.balancer.turns()[known:]
     first, second = (node.name for node in site.nodes)
     assert [(turn.server, turn.up) for turn in turns] == [

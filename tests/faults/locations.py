@@ -172,10 +172,10 @@ def readers(site: Site) -> str:
     for image in images:
         service.request("DELETE", f"/v2/images/{image}")
     gone = _until(lambda: web.open == 0, 30)
-    owed = service.run("stores", "pending")
+    found = service.run("stores", "pending")
     ended.set()
     readers = "at most 4 readers" if most <= 4 else f"{most} readers"
-    return f"{readers}; {'none' if gone and owed.startswith('Nothing') else web.open} after the images are gone"
+    return f"{readers}; {'none' if gone and found.startswith('Nothing') else web.open} after the images are gone"
 
 
 @row("data larger than any image may be are registered", "413 413 413 queued")

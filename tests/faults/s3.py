@@ -13,7 +13,7 @@ from tests.servers.s3 import LocalBucket, Pys3local, Rclone, S3Server, SwiftS3
 from tests.servers.service import Service
 
 MIB = 1 << 20
-WORKS = "PUT 204, active, GET 200 same, range 206 same, DELETE 204, nothing owed"
+WORKS = "PUT 204, active, GET 200 same, range 206 same, DELETE 204, nothing pending"
 
 
 def serving(site: Site, server: Any, **given: Any) -> Service:
@@ -44,8 +44,8 @@ def upload(service: Service, body: bytes) -> tuple[str, int, str]:
     return image, answer.status, answer.body.decode(errors="replace")
 
 
-def there_and_back(service: Service, *sizes: int, owing: bool) -> str:
-    """`WORKS` when images of these sizes do; else what came. `owing`: also ask what is owed afterwards."""
+def there_and_back(service: Service, *sizes: int, pending: bool) -> str:
+    """`WORKS` when images of these sizes do; else what came. `pending`: also ask what is pending afterwards."""
     for number, size in enumerate(sizes):
         body = (hashlib.sha256(b"%d" % number).digest() * (size // 32 + 1))[:size]
         image, status, said = upload(service, body)
@@ -60,10 +60,10 @@ def there_and_back(service: Service, *sizes: int, owing: bool) -> str:
             f"PUT {status}, {state}, GET {whole.status} {_same(whole.body, body)}, "
             f"range {part.status} {_same(part.body, body[size // 2 : size - 1])}, DELETE {gone.status}"
         )
-        if f"{got}, nothing owed" != WORKS:
+        if f"{got}, nothing pending" != WORKS:
             return got
-    owed = service.run("stores", "pending").strip() if owing else "Nothing is pending."
-    return WORKS if owed == "Nothing is pending." else owed
+    found = service.run("stores", "pending").strip() if pending else "Nothing is pending."
+    return WORKS if found == "Nothing is pending." else found
 
 
 def _same(got: bytes, wanted: bytes) -> str:
@@ -77,7 +77,7 @@ def real(name: str, kind: Callable[[], Any], *sizes: int) -> None:
     def run(site: Site) -> str:
         server: S3Server = site.closing(kind())
         server.start()
-        return there_and_back(serving(site, server), *sizes, owing=True)
+        return there_and_back(serving(site, server), *sizes, pending=True)
 
 
 def behind(name: str, mode: str, *sizes: int, want: str = WORKS) -> None:
@@ -88,7 +88,7 @@ def behind(name: str, mode: str, *sizes: int, want: str = WORKS) -> None:
         odd = site.closing(Odd(site.server("rgw")))
         service = serving(site, odd, bucket=f"odd-{mode}")
         odd.be(mode)
-        return there_and_back(service, *sizes, owing=not site.quick)
+        return there_and_back(service, *sizes, pending=not site.quick)
 
 
 real("a server that refuses If-Match with 501 (Swift's s3api)", SwiftS3, 1000, 12 * MIB)

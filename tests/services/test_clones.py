@@ -9,7 +9,7 @@ from tests.crash.points import wait_until
 from tests.crash.proof import claims
 from tests.servers.ceph import Ceph
 from tests.servers.service import Service
-from tests.services.test_owed import SHORT, new_image, owed
+from tests.services.test_pending_deletions import SHORT, new_image, pending_in
 from tests.stores.pool import Pool
 from tests.stores.test_rbd import TIMES
 
@@ -60,12 +60,12 @@ def test_new_clones_outlive_the_image_and_the_last_one_takes_its_bytes_along(ser
     assert server.request("DELETE", f"/v2/images/{image}").status == 204
     assert server.request("GET", f"/v2/images/{image}").status == 404
     assert pool.trash == [image]
-    (debt,) = owed(server)
-    assert (debt["kind"], debt["image"], debt["store"]) == ("delete", image, "fast")
-    assert "clones depend" in debt["error"]
+    (entry,) = pending_in(server)
+    assert (entry["kind"], entry["image"], entry["store"]) == ("delete", image, "fast")
+    assert "clones depend" in entry["error"]
     assert pool.read_clone("volume") == DATA
     pool.remove_clone("volume")
-    assert wait_until(lambda: not claims(server)), owed(server)
+    assert wait_until(lambda: not claims(server)), pending_in(server)
     assert pool.objects == []
 
 
@@ -79,7 +79,7 @@ def test_an_unreachable_cluster_delays_only_the_bytes(server: Service, pool: Poo
         assert server.request("GET", f"/v2/images/{image}").status == 404
     finally:
         ceph.start_daemon("osd")
-    assert wait_until(lambda: not claims(server), 90), owed(server)
+    assert wait_until(lambda: not claims(server), 90), pending_in(server)
     octets = {"Content-Type": "application/octet-stream"}
     assert server.request("PUT", f"/v2/images/{upload}/file", body=DATA, headers=octets).status == 204
     assert pool.read(upload) == DATA

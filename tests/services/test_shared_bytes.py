@@ -15,7 +15,7 @@ from xloud_image.services import deletions, hints, images, locations, reaper
 DATA = b"some data"
 
 
-async def debts(house: House) -> list[Claim]:
+async def pending_of(house: House) -> list[Claim]:
     return await house.service.db.read(claims.list_all)
 
 
@@ -32,27 +32,29 @@ async def test_what_a_clone_needs_is_owed_until_it_is_gone(house: House) -> None
     assert (await house.ask("DELETE", f"/v2/images/{image.id}"))[0] == 204
     assert (await house.download(image))[0] == 404
     for attempts in range(4):
-        (debt,) = await debts(house)
-        assert (debt.kind, debt.attempts) == ("delete", attempts + 1)
-        assert debt.error is not None
-        assert "the volumes a and b are clones" in debt.error, "stores pending shows the reason"
-        await at_once(house, debt)
+        (entry,) = await pending_of(house)
+        assert (entry.kind, entry.attempts) == ("delete", attempts + 1)
+        assert entry.error is not None
+        assert "the volumes a and b are clones" in entry.error, "stores pending shows the reason"
+        await at_once(house, entry)
         await reaper.once(house.service)
     house.store("one").needed = False
-    await at_once(house, debt)
+    await at_once(house, entry)
     await reaper.once(house.service)
-    assert await debts(house) == []
+    assert await pending_of(house) == []
     assert house.store("one").blobs == {}
 
 
-async def at_once(house: House, debt: Claim) -> None:
+async def at_once(house: House, entry: Claim) -> None:
     """The time of the next attempt has come."""
-    taken = await house.service.db.write(lambda conn: claims.take(conn, debt.id, "test", lease=5, idle=True))
+    taken = await house.service.db.write(lambda conn: claims.take(conn, entry.id, "test", lease=5, idle=True))
     if taken is not None:  # the test's own is no attempt
-        await house.service.db.write(lambda conn: claims.postpone(conn, debt.id, "test", seconds=-1, error=debt.error))  # type: ignore[arg-type]
+        await house.service.db.write(
+            lambda conn: claims.postpone(conn, entry.id, "test", seconds=-1, error=entry.error)
+        )  # type: ignore[arg-type]
 
         async def back(conn: Any) -> None:
-            await conn.execute(tables.claims.update().values(attempts=debt.attempts))
+            await conn.execute(tables.claims.update().values(attempts=entry.attempts))
 
         await house.service.db.write(back)
 
@@ -80,7 +82,7 @@ async def test_the_last_image_takes_the_bytes_with_it(house: House) -> None:
     first, second = await sharing(house)
     await images.delete(house.service, ADMIN, first.id)
     assert DATA in house.store("one").blobs.values()
-    assert await debts(house) == []
+    assert await pending_of(house) == []
     await images.delete(house.service, ADMIN, second.id)
     assert house.store("one").blobs == {}
     assert house.store("two").blobs == {}
@@ -92,7 +94,7 @@ async def test_two_deleted_at_once(house: House, turn: int) -> None:
     first, second = await sharing(house)
     await asyncio.gather(*(images.delete(house.service, ADMIN, image.id) for image in (first, second)))
     assert house.store("one").blobs == {}
-    assert await debts(house) == []
+    assert await pending_of(house) == []
 
 
 async def test_bytes_that_were_owed_and_found_a_new_image(house: House) -> None:
@@ -100,13 +102,13 @@ async def test_bytes_that_were_owed_and_found_a_new_image(house: House) -> None:
     image = await house.new(DATA, "one")
     house.store("one").needed = True
     await images.delete(house.service, ADMIN, image.id)
-    (debt,) = await debts(house)
+    (entry,) = await pending_of(house)
     other = await house.new(DATA, "two")
     await house.add(other, Location(image.locations[0].url, {"store": "one"}))
     house.store("one").needed = False
-    await at_once(house, debt)
+    await at_once(house, entry)
     await reaper.once(house.service)
-    assert await debts(house) == []
+    assert await pending_of(house) == []
     assert DATA in house.store("one").blobs.values()
 
 
@@ -122,12 +124,12 @@ async def test_nothing_is_removed_while_the_store_does_not_know_its_place(
     with monkeypatch.context() as patch:
         patch.setattr(house.store("one"), "ready", unknown)
         await images.delete(house.service, ADMIN, image.id)
-        (debt,) = await debts(house)
-        assert debt.error == "nobody answers"
+        (entry,) = await pending_of(house)
+        assert entry.error == "nobody answers"
         assert DATA in house.store("one").blobs.values()
-    await at_once(house, debt)
+    await at_once(house, entry)
     await reaper.once(house.service)
-    assert await debts(house) == []
+    assert await pending_of(house) == []
     assert house.store("one").blobs == {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.api.cloud import Cloud
 from tests.conftest import ServiceFactory
 from tests.servers.cinder import Cinder
-from tests.services.test_owed import new_image
+from tests.services.test_pending_deletions import new_image
 from xloud_image.stores.suite import noise
 
 DATA = noise((5 << 20) + 7)

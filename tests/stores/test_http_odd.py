@@ -33,7 +33,7 @@ def web() -> Iterator[OddWeb]:
 async def opened(seconds: float) -> AsyncIterator[Store]:
     options: dict[str, Any] = {option.dest: option.default for option in HttpStore.TYPE.options}
     made = HttpStore("web", options, connect=20, idle=20)
-    yield wrap(made, LayerSettings(answer_time=seconds, retries=0))
+    yield wrap(made, LayerSettings(store_timeout=seconds, retries=0))
     await made.aclose()
 
 

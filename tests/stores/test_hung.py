@@ -158,7 +158,7 @@ async def test_without_a_limit_of_the_operator_the_layers_answer(hangable: Hanga
         StoreSettings("slow", "file", options=file_options(hangable.target)),
         StoreSettings("good", "file", options=file_options(tmp_path / "good")),
     ]
-    stores = Stores(settings, "good", layers=LayerSettings(answer_time=0.5))
+    stores = Stores(settings, "good", layers=LayerSettings(store_timeout=0.5))
     await stores.start()
     url = (await stores["slow"].write("key", feed(b"x"), size=1)).url
     hangable.stop()

@@ -161,12 +161,12 @@ async def test_a_delete_whose_answer_was_lost_has_been_done() -> None:
 async def test_the_time_limit(call: str, kind: type[Moody]) -> None:
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"0\.1 seconds"):
-        await CALLS[call](Timed(kind(late=5), LayerSettings(answer_time=0.1)))
+        await CALLS[call](Timed(kind(late=5), LayerSettings(store_timeout=0.1)))
     assert time.monotonic() - begun < 1
 
 
 async def test_after_the_first_byte_a_reader_may_take_its_time() -> None:
-    async with Timed(LateFirstByte(), LayerSettings(answer_time=0.05)).open(URL) as reader:
+    async with Timed(LateFirstByte(), LayerSettings(store_timeout=0.05)).open(URL) as reader:
         parts = []
         async for chunk in reader.chunks:
             parts.append(chunk)
@@ -183,7 +183,7 @@ async def test_at_most_so_many_at_once(call: str) -> None:
 
 
 async def test_an_open_blob_counts_until_it_is_left() -> None:
-    store = wrap(Moody(), LayerSettings(at_once=1, answer_time=0.1))
+    store = wrap(Moody(), LayerSettings(at_once=1, store_timeout=0.1))
     async with store.open(URL):
         for call in (read(store), store.write("new", feed(b"x"), size=1)):
             with pytest.raises(StoreUnavailable):
@@ -194,7 +194,7 @@ async def test_an_open_blob_counts_until_it_is_left() -> None:
 
 
 async def test_one_project_does_not_take_all() -> None:
-    store = wrap(Moody(), LayerSettings(at_once=4, answer_time=0.2))
+    store = wrap(Moody(), LayerSettings(at_once=4, store_timeout=0.2))
     hostile, other = Caller(project="a"), Caller(project="b")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):

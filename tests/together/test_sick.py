@@ -39,8 +39,8 @@ HERE: Final = "here"
 OWN: Final = "in the tests of this store alone"
 CELLS: Final[Mapping[str, Mapping[str, str]]] = {
     "files": {
-        "down": "tests/services/test_owed.py: the directory is away",
-        "hangs": "tests/services/test_owed.py: the mount hangs",
+        "down": "tests/services/test_pending_deletions.py: the directory is away",
+        "hangs": "tests/services/test_pending_deletions.py: the mount hangs",
         "wrong password": "a file system asks for none; missing permission: tests/stores/test_file.py",
         "full": HERE,
         "killed in an upload": HERE,

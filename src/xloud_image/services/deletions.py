@@ -63,7 +63,7 @@ async def begin_deletes(
     return claims
 
 
-async def pay(runtime: Runtime, claim: Claim, who: Caller | None = None) -> None:
+async def remove(runtime: Runtime, claim: Claim, who: Caller | None = None) -> None:
     """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises.
 
     Bytes that an image which is there names as well (a location registered for both, in whatever spelling) stay: they
@@ -95,24 +95,24 @@ async def postpone(runtime: Runtime, claim: Claim, error: BaseException, *, fail
     )
 
 
-async def pay_image(runtime: Runtime, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
+async def remove_image(runtime: Runtime, ctx: Context, image: Image, claims: Sequence[Claim]) -> None:
     """Remove the bytes of a hidden image. `InUse`: the image is back as it was, less locations already removed."""
-    paid: list[Claim] = []
+    removed: list[Claim] = []
     for claim in claims:
         try:
-            await pay(runtime, claim, caller(ctx))
+            await remove(runtime, claim, caller(ctx))
         except InUse:
-            await _revive(runtime, image, claims, {other.url for other in paid})
+            await _revive(runtime, image, claims, {other.url for other in removed})
             raise
         except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
             await postpone(runtime, claim, error)
         else:
-            paid.append(claim)
+            removed.append(claim)
     await reach("delete.bytes_gone")
 
     async def finish(conn: AsyncConnection) -> None:
         await finish_delete(conn, image.id)
-        for claim in paid:
+        for claim in removed:
             await rows.end(conn, claim.id)
 
     await runtime.db.write(finish)
@@ -146,7 +146,7 @@ async def pay_location(
     """Remove the bytes of a location that was taken from its image. `InUse`: the location is back."""
     for claim in claims:
         try:
-            await pay(runtime, claim, caller(ctx))
+            await remove(runtime, claim, caller(ctx))
         except InUse:
             await _put_back(runtime, image, location, claim)
             raise

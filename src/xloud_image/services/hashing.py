@@ -307,10 +307,10 @@ async def _finish(
         return
     runtime.hashing.forget(claim.id)
     with runtime.holding(*pending):
-        for debt in pending:
+        for deletion in pending:
             try:
-                await deletions.pay(runtime, debt)
+                await deletions.remove(runtime, deletion)
             except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                await deletions.postpone(runtime, debt, error)
+                await deletions.postpone(runtime, deletion, error)
             else:
-                await runtime.db.write(lambda conn, debt=debt: claims.end(conn, debt.id))  # type: ignore[misc]
+                await runtime.db.write(lambda conn, deletion=deletion: claims.end(conn, deletion.id))  # type: ignore[misc]

@@ -128,7 +128,7 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     await reach("delete.marked")
     if claims:
         with runtime.holding(*claims):
-            await deletions.pay_image(runtime, ctx, hidden, claims)
+            await deletions.remove_image(runtime, ctx, hidden, claims)
     await reach("delete.done")
 
 

@@ -145,6 +145,6 @@ async def _undo_write(runtime: Runtime, claim: Claim) -> None:
 async def _finish_delete(runtime: Runtime, claim: Claim) -> None:
     if claim.scope == "image":
         await runtime.db.write(lambda conn: deletions.finish_delete(conn, claim.image_id))
-    await deletions.pay(runtime, claim)
+    await deletions.remove(runtime, claim)
     await reach("reaper.bytes_gone")
     await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))

@@ -76,7 +76,7 @@ class Runtime:
         from xloud_image.stores.layers import LayerSettings
         from xloud_image.stores.registry import Stores
 
-        layers = LayerSettings(answer_time=self.settings.store_timeout)
+        layers = LayerSettings(store_timeout=self.settings.store_timeout)
         return Stores(self.settings.stores, self.settings.default_store, layers=layers)
 
     @cached_property

@@ -175,7 +175,7 @@ class Store(abc.ABC):
     name: str
     can: Can
     facts: Mapping[str, Any]  # not secret; `properties` of info/stores/detail
-    answer_time: float = 60.0  # seconds that a call gets (layers); what a backend waits for ends before, and says why
+    store_timeout: float = 60.0  # seconds that a call gets (layers); what a backend waits for ends before, and says why
     sample: int = 1 << 20  # bytes of an object that goes the way of a large image, for a deep check
     places: tuple[str, ...] = ()  # what no other configured store may share with this one, such as a directory
 

@@ -37,13 +37,13 @@ _FAILURES: Final = Counter(
 class LayerSettings:
     """Seconds and counts, per store and process.
 
-    answer_time: for each call that asks the backend but write, for open until its first byte; waiting and retries are
+    store_timeout: for each call that asks the backend but write, for open until its first byte; waiting and retries are
     in it. retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a
     store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many other calls,
     three quarters of them of one project; more wait.
     """
 
-    answer_time: float = 60.0
+    store_timeout: float = 60.0
     retries: int = 2
     retry_pause: float = 0.2
     retry_window: float = 2.0
@@ -54,7 +54,7 @@ def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
     """The store as the service uses it. From the inside: retries happen under one slot, the slot is waited for under
     the time limit, and what is measured is what the caller sees."""
     settings = settings or LayerSettings()
-    store.answer_time = settings.answer_time
+    store.store_timeout = settings.store_timeout
     return Measured(Timed(Limited(Retrying(store, settings), settings), settings))
 
 
@@ -238,7 +238,7 @@ class Limited(Layer):
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
         self._transfers, self._calls = _Slots(settings.at_once), _Slots(settings.at_once)
-        self._patience = settings.answer_time
+        self._patience = settings.store_timeout
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         if operation == "check":
@@ -266,14 +266,14 @@ class Limited(Layer):
 
 
 class Timed(Layer):
-    """Answers within `answer_time`, whatever the store does. What a store does after the first byte of a read, and
+    """Answers within `store_timeout`, whatever the store does. What a store does after the first byte of a read, and
     during a write, it bounds itself."""
 
     BEGINS: ClassVar[bool] = True
 
     def __init__(self, inner: Store, settings: LayerSettings) -> None:
         super().__init__(inner)
-        self._limit = settings.answer_time
+        self._limit = settings.store_timeout
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         if operation == "write":

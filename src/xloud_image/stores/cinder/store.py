@@ -296,7 +296,7 @@ class CinderStore(Store):
         if volume.status != "deleting":
             await self._may_go(volumes, volume)
         try:
-            await volumes.remove(volume.id, within=min(_DELETING, self.answer_time / 2), detach=False)
+            await volumes.remove(volume.id, within=min(_DELETING, self.store_timeout / 2), detach=False)
         except StillDeleting as error:
             raise StillNeeded(error.message) from error
 
@@ -305,7 +305,7 @@ class CinderStore(Store):
         if names := await volumes.snapshots(volume.id):
             raise InUse(f"store {self.name}: snapshots of the volume depend on it: {', '.join(names)}")
         identity = volume.id
-        end = time.monotonic() + min(_READERS, self.answer_time / 4)
+        end = time.monotonic() + min(_READERS, self.store_timeout / 4)
         while True:
             free = await self._attachments.release(identity)
             volume = await volumes.show(identity)

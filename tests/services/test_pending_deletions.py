@@ -25,7 +25,7 @@ def new_image(service: Service, data: bytes | None = b"some data") -> str:
     return image_id
 
 
-def owed(service: Service) -> list[dict[str, Any]]:
+def pending_in(service: Service) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(service.run("stores", "pending", "--json"))
     return found
 
@@ -36,13 +36,13 @@ def test_deleting_while_the_directory_is_away(service: ServiceFactory) -> None:
     away = server.images.rename(server.directory / "away")
     assert server.request("DELETE", f"/v2/images/{image_id}").status == 204
     assert server.request("GET", f"/v2/images/{image_id}").status == 404
-    (debt,) = owed(server)
-    assert (debt["kind"], debt["image"], debt["store"]) == ("delete", image_id, "files")
-    assert "directory" in debt["error"] or "No such file" in debt["error"]
-    assert wait_until(lambda: owed(server)[0]["attempts"] >= 2), "the reaper does not try again"
+    (entry,) = pending_in(server)
+    assert (entry["kind"], entry["image"], entry["store"]) == ("delete", image_id, "files")
+    assert "directory" in entry["error"] or "No such file" in entry["error"]
+    assert wait_until(lambda: pending_in(server)[0]["attempts"] >= 2), "the reaper does not try again"
     assert files(away) == {image_id: 9}
     away.rename(server.images)
-    assert wait_until(lambda: not claims(server)), owed(server)
+    assert wait_until(lambda: not claims(server)), pending_in(server)
     assert files(server.images) == {}
     assert server.run("stores", "pending") == "Nothing is pending.\n"
 
@@ -68,13 +68,13 @@ def test_deleting_while_the_mount_hangs(service: ServiceFactory) -> None:
         begun = time.monotonic()
         assert server.request("DELETE", f"/v2/images/{image_id}").status == 204
         assert time.monotonic() - begun < 8
-        assert "does not answer" in owed(server)[0]["error"]
+        assert "does not answer" in pending_in(server)[0]["error"]
         # the reaper is busy with the hung store now; an upload into the other one keeps its lease
         slow = new_image(server, None)
         answer = server.request("PUT", f"/v2/images/{slow}/file", body=_slowly(8), headers=OCTETS)
         assert answer.status == 204
         mount.go_on()
-        assert wait_until(lambda: not claims(server)), owed(server)
+        assert wait_until(lambda: not claims(server)), pending_in(server)
         assert files(server.directory / "disk") == {}
     finally:
         mount.close()
@@ -101,7 +101,7 @@ def test_an_upload_whose_directory_goes_away(service: ServiceFactory) -> None:
 
     assert server.request("PUT", path, body=data(), headers=OCTETS).status == 503
     assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
-    assert [debt["kind"] for debt in owed(server)] == ["write"]
+    assert [entry["kind"] for entry in pending_in(server)] == ["write"]
     assert len(files(away)) == 1
     assert server.request("PUT", path, body=b"again", headers=OCTETS).status == 503
     away.rename(server.images)
@@ -177,9 +177,9 @@ def test_a_place_for_everything(service: ServiceFactory, tmp_path: Path) -> None
     def data() -> Iterator[bytes]:
         yield bytes(1000)
         wait_until(lambda: claims(server))
-        shown.extend(owed(server))
+        shown.extend(pending_in(server))
         yield bytes(1000)
 
     assert server.request("PUT", f"/v2/images/{image_id}/file", body=data(), headers=OCTETS).status == 204
-    assert [(debt["kind"], debt["image"], debt["error"]) for debt in shown] == [("write", image_id, None)]
+    assert [(entry["kind"], entry["image"], entry["error"]) for entry in shown] == [("write", image_id, None)]
     assert shown[0]["working"]

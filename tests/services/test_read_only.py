@@ -26,7 +26,7 @@ def new_image(service: Service, data: bytes, store: str | None = None) -> tuple[
 
 
 def counted(service: Service) -> dict[str, tuple[int, int, bool]]:
-    """store → images, owed, configured. The command ends with 1 when something is not configured."""
+    """store → images, pending, configured. The command ends with 1 when something is not configured."""
     try:
         output = service.run("stores", "list", "--images", "--json")
     except Stuck as error:

@@ -29,10 +29,10 @@ class Node:
         for file in ("ceph.conf", "ceph.client.glance.keyring", "other.conf", "other.client.glance.keyring"):
             desk.write(f"config/glance/{file}", f"[global]\n# {file}\n")
 
-    def render(self, globals_: str, *emptied: str, former: tuple[Path, ...] = ()) -> rendering.Rendered:
+    def render(self, globals_: str, *emptied: str, previous: tuple[Path, ...] = ()) -> rendering.Rendered:
         self.desk.globals.write_text(ADDRESS + globals_)
         done = rendering.render(
-            rendering.Inputs(self.desk.globals, former=(self.output, *former), emptied=frozenset(emptied))
+            rendering.Inputs(self.desk.globals, previous=(self.output, *previous), emptied=frozenset(emptied))
         )
         rendering.write(done, self.output)
         return done
@@ -120,7 +120,7 @@ def test_options_and_secrets_are_carried_on(node: Node) -> None:
 
 
 def test_another_place_under_the_same_name(node: Node) -> None:
-    """The bucket changes: the images in the former one stay readable under a name of their own."""
+    """The bucket changes: the images in the previous one stay readable under a name of their own."""
     node.render(S3 + "b1\n")
     assert kept(node.render(S3 + "b2\n")) == ["s3_previous"]
     assert kept(node.render(S3 + "b3\n")) == ["s3_previous", "s3_previous2"]
@@ -134,7 +134,7 @@ def test_another_place_under_the_same_name(node: Node) -> None:
 
 
 def test_the_custom_directory_of_the_guide(node: Node) -> None:
-    """An override in [glance_store] moves the file store; what it says is for the one in use, not for the former."""
+    """An override in [glance_store] moves the file store; what it says is for the one in use, not for the previous."""
     node.render(FILE)
     node.desk.write(
         "config/glance/glance-api.conf",
@@ -146,7 +146,7 @@ def test_the_custom_directory_of_the_guide(node: Node) -> None:
               if not store.reserved}  # fmt: skip
     assert places == {"file": "/mnt/glance_images/", "file_previous": "/var/lib/glance/images/"}
     assert "/mnt/glance_images:/mnt/glance_images" in done.facts["container"]["volumes"]
-    # and back, with the override gone: now the directory is the former one, and stays mounted
+    # and back, with the override gone: now the directory is the previous one, and stays mounted
     (node.desk.path / "config/glance/glance-api.conf").unlink()
     done = node.render(FILE)
     assert kept(done) == ["file_previous"]
@@ -190,7 +190,7 @@ def test_the_certificates_of_a_former_store(node: Node) -> None:
 def test_a_new_node_keeps_what_the_others_have(node: Node, desk: Desk) -> None:
     node.render(S3 + "b1\n")
     fresh = Node(desk, "two")
-    assert kept(fresh.render(FILE, former=(node.output, desk.path / "nowhere"))) == ["s3"]
+    assert kept(fresh.render(FILE, previous=(node.output, desk.path / "nowhere"))) == ["s3"]
 
 
 def test_a_kept_store_is_no_default(node: Node) -> None:
