@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xavs.findings import Problems
 
 from tests.deploy.site import OWNER, VOLUME, Site, changed
 from tests.servers.ceph import Ceph
@@ -31,6 +30,7 @@ from tests.servers.place import HOST, ROOT, environment, new_directory
 from tests.servers.podman import Podman
 from xavs import extra_vars
 from xavs.render import Inputs, render
+from xloud_image.config.findings import Findings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -165,7 +165,7 @@ def test_what_is_refused_touches_nothing(site: Site) -> None:
 
 def of_the_node(site: Site, *more: str) -> str:
     """What the module says that looks at a node before a deployment; `more`: globals besides those of the site."""
-    problems = Problems()
+    problems = Findings()
     values = extra_vars.read(more, problems)
     problems.stop()
     facts = render(Inputs(site.path / "globals.yml", hostname="localhost", address=HOST, more=values)).facts
