@@ -67,7 +67,8 @@ class Sandbox:
         """Names opened, each with the seed of the image that was given to the process that did."""
         self._batches += 1
         batch = self.folder / f"batch{self._batches}-{cases[0].seed}"
-        lines = ["ulimit -f 1048576 -v 4194304 -c 0 -t 20"]
+        # a file's blocks of 512 bytes, memory in KiB, cores, seconds of the processor: dash takes one limit at a time
+        lines = ["set -e", *(f"ulimit {limit}" for limit in ("-f 1048576", "-v 4194304", "-c 0", "-t 20")), "set +e"]
         for case in cases:
             place = batch / str(case.seed)
             place.mkdir(parents=True)
