@@ -157,13 +157,32 @@ class TestHttpInLayers(OnNginx):
         return wrap(HttpStore("web", options()))
 
 
+class Patient(HttpStore):
+    """A connection with TLS ends when the server has said goodbye as well; a busy one does later than the test ends."""
+
+    port = 0
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        async with asyncio.timeout(30):
+            while self._is_connected():
+                await asyncio.sleep(0.01)
+
+    def _is_connected(self) -> bool:
+        rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+        # column 2: the other side; 9: the inode, 0 once no process has it
+        return any(int(row[2].rpartition(":")[2], 16) == self.port and row[9] != "0" for row in rows)
+
+
 class TestHttps(OnNginx):
     @pytest.fixture
     def prepared(self, secure: Folder) -> None:
         self.server = secure
 
     async def make(self) -> Store:
-        return HttpStore("web", options(https_ca_certificates_file=str(authority().ca)))
+        store = Patient("web", options(https_ca_certificates_file=str(authority().ca)))
+        store.port = self.server.port
+        return store
 
     def handles(self) -> int:
         """Connections in use. The socket of an answer that was read to its end stays until nginx has said goodbye, too,
