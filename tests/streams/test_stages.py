@@ -136,22 +136,30 @@ async def test_too_much_and_too_little(size: int, declared: int | None, cap: int
         await drained(pieces(bytes(size), 10_000), Limit(declared, cap))
 
 
+class Endless:
+    """Zeros without end, so many bytes at a time. `taken`: how many were asked for."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.taken = 0
+
+    def __aiter__(self) -> "Endless":
+        return self
+
+    async def __anext__(self) -> bytes:
+        self.taken += self._size
+        return bytes(self._size)
+
+
 async def test_exactly_as_much_as_allowed() -> None:
     assert len(await drained(pieces(bytes(100), 10), Limit(100, 100))) == 100
 
 
 async def test_too_much_is_noticed_at_once() -> None:
-    taken = 0
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal taken
-        while True:
-            taken += 1000
-            yield bytes(1000)
-
+    source = Endless(1000)
     with pytest.raises(TooLarge):
-        await drained(endless(), Limit(None, 10_500))
-    assert taken == 11_000
+        await drained(source, Limit(None, 10_500))
+    assert source.taken == 11_000
 
 
 async def test_an_error_of_the_source_passes_through(pool: ThreadPoolExecutor) -> None:
@@ -162,18 +170,11 @@ async def test_an_error_of_the_source_passes_through(pool: ThreadPoolExecutor) -
 
 
 async def test_dangerous_content_stops_it() -> None:
-    taken = 0
-
-    async def zeros() -> AsyncIterator[bytes]:
-        nonlocal taken
-        while True:
-            taken += 65536
-            yield bytes(65536)
-
+    source = Endless(65536)
     inspection = Inspection("qcow2", vmdk_types=(), match=True)
     with pytest.raises(FormatRefused):
-        await drained(zeros(), Inspect(inspection))
-    assert taken <= MIB
+        await drained(source, Inspect(inspection))
+    assert source.taken <= MIB
 
 
 async def test_what_is_too_short_to_be_judged_is_judged_at_its_end() -> None:
