@@ -186,11 +186,7 @@ async def _look(
             one.long.append((kind, number))
             value, extra, characters, long = None, None, len(key), True  # noqa: PLW2901 - read later
         one.characters += characters
-        if kind == PROPERTY:  # the usual row, without a call
-            one.properties[key] = value
-            one.property_rows[key] = number
-        else:
-            one.add(kind, key, value, extra, number)
+        one.add(kind, key, value, extra, number)
     if long:
         await _measure(conn, list(found.values()))
     return found
