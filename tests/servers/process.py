@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tests.load import quiet
 from tests.servers.place import program
 
 
@@ -70,13 +71,13 @@ class Process:
         return "\n".join(lines if last is None else lines[-last:])
 
     def wait_for(self, ready: Callable[[], bool], seconds: float = 60) -> None:
-        """Wait until `ready()`; raises `Stuck` when the process ends or the time is over."""
-        end = time.monotonic() + seconds
+        """Wait until `ready()`; raises `Stuck` when the process ends or the time (of a quiet machine) is over."""
+        begun = time.monotonic()
         pause = 0.02
         while not ready():
             if self.exit_code is not None:
                 raise Stuck(f"{self.name} ended with {self.exit_code}:\n{self.output(40)}")
-            if time.monotonic() > end:
+            if time.monotonic() - begun > quiet(seconds):
                 self.kill()
                 raise Stuck(f"{self.name} is not ready after {seconds} s:\n{self.output(40)}")
             time.sleep(pause)
@@ -85,7 +86,7 @@ class Process:
     def wait(self, seconds: float) -> int:
         """The exit code, once it has ended by itself; raises `Stuck` (after a kill) when it does not."""
         try:
-            return self._popen.wait(seconds)
+            return self._popen.wait(quiet(seconds))
         except subprocess.TimeoutExpired:
             self.kill()
             raise Stuck(f"{self.name} still ran after {seconds} s:\n{self.output(40)}") from None
@@ -144,7 +145,7 @@ def run(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=quiet(seconds),
         cwd=directory,
         env={**os.environ, **(environment or {})},
         check=False,
