@@ -21,7 +21,7 @@ SOURCE = ROOT / "src" / PACKAGE
 # own floor or from above. A new room is put on a floor here.
 FLOORS = (
     ("cli", "server", "__main__"),
-    ("api",),
+    ("api", "worker"),
     ("services", "bootstrap"),
     ("db", "stores", "identity"),
     ("streams", "policy", "schemas", "patch"),

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 VISIBILITIES: Final = ("public", "private", "shared", "community")
 MEMBER_STATUSES: Final = ("pending", "accepted", "rejected")
+TASK_STATUSES: Final = ("pending", "processing", "success", "failure")
+TASK_TYPES: Final = ("import", "api_image_import", "location_import")
 
 # Image API reference, section "Status": from → to. "deleted" is reached from every state but itself.
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
@@ -124,6 +126,7 @@ class Claim:
     kind "write": written before the first byte; ended in the transaction that adds the location. `url` is the key in
     the store, None when that is the image's id; see `key`.
     kind "delete": written in the transaction that hides the image or location; ended when the bytes are gone.
+    kind "stage": bytes under `url` that wait for an import of the image; ended by it, or with the image.
     Whoever holds the lease (`holder`, until `lease_until`) works on it; an expired claim is the reaper's.
     `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several).
     """
@@ -144,3 +147,48 @@ class Claim:
     def key(self) -> str:
         """Of a "write": the name of the bytes in the store."""
         return self.url or self.image_id
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """Work of minutes or hours beside requests: a durable row of our own, written in the transaction that begins it and
+    ended in the one that stores its effect. `id` is also that of the task that clients see.
+
+    kind: what is to be done (`services.jobs`); `request`: how, for that kind. `slot`: two unfinished jobs never have the
+    same. Whoever holds the lease works on it; `epoch` counts the leases, so that a holder that was taken for dead
+    changes nothing. attempts: leases so far that were not given back in order. `progress`: `step`, `bytes`, `total`.
+    """
+
+    id: str
+    kind: str
+    image_id: str
+    owner: str | None = None
+    slot: str = ""
+    request: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    holder: str | None = None
+    lease_until: dt.datetime | None = None
+    begun_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    attempts: int = 0
+    epoch: int = 0
+    cancelled: bool = False
+    progress: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """What clients see of long work: a row of Glance's table. Times are UTC without zone; kept until `expires_at`."""
+
+    id: str
+    type: str
+    owner: str
+    status: str = "pending"
+    image_id: str | None = None
+    request_id: str | None = None
+    user_id: str | None = None
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    expires_at: dt.datetime | None = None
+    input: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+    result: Mapping[str, Any] | None = None
+    message: str = ""

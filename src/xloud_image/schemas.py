@@ -17,7 +17,7 @@ from jsonschema.exceptions import SchemaError
 from xloud_image.checking import Check, explain
 from xloud_image.config.settings import Formats
 from xloud_image.errors import BadRequest, ConfigError
-from xloud_image.model import MEMBER_STATUSES, STATUSES, VISIBILITIES
+from xloud_image.model import MEMBER_STATUSES, STATUSES, TASK_STATUSES, TASK_TYPES, VISIBILITIES
 
 Json = dict[str, Any]
 
@@ -181,6 +181,69 @@ def new_location() -> Json:
             "validation_data": {"anyOf": [{"type": "null"}, {"type": "object", "maxProperties": 0}, validation_data()]},
         },
         "required": ["url"],
+    }
+
+
+def new_import() -> Json:
+    """The body of an import. What the methods want besides their names is told by `services.imports`."""
+    text = {"type": "string", "minLength": 1}
+    method = {
+        "name": {**text, "description": "One of the methods of /v2/info/import."},
+        "uri": {**text, "maxLength": 65535, "description": "Of web-download: where the data is fetched from."},
+        "glance_region": {**text, "description": "Of glance-download: the region of the other service."},
+        "glance_image_id": {**text, "pattern": UUID_PATTERN, "description": "Of glance-download: its image."},
+        "glance_service_interface": {**text, "description": "Of glance-download: of its endpoint; public."},
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "method": {"type": "object", "properties": method, "required": ["name"]},
+            "stores": {"type": "array", "items": text, "minItems": 1, "maxItems": 100, "description": "Stores by id."},
+            "all_stores": {"type": "boolean", "description": "Every store that takes data."},
+            "all_stores_must_succeed": {"type": "boolean", "description": "Without one of them none; true."},
+        },
+        "required": ["method"],
+    }
+
+
+_TASK: Final[Json] = {
+    "id": _read_only("The task's UUID.", pattern=UUID_PATTERN),
+    "type": _text("What is done.", null=False, enum=list(TASK_TYPES)),
+    "status": _read_only("How far it is.", enum=list(TASK_STATUSES)),
+    "owner": _read_only("The project that asked for it."),
+    "expires_at": _read_only("Until when it is kept, UTC; empty as long as it has not ended.", ["null", "string"]),
+    "created_at": _read_only("When it was asked for, UTC."),
+    "updated_at": _read_only("When it last changed, UTC."),
+    "image_id": _read_only("The image.", ["null", "string"]),
+    "request_id": _read_only("The request that asked for it.", ["null", "string"]),
+    "user_id": _read_only("The user who asked for it.", ["null", "string"]),
+    "self": _read_only("The path of the task."),
+    "schema": _read_only("The path of its schema."),
+}
+TASK_PROPERTIES: Final[Json] = {
+    **_TASK,
+    "input": {"type": ["null", "object"], "description": "What was asked for."},
+    "result": _read_only("What came of it.", ["null", "object"]),
+    "message": _read_only("What to know about it, in words."),
+}
+
+
+def task() -> Json:
+    """The schema of one task."""
+    return {"name": "task", "properties": TASK_PROPERTIES}
+
+
+def tasks() -> Json:
+    """The schema of a list of tasks, which leaves out what was asked for and what came of it."""
+    return {
+        "name": "tasks",
+        "properties": {
+            "tasks": {"type": "array", "items": {"name": "task", "properties": _TASK}},
+            "first": {"type": "string"},
+            "next": {"type": "string"},
+            "schema": {"type": "string"},
+        },
+        "links": _LIST_LINKS,
     }
 
 

@@ -13,6 +13,7 @@ port closes; connections without a request may still bring one; answers say that
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import mmap
@@ -33,7 +34,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from xloud_image import __version__, deaths, logs, turns
+from xloud_image import __version__, deaths, logs, turns, worker
 from xloud_image.api import app as api
 from xloud_image.api import connections
 from xloud_image.api.state import ENDING, Ending
@@ -94,24 +95,63 @@ class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
     """Gunicorn's, which tells its workers whether the node goes away or only they do, and does not start for ever what
-    dies at once."""
+    dies at once. Beside the workers, which serve, it keeps those processes that do long work (`worker`)."""
 
     def __init__(self, app: Any) -> None:
         self._record = deaths.Record()
         self._ever_ready = self._stopping = False
+        self._job_workers: dict[int, float] = {}  # process → when it was started
+        self._job_record = deaths.Record()
         super().__init__(app)
+
+    def manage_workers(self) -> None:
+        """As many of both kinds as there should be."""
+        super().manage_workers()
+        wanted = self.app.loaded.settings.imports.job_workers
+        if not self._stopping and len(self._job_workers) < wanted and self._job_record.may_start:
+            self._start_job_worker()
+
+    def _start_job_worker(self) -> None:
+        born = time.monotonic()
+        pid = os.fork()
+        if pid:
+            self._job_workers[pid] = born
+            return
+        try:
+            for number in self.SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            for listener in self.LISTENERS:
+                listener.close()
+            deaths.leave(worker.run(self.app.loaded, self.app.bell, parent=self.pid))
+        finally:
+            os._exit(1)
+
+    def _end_job_workers(self) -> None:
+        for pid in self._job_workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
     def stop(self, graceful: bool = True) -> None:
         """End the workers: with notice on SIGTERM, without on Ctrl-C."""
         self._stopping = True
         if graceful:
             self.app.leaving[0] = 1
+        self._end_job_workers()
         super().stop(graceful)
+        end = time.monotonic() + worker.HAND_OVER
+        while self._job_workers and time.monotonic() < end:
+            self.reap_workers()
+            time.sleep(0.05)
+        for pid in self._job_workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def reload(self) -> None:
         """SIGHUP: workers of a fresh configuration start at once."""
         self._record.forget()
+        self._job_record.forget()
         super().reload()
+        self._end_job_workers()  # others follow
 
     def spawn_workers(self) -> None:
         """Start those that are missing, unless they would only die again."""
@@ -133,6 +173,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
                 return
             if pid == self.reexec_pid:  # type: ignore[has-type]
                 self.reexec_pid = 0
+            if (born := self._job_workers.pop(pid, None)) is not None:
+                self._mourn_job_worker(deaths.Death(pid, status, time.monotonic() - born, ready=True))
+                continue
             dead: _Worker | None = self.WORKERS.pop(pid, None)  # none: an orphan that the kernel gave to process 1
             if dead is not None:
                 dead.tmp.close()
@@ -155,6 +198,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         if pause:
             log.warning("workers die soon after their start: the next one starts later", seconds=pause)
 
+    def _mourn_job_worker(self, death: deaths.Death) -> None:
+        """The service goes on without it; another follows, later and later when they die young."""
+        if death.orderly:
+            return
+        log.error("a process for long work ended", reason=str(death))
+        self._job_record.add(death, workers=1, ever_ready=True)
+
 
 class _Application(BaseApplication):  # type: ignore[misc]
     """What gunicorn asks for: its settings, made from ours, and a fresh reading on SIGHUP.
@@ -166,6 +216,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
         self.loaded = loaded
         self._complete = complete
         self.leaving = mmap.mmap(-1, 1)
+        self.bell = worker.Bell()
         super().__init__()
 
     def load_config(self) -> None:
@@ -243,7 +294,7 @@ class _Worker(Worker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
         listeners = [one.sock for one in self.sockets]
-        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]))
+        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell.ring)
 
     def _alive(self) -> bool:
         """It serves: tell the arbiter that the loop turns. False when the arbiter is gone."""
@@ -258,12 +309,15 @@ async def serve(
     stop: asyncio.Event,
     alive: Callable[[], bool],
     leaving: Callable[[], bool],
+    ring: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until `stop`, then drain for at most `graceful_timeout` seconds. `alive()` is called every second.
 
-    `leaving()`: whether the node goes away with this process; asked when it is to stop.
+    `leaving()`: whether the node goes away with this process; asked when it is to stop. `ring()`: tells those who do
+    long work that there is some.
     """
     async with Runtime.open(settings, *ALL) as runtime:
+        runtime.ring = ring
         cleaning = asyncio.create_task(reaper.run(runtime))
         app = api.build(runtime)
         runner = connections.Runner(app, **_protocol(settings.server))

@@ -26,6 +26,7 @@ from xloud_image.api.state import (
     CONTEXT,
     ENDING,
     MINORS,
+    POSSIBLE,
     REQUEST_ID,
     RUNTIME,
     Ending,
@@ -34,6 +35,7 @@ from xloud_image.api.state import (
 )
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
+from xloud_image.services.imports import Possible
 from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
@@ -51,6 +53,7 @@ def build(runtime: Runtime) -> web.Application:
     app = web.Application(middlewares=[_way], logger=_quiet())
     app[RUNTIME] = runtime
     app[ENDING] = Ending()
+    app[POSSIBLE] = Possible()
     app.on_response_prepare.append(_sign)
     app[MINORS] = minors(several_stores=runtime.settings.multi_store)
     health = runtime.settings.health.path

@@ -5,19 +5,17 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from xloud_image.api import messages, receiving, sending, wire
-from xloud_image.api.state import context, image_id, runtime
-from xloud_image.errors import BadRequest, NotFound, PreconditionFailed, WrongMediaType
+from xloud_image.api.state import REQUEST_ID, context, image_id, import_methods, runtime
+from xloud_image.errors import BadRequest, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
-from xloud_image.services import data, downloads, hints, lookup
+from xloud_image.services import data, downloads, hints, imports, staging
 
 OCTETS = "application/octet-stream"
 
 
 async def upload(request: web.Request) -> web.Response:
     """PUT /v2/images/{id}/file → 204."""
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind != OCTETS:
-        raise WrongMediaType(f"Image data has the media type {OCTETS}.")
+    _require_octets(request)
     image = await data.upload(
         runtime(request),
         context(request),
@@ -28,6 +26,12 @@ async def upload(request: web.Request) -> web.Response:
     )
     headers = _store_headers(image) | wire.warning(hints.of(runtime(request), image))
     return web.Response(status=204, headers=headers)
+
+
+def _require_octets(request: web.Request) -> None:
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind != OCTETS:
+        raise WrongMediaType(f"Image data has the media type {OCTETS}.")
 
 
 def _store_headers(image: Image) -> dict[str, str]:
@@ -88,12 +92,27 @@ def _preferred(request: web.Request) -> list[str]:
 
 
 async def stage(request: web.Request) -> web.Response:
-    """PUT /v2/images/{id}/stage: glance-direct is not among the import methods of this release."""
-    await lookup.get(runtime(request), context(request), image_id(request))
-    raise NotFound("Staging is not offered here: glance-direct is not among the import methods of info/import.")
+    """PUT /v2/images/{id}/stage → 204."""
+    _require_octets(request)
+    await staging.stage(
+        runtime(request),
+        context(request),
+        image_id(request),
+        receiving.chunks(request, runtime(request).settings.server.client_socket_timeout),
+        declared=receiving.declared_size(request),
+    )
+    return web.Response(status=204)
 
 
 async def begin_import(request: web.Request) -> web.Response:
-    """POST /v2/images/{id}/import: info/import lists no method."""
-    await lookup.get(runtime(request), context(request), image_id(request))
-    raise BadRequest("No import method is enabled here; upload the data with PUT /v2/images/ID/file.")
+    """POST /v2/images/{id}/import → 202."""
+    await imports.begin(
+        runtime(request),
+        context(request),
+        image_id(request),
+        await wire.body_object(request),
+        possible=await import_methods(request),
+        store=request.headers.get("X-Image-Meta-Store"),
+        request_id=request[REQUEST_ID],
+    )
+    return web.Response(status=202)

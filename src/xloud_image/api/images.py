@@ -6,7 +6,7 @@ from aiohttp import web
 
 from xloud_image import patch
 from xloud_image.api import listing, proxies, wire
-from xloud_image.api.state import context, image_id, runtime
+from xloud_image.api.state import context, image_id, import_methods, runtime
 from xloud_image.errors import WrongMediaType
 from xloud_image.services import hints, images, lookup
 
@@ -16,8 +16,8 @@ async def create(request: web.Request) -> web.Response:
     image = await images.create(runtime(request), context(request), await wire.body_object(request))
     headers = {"Location": f"{proxies.way(request).base}/v2/images/{image.id}"}
     settings = runtime(request).settings
-    if settings.enabled_import_methods:
-        headers["OpenStack-image-import-methods"] = ",".join(settings.enabled_import_methods)
+    if methods := await import_methods(request):
+        headers["OpenStack-image-import-methods"] = ",".join(methods)
     if settings.multi_store:
         names = [store.name for store in runtime(request).stores.public]
         headers["OpenStack-image-store-ids"] = ",".join(names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from aiohttp import web
 
 from xloud_image import schemas
-from xloud_image.api import proxies, wire
+from xloud_image.api import proxies, state, wire
 from xloud_image.api.state import ENDING, MINORS, context, runtime
 from xloud_image.errors import NotFound
 
@@ -34,6 +34,8 @@ async def schema(request: web.Request) -> web.Response:
         "images": lambda: own.images,
         "member": schemas.member,
         "members": schemas.members,
+        "task": schemas.task,
+        "tasks": schemas.tasks,
     }
     if name not in known:
         raise NotFound(f"There is no schema '{name[:80]}' here.")
@@ -60,7 +62,7 @@ def _require_several(request: web.Request) -> None:
 
 async def import_methods(request: web.Request) -> web.Response:
     """GET /v2/info/import → 200."""
-    methods = list(runtime(request).settings.enabled_import_methods)
+    methods = list(await state.import_methods(request))
     return wire.answer(
         {"import-methods": {"description": "Import methods available.", "type": "array", "value": methods}}
     )
@@ -90,8 +92,3 @@ def not_offered(what: str) -> NotFound:
     return NotFound(
         f"The {what.replace('_', ' ')} calls of the Image API are not offered by this release (see GET /versions)."
     )
-
-
-async def tasks_of_image(request: web.Request) -> web.Response:
-    """GET /v2/images/{image_id}/tasks → 404: nothing here runs as a task."""
-    raise not_offered("tasks")

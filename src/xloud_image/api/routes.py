@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from xloud_image.api import data, images, info, locations, members, openapi, tags
+from xloud_image.api import data, images, info, locations, members, openapi, tags, tasks
 from xloud_image.api.openapi import parameters
 from xloud_image.api.route import Route
 
@@ -162,11 +162,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         "stageData",
         "data",
         "Keep data for an import.",
-        {},
-        description="Not offered in this release: glance-direct is not among the methods of /v2/info/import.",
+        {204: None},
+        description="The answer comes when the data is durable; the method glance-direct imports it. After a failure "
+        "the image is queued again.",
+        parameters=("announced_size",),
         body="data",
-        fails={404: "Always."},
-        off=True,
+        fails={
+            400: "More or fewer bytes came than announced.",
+            403: _NO_RIGHT,
+            404: f"{_NO_IMAGE} Or staging is not offered here.",
+            409: "The image is not queued.",
+            410: "The image was deleted meanwhile.",
+            413: "The place for staged data is full, or the data larger than images may be.",
+            415: "Not application/octet-stream.",
+        },
     ),
     Route(
         "POST",
@@ -174,12 +183,20 @@ ROUTES: Final[tuple[Route, ...]] = (
         data.begin_import,
         "importImage",
         "data",
-        "Have the service fetch the data.",
-        {},
-        description="No method is enabled in this release; see /v2/info/import.",
+        "Have the service get the data into stores.",
+        {202: None},
+        description="The work goes on after the answer; GET /v2/images/ID/tasks tells how far it is. Data must be "
+        "staged for glance-direct, the image queued for web-download, active for copy-image.",
+        parameters=("choose_store",),
         body="import",
-        fails={400: "The method is not enabled.", 404: _NO_IMAGE},
-        off=True,
+        fails={
+            400: "The method is unknown or not enabled, its URL is refused, or the stores contradict each other.",
+            403: _NO_RIGHT,
+            404: _NO_IMAGE,
+            409: "The status of the image, a format that is not set, an unknown store, or another import.",
+            410: "A store that never takes data.",
+            413: "Too many imports of this project are under way.",
+        },
     ),
     Route(
         "POST",
@@ -312,14 +329,33 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route(
         "GET",
         f"{_IMAGE}/tasks",
-        info.tasks_of_image,
+        tasks.of_image,
         "listImageTasks",
         "images",
-        "The tasks of an image.",
-        {},
-        description="Not offered in this release.",
-        fails={404: "Always."},
-        off=True,
+        "The tasks of an image, the newest first.",
+        {200: "ImageTasks"},
+        fails={404: _NO_IMAGE},
+    ),
+    Route(
+        "GET",
+        "/v2/tasks",
+        tasks.find,
+        "listTasks",
+        "tasks",
+        "One page of tasks; for administrators.",
+        {200: "Tasks"},
+        parameters=("task_type", "task_status", "task_sort_key", "task_sort_dir", "limit", "task_marker"),
+        fails={404: "The marker is no task."},
+    ),
+    Route(
+        "GET",
+        "/v2/tasks/{task_id}",
+        tasks.show,
+        "showTask",
+        "tasks",
+        "One task; for administrators.",
+        {200: "Task"},
+        fails={404: "There is no such task."},
     ),
     Route(
         "DELETE",
@@ -412,7 +448,7 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
 }
 _SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
 # Parts of the Image API that are known and not here: what follows /v2/.
-OFF: Final = ("tasks", "metadefs", "cache", "cached_images", "queued_images")
+OFF: Final = ("metadefs", "cache", "cached_images", "queued_images")
 
 
 def minors(*, several_stores: bool) -> tuple[str, ...]:

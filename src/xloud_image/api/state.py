@@ -10,6 +10,7 @@ from aiohttp import web
 
 from xloud_image.errors import BadRequest, NoSuchImage, NotFound
 from xloud_image.identity.context import Context
+from xloud_image.services.imports import Possible
 from xloud_image.services.runtime import Runtime
 
 RUNTIME: Final = web.AppKey("runtime", Runtime)
@@ -24,6 +25,7 @@ class Ending:
         self.unwell = False  # the health check says 503: balancers shall take another node
 
 
+POSSIBLE: Final = web.AppKey("possible", Possible)  # ways of import
 ENDING: Final = web.AppKey("ending", Ending)
 CONTEXT: Final = web.RequestKey("context", Context)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
@@ -34,6 +36,11 @@ _UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 def runtime(request: web.Request) -> Runtime:
     """The one of this process."""
     return request.app[RUNTIME]
+
+
+async def import_methods(request: web.Request) -> tuple[str, ...]:
+    """The ways of import that can work now."""
+    return await request.app[POSSIBLE].methods(runtime(request))
 
 
 def context(request: web.Request) -> Context:

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, keystone, stores
+from xloud_image.cli import config, db, jobs, keystone, stores
 from xloud_image.cli.serve import clear, serve
+from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
 
 app = typer.Typer(
@@ -24,9 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(worker)
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(stores.app, name="stores")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keystone.app, name="keystone")
 
 

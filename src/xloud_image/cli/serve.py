@@ -49,8 +49,9 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
     raise typer.Exit(server.run(loaded, complete))
 
 
-def prepare(loaded: "Loaded") -> "Loaded":
-    """Log, findings, every check before the port opens. ConfigError or DatabaseUnavailable when it must stay shut."""
+def prepare(loaded: "Loaded", *, listens: bool = True) -> "Loaded":
+    """Log, findings, every check before the port opens, if one is to. ConfigError or DatabaseUnavailable when it must
+    stay shut."""
     from xloud_image import logs
     from xloud_image.cli import ready
     from xloud_image.db import schema
@@ -59,7 +60,7 @@ def prepare(loaded: "Loaded") -> "Loaded":
     if loaded.embedded:
         refuse(loaded)
         ready.make_embedded_state(loaded.settings)
-    loaded = ready.complete(loaded)
+    loaded = ready.complete(loaded, serving=None if listens else loaded.settings.server)
     log = logging.getLogger("xloud_image.config")
     for finding in loaded.findings:
         if finding.severity != "error" or loaded.settings.log_file:
@@ -69,7 +70,8 @@ def prepare(loaded: "Loaded") -> "Loaded":
     if loaded.embedded:
         asyncio.run(schema.upgrade(loaded.settings.database))
     asyncio.run(ready.database_is_current(loaded.settings))
-    ready.can_listen(loaded.settings.server)
+    if listens:
+        ready.can_listen(loaded.settings.server)
     return loaded
 
 

@@ -82,6 +82,7 @@ def load(
         limits=service.limits(values),
         formats=values.fill(Formats),
         exposure=service.exposure(values),
+        imports=service.imports(values),
         database=_database(values, embedded=not paths),
         auth=access.auth(values, embedded=not paths),
         policy=access.policy(values),

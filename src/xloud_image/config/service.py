@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from xloud_image.config.findings import Kind
-from xloud_image.config.settings import Exposure, Limits, Server
+from xloud_image.config.settings import Exposure, ImportSettings, Limits, Server
 
 if TYPE_CHECKING:
     from xloud_image.config.values import Values
 
 MOST_WORKERS: Final = 8
+METHODS: Final = ("glance-direct", "web-download", "copy-image")
 LOG_FILE: Final = "xloud-image.log"
 SCHEMA_FILE: Final = "schema-image.json"
 
@@ -59,6 +60,17 @@ def exposure(values: Values) -> Exposure:
         )
         values.tell("warning", Kind.HONOURED, text, "xloud", "users_register_store_urls")
     return values.fill(Exposure)
+
+
+def imports(values: Values) -> ImportSettings:
+    """The ways of import; what is no way that exists refuses the start."""
+    given = [name.strip(" []\"'") for name in values.get("DEFAULT", "enabled_import_methods")]
+    methods = tuple(dict.fromkeys(filter(None, given)))
+    for name in methods:
+        if name not in METHODS:
+            text = f"'{name}' is no import method; the methods are {', '.join(METHODS)}"
+            values.refuse(text, "DEFAULT", "enabled_import_methods")
+    return values.fill(ImportSettings, enabled_import_methods=methods)
 
 
 def rest(values: Values) -> dict[str, Any]:

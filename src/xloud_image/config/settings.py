@@ -100,6 +100,22 @@ class Exposure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ImportSettings:
+    """Imports, and the processes that do long work. `task_time_to_live` in hours."""
+
+    enabled_import_methods: tuple[str, ...] = ()
+    task_time_to_live: int = option("task", 48, "Hours for which a task is kept once it has ended.", min=0)
+    job_workers: int = option(
+        "xloud",
+        1,
+        "Processes beside the API that do long work; 0: `xloud-image worker` does it elsewhere.",
+        min=0,
+        max=64,
+    )
+    jobs_at_once: int = option("xloud", 4, "Jobs that one of them does at once.", min=1, max=256)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """`connection` is a SQLAlchemy URL as operators have it (mysql+pymysql://…); the driver is chosen by us."""
 
@@ -225,6 +241,7 @@ class Settings:
     limits: Limits
     formats: Formats
     exposure: Exposure
+    imports: ImportSettings
     database: DatabaseSettings
     auth: AuthSettings
     policy: PolicySettings
@@ -238,7 +255,6 @@ class Settings:
     compute_checksum: bool = option(
         "xloud", True, "Compute the checksum field; off is faster, clients then verify os_hash_value only."
     )
-    enabled_import_methods: tuple[str, ...] = ()
     schema_image_file: str | None = None  # schema-image.json: declared custom properties
     debug: bool = option("DEFAULT", False, "Log more.")
     log_file: str | None = option("DEFAULT", None, "File of the log; unset: standard error.", deprecated_name="logfile")

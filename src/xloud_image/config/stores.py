@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 GLOBAL: Final = "glance_store"
 FALLBACK: Final = "backend_defaults"
 # Sections of stores that the service keeps for itself, of type file; the API never shows them.
-RESERVED: Final = ("os_glance_staging_store", "os_glance_tasks_store")
+STAGING, TASKS = "os_glance_staging_store", "os_glance_tasks_store"
+RESERVED: Final = (STAGING, TASKS)
 # options of every store
 COMMON: Final = (
     cfg.StrOpt("store_description", default="", help="Shown to clients in the list of stores."),
@@ -264,14 +265,25 @@ class Stores:
         found = []
         for id_ in RESERVED:
             self.values.register(id_, (*COMMON, *FILE.options))
-            if not any(line.group == id_ for line in self.values.lines):
+            named = any(line.group == id_ for line in self.values.lines)
+            if not named and (id_ != STAGING or not self.values.get("DEFAULT", "enabled_import_methods")):
                 continue
             options = {opt.dest: self.values.get(id_, opt.dest) for opt in FILE.options}
             if not self.values.is_set(id_, "filesystem_store_datadir"):
-                options["filesystem_store_datadir"] = f"/var/lib/glance/{id_}"
+                options["filesystem_store_datadir"] = f"/var/lib/glance/{id_}" if named else self._staging()
             options |= FILE.settle(_Section(self, id_, options))
             found.append(StoreSettings(id=id_, type=FILE.name, reserved=True, options=options))
         return found
+
+    def _staging(self) -> str:
+        """The directory for staged data of a file without a section for it."""
+        uri = (self.values.get("DEFAULT", "node_staging_uri") or "").strip()
+        if not uri:
+            return os.path.join(os.path.abspath(self.values.get("xloud", "state_dir")), "staging")
+        scheme, _, path = uri.partition("://")
+        if scheme != "file" or not path.startswith("/"):
+            self.refuse(f"'{uri}' is no file:///directory URL", "DEFAULT", "node_staging_uri")
+        return path.rstrip("/") or "/"
 
     def _directories(self) -> None:
         """Stores that share a directory would delete each other's images."""

@@ -95,13 +95,13 @@ async def of_write(conn: AsyncConnection, image_id: str, store: str) -> Claim | 
     )
 
 
-async def expired(conn: AsyncConnection, *, but: str = "", each: int = 100) -> list[Claim]:
-    """Claims, of all kinds `but` one, that nobody holds now by the database's clock: of each store the `each` that are
+async def expired(conn: AsyncConnection, kinds: Sequence[str], *, each: int = 100) -> list[Claim]:
+    """Claims of these kinds that nobody holds now by the database's clock: of each store the `each` that are
     expired longest, so that the many of one store keep no other's from sight."""
     text = sql.Text(sql.engine_of(conn))
     queue = (
         f"(SELECT {_ROW}, row_number() OVER (PARTITION BY store ORDER BY lease_until, id) AS turn"  # noqa: S608 - constants
-        f" FROM {claims.name} WHERE kind <> {text.bind(but)} AND {free(text.engine)}) AS queue"
+        f" FROM {claims.name} WHERE {text.any_of('kind', kinds)} AND {free(text.engine)}) AS queue"
     )
     return await _all(conn, f"WHERE turn <= {int(each)} ORDER BY turn, store", text, queue)
 

@@ -288,6 +288,42 @@ claims = sa.Table(
     **_OWN,
 )
 
+# One row for work that must be done whatever dies (model.Job). Its end is the end of the row; what clients see of it
+# stays in Glance's `tasks`.
+Long: Final = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+jobs = sa.Table(
+    "xloud_jobs",
+    own,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("image_id", sa.String(36), nullable=False),
+    sa.Column("owner", sa.String(255)),
+    sa.Column("slot", sa.String(64), nullable=False),
+    sa.Column("request", Long, nullable=False),
+    sa.Column("holder", sa.String(255)),
+    sa.Column("lease_until", Instant),
+    sa.Column("begun_at", Instant, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("cancelled", Flag, nullable=False),
+    sa.Column("progress", sa.Text),
+    sa.Column("error", sa.Text),
+    sa.UniqueConstraint("slot", name="xloud_uq_jobs_slot"),
+    sa.Index("xloud_ix_jobs_image", "image_id"),
+    sa.Index("xloud_ix_jobs_lease", "lease_until"),
+    **_OWN,
+)
+
+# One row for each process that works on jobs, for as long as it renews it.
+workers = sa.Table(
+    "xloud_workers",
+    own,
+    sa.Column("id", sa.String(255), primary_key=True),
+    sa.Column("lease_until", Instant, nullable=False),
+    sa.Column("begun_at", Instant, nullable=False),
+    **_OWN,
+)
+
 
 def glance_version(bind: sa.Connection) -> str | None:
     """Glance's own migration heads, None when no Glance (nor we in its place) finished making its tables."""

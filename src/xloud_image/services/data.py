@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -33,11 +33,12 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import acls, deletions, formats, hints
+from xloud_image.services.holder import is_dead
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
-from xloud_image.stores.base import Blob, Can, Store
+from xloud_image.stores.base import Blob, Caller, Can, Store
 from xloud_image.streams.digest import Digest
 from xloud_image.streams.stages import Inspect, Limit
 
@@ -77,15 +78,17 @@ async def upload(
     """
     chosen = store_id is not None
     _require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
-    store = _writable(runtime, store_id)
+    store = writable(runtime, store_id)
     await reach("upload.begin")
-    claim, image = await _claim(runtime, ctx, image_id, store, chosen)
+    claim, image = await begin_write(
+        runtime, ctx, image_id, store, "saving", lambda now: _require_takes_data(runtime, ctx, now, chosen)
+    )
     target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            stages = limit, inspect, digest = _stages(runtime, image, declared)
+            stages = limit, inspect, digest = stages_of(runtime, image, declared)
             blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
@@ -97,7 +100,7 @@ async def upload(
             # Bytes that were there before us are not ours to remove.
             mine = None if isinstance(target.error, AlreadyExists) else store
             # Nothing may interrupt putting things back, neither a client that left nor a second cancellation.
-            back = runtime.spawn(_put_back(runtime, ctx, claim, mine, summary), "put back an upload")
+            back = runtime.spawn(put_back(runtime, ctx, claim, mine, summary), "put back an upload")
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await load(runtime, ctx, image_id)
@@ -110,7 +113,7 @@ def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bo
     rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
     _require_queued(image)
     require_formats(image)
-    _require_unsigned(image)
+    require_unsigned(image)
 
 
 def _require_queued(image: Image) -> None:
@@ -118,7 +121,7 @@ def _require_queued(image: Image) -> None:
         raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
 
 
-def _require_unsigned(image: Image) -> None:
+def require_unsigned(image: Image) -> None:
     """Whoever signs an image relies on the check at upload; taking it unchecked would be a false promise."""
     if all(image.properties.get(name) for name in _SIGNATURE):
         raise BadRequest(
@@ -127,7 +130,8 @@ def _require_unsigned(image: Image) -> None:
         )
 
 
-def _writable(runtime: Runtime, store_id: str | None) -> Store:
+def writable(runtime: Runtime, store_id: str | None) -> Store:
+    """The store that new data goes to; None is the default one. `BadRequest`, `WriteDisabled`."""
     name = store_id if store_id is not None else runtime.stores.default.name
     store = runtime.stores.get(name)
     if store is None:
@@ -171,7 +175,8 @@ async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException
     return error
 
 
-def _stages(runtime: Runtime, image: Image, declared: int | None) -> tuple[Limit, Inspect, Digest]:
+def stages_of(runtime: Runtime, image: Image, declared: int | None) -> tuple[Limit, Inspect, Digest]:
+    """What data of an image passes on its way in."""
     settings = runtime.settings
     return (
         Limit(declared, settings.limits.image_size_cap),
@@ -193,64 +198,91 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
     await reach("upload.received")
 
 
-async def _claim(runtime: Runtime, ctx: Context, image_id: str, store: Store, chosen: bool) -> tuple[Claim, Image]:
-    """In one transaction: the image is saving, the bytes to come are claimed. What an earlier write left goes first.
+async def begin_write(
+    runtime: Runtime, ctx: Context, image_id: str, store: Store, status: str, check: Callable[[Image], None]
+) -> tuple[Claim, Image]:
+    """In one transaction: the image has this status, the bytes to come are claimed. What an earlier write left goes
+    first.
 
-    The image is the one of that transaction. Everything later judges by it: while it is saving, its formats stay.
+    The image is the one of that transaction, after `check` has judged it. Everything later judges by it: while it has
+    this status, its formats stay.
     """
-    lease = runtime.settings.lease_time
-    old = await runtime.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
-    if old is not None:
-        left = old.id
-        # A claim without holder is only waiting for its next attempt: this is it.
-        mine = await runtime.db.write(lambda conn: claims.take(conn, left, runtime.holder, lease=lease, idle=True))
-        if mine is None:
-            raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
-        with runtime.holding(mine):
-            try:
-                await store.discard(mine.key, caller=deletions.caller(ctx))
-            except Exception as error:
-                await deletions.postpone(runtime, mine, error)
-                raise
-            await runtime.db.write(lambda conn: claims.end(conn, left, holder=runtime.holder))
+    await clear_leftover(runtime, image_id, store, deletions.caller(ctx))
     claim = deletions.new_claim(runtime, "write", image_id, store.name)
 
     async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
 
-        def saving(current: Image) -> Image:
+        def taken(current: Image) -> Image:
             nonlocal changed
             changed = current.updated_at != current.created_at
-            _require_takes_data(runtime, ctx, current, chosen)
-            return current.replace(status="saving")
+            check(current)
+            return current.replace(status=status)
 
-        image = await images.change(conn, image_id, saving, project=ctx.project)
+        image = await images.change(conn, image_id, taken, project=ctx.project)
         # An image that was changed may have had an upload before, and on a hung mount the removal of its bytes may
         # still be under way, in whatever process: it comes too late for a name of this upload's own.
-        mine = dataclasses.replace(claim, url=f"{image_id}-{claim.id[:8]}") if changed else claim
-        await claims.begin(conn, mine, lease=lease)
+        mine = dataclasses.replace(claim, url=own_key(claim)) if changed else claim
+        await claims.begin(conn, mine, lease=runtime.settings.lease_time)
         return mine, image
 
     return await runtime.db.write(begin)
 
 
-async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
-    algorithm = runtime.settings.hashing_algorithm
+def own_key(claim: Claim) -> str:
+    """A key that no other write of the image has or had."""
+    return f"{claim.image_id}-{claim.id[:8]}"
+
+
+async def clear_leftover(runtime: Runtime, image_id: str, store: Store, who: Caller) -> None:
+    """What an earlier write of this image to this store left goes. `Conflict` while somebody is at it."""
+    lease = runtime.settings.lease_time
+    old = await runtime.db.read(lambda conn: claims.of_write(conn, image_id, store.name))
+    if old is None:
+        return
+    # A claim without holder is only waiting for its next attempt: this is it.
+    was = old.holder if old.holder is not None and is_dead(old.holder) else None
+    mine = await runtime.db.write(
+        lambda conn: claims.take(conn, old.id, runtime.holder, lease=lease, idle=True, was=was)
+    )
+    if mine is None:
+        raise Conflict("An earlier upload of this image is being cleaned up; try again in a moment.")
+    with runtime.holding(mine):
+        try:
+            await store.discard(mine.key, caller=who)
+        except Exception as error:
+            await deletions.postpone(runtime, mine, error)
+            raise
+        await runtime.db.write(lambda conn: claims.end(conn, mine.id, holder=runtime.holder))
+
+
+def location_of(runtime: Runtime, blob: Blob, store: str) -> Location:
+    """Where bytes lie that were just written there."""
     # with a single store nobody names it, nor did a Glance
-    location = Location(blob.url, {**blob.metadata, **({"store": claim.store} if runtime.settings.multi_store else {})})
+    return Location(blob.url, {**blob.metadata, **({"store": store} if runtime.settings.multi_store else {})})
+
+
+def arrived(runtime: Runtime, image: Image, summary: Summary, locations: Sequence[Location]) -> Image:
+    """The image once its data is there."""
+    algorithm = runtime.settings.hashing_algorithm
+    return image.replace(
+        status="active",
+        size=summary.size,
+        virtual_size=summary.virtual_size,
+        checksum=summary.digests.get("md5"),
+        os_hash_algo=algorithm,
+        os_hash_value=summary.digests[algorithm],
+        locations=(*image.locations, *locations),
+    )
+
+
+async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
+    location = location_of(runtime, blob, claim.store)
 
     def active(current: Image) -> Image:
         if current.status != "saving":
             raise Conflict(f"The image became {current.status} during the upload.")
-        return current.replace(
-            status="active",
-            size=summary.size,
-            virtual_size=summary.virtual_size,
-            checksum=summary.digests.get("md5"),
-            os_hash_algo=algorithm,
-            os_hash_value=summary.digests[algorithm],
-            locations=(*current.locations, location),
-        )
+        return arrived(runtime, current, summary, [location])
 
     async def finish(conn: AsyncConnection) -> Image:
         if not await claims.end(conn, claim.id, holder=runtime.holder):
@@ -265,7 +297,7 @@ async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary
     return image
 
 
-async def _put_back(runtime: Runtime, ctx: Context, claim: Claim, store: Store | None, summary: Summary | None) -> bool:
+async def put_back(runtime: Runtime, ctx: Context, claim: Claim, store: Store | None, summary: Summary | None) -> bool:
     """After a failed upload: bytes away, image queued, claim ended. True when the upload had succeeded after all.
 
     What cannot be done now stays with the claim, and so with the reaper. A claim that is not ours any more was put
@@ -324,6 +356,6 @@ async def _queue(conn: AsyncConnection, image_id: str) -> None:
 
 
 def _queued(current: Image) -> Image:
-    if current.status != "saving":
+    if current.status not in ("saving", "uploading"):
         return current
     return current.replace(status="queued", size=None, virtual_size=None)

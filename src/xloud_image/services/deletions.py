@@ -63,6 +63,31 @@ async def begin_deletes(
     return claims
 
 
+async def begin_unstaging(
+    runtime: Runtime, conn: AsyncConnection, image_id: str, *, scope: str = "location"
+) -> list[Claim]:
+    """Data that was staged for an import of this image is not wanted any more: the claims of its removal."""
+    begun = []
+    for staged in await rows.list_all(conn, image_id=image_id, kind="stage"):
+        await rows.end(conn, staged.id)
+        claim = new_claim(runtime, "delete", image_id, staged.store, url=staged.url, scope=scope)
+        await rows.begin(conn, claim, lease=runtime.settings.lease_time)
+        begun.append(claim)
+    return begun
+
+
+async def settle(runtime: Runtime, claims: Sequence[Claim], who: Caller | None = None) -> None:
+    """Remove the bytes of claims of ours now, or leave them to later attempts. Raises nothing of a store."""
+    with runtime.holding(*claims):
+        for claim in claims:
+            try:
+                await remove(runtime, claim, who)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
+                await postpone(runtime, claim, error)
+            else:
+                await runtime.db.write(lambda conn, claim=claim: rows.end(conn, claim.id))  # type: ignore[misc]
+
+
 async def remove(runtime: Runtime, claim: Claim, who: Caller | None = None) -> None:
     """Remove the bytes of one claim. Bytes that are gone already are fine. Raises what the store raises.
 
@@ -72,9 +97,11 @@ async def remove(runtime: Runtime, claim: Claim, who: Caller | None = None) -> N
     between then and now, which may be days, another may have been registered.
     """
     assert claim.url is not None
-    if await ownership.bequeath(runtime, claim):
-        return
-    store = runtime.stores.of(Location(claim.url, {"store": claim.store}))
+    store = runtime.stores.reserved(claim.store)
+    if store is None:
+        if await ownership.bequeath(runtime, claim):
+            return
+        store = runtime.stores.of(Location(claim.url, {"store": claim.store}))
     if store is None:
         raise StoreUnavailable(f"no configured store holds the data; it was in store '{claim.store}'")
     try:

@@ -306,11 +306,4 @@ async def _finish(
         await deletions.postpone(runtime, claim, again, failed=False)
         return
     runtime.hashing.forget(claim.id)
-    with runtime.holding(*pending):
-        for deletion in pending:
-            try:
-                await deletions.remove(runtime, deletion)
-            except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
-                await deletions.postpone(runtime, deletion, error)
-            else:
-                await runtime.db.write(lambda conn, deletion=deletion: claims.end(conn, deletion.id))  # type: ignore[misc]
+    await deletions.settle(runtime, pending)

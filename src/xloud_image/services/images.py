@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images as rows
-from xloud_image.db import listing
+from xloud_image.db import jobs, listing
 from xloud_image.db.image_children import PAGE
 from xloud_image.db.query import Page, Query
 from xloud_image.errors import BadRequest, Forbidden, Protected
@@ -20,6 +20,7 @@ from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import acls, deletions, image_patch, locations
+from xloud_image.services.imports import LOCK
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
 
@@ -120,6 +121,9 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
+        if current.status in ("uploading", "importing") or current.properties.get(LOCK):
+            await jobs.cancel(conn, image_id)
+            claims += await deletions.begin_unstaging(runtime, conn, image_id, scope="image")
         if not claims:
             await deletions.finish_delete(conn, image_id, known=current)
         return current, claims

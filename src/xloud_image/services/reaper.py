@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -21,6 +22,8 @@ from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
+
+_KINDS: Final = ("write", "delete")  # of claims that are settled here
 
 
 async def run(runtime: Runtime) -> None:
@@ -85,7 +88,7 @@ class _Seen:
 async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
     """Claims that are nobody's any more, by store. What this process works on is its own, whatever the clock says; what
     waits to be digested has a queue of its own."""
-    found = seen.lasting(await runtime.db.read(lambda conn: claims.expired(conn, but="hash")))
+    found = seen.lasting(await runtime.db.read(lambda conn: claims.expired(conn, _KINDS)))
     held = await runtime.db.read(claims.held)
     dead = [claim for claim in held if claim.holder is not None and is_dead(claim.holder)]
     for claim in dead:
@@ -94,7 +97,7 @@ async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
     mine = frozenset(runtime.held)
     by_store: dict[str, list[Claim]] = {}
     for claim in {claim.id: claim for claim in (*found, *dead)}.values():
-        if claim.id not in mine and claim.kind != "hash":
+        if claim.id not in mine and claim.kind in _KINDS:
             by_store.setdefault(claim.store, []).append(claim)
     return by_store
 
@@ -127,7 +130,7 @@ async def _settle(runtime: Runtime, claim: Claim) -> None:
 
 async def _undo_write(runtime: Runtime, claim: Claim) -> None:
     """The claim exists, so no location was committed: its bytes belong to nobody."""
-    store = runtime.stores.get(claim.store)
+    store = runtime.stores.reserved(claim.store) or runtime.stores.get(claim.store)
     if store is None:
         await data.requeue(runtime, claim)
         raise LookupError(f"the store '{claim.store}' is not configured now")

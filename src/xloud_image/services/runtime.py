@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
@@ -50,6 +50,8 @@ class Runtime:
         self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
         # Reading data that were registered.
         self.hashing = Lane("hashing", places=4, each=2)
+        # Tells who works on jobs that there is one; set by the process that knows how.
+        self.ring: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 

@@ -101,6 +101,11 @@ class Stores:
         one = self.settings.get(store_id)
         return self._stores[store_id] if one is not None and not one.reserved else None
 
+    def reserved(self, store_id: str) -> Store | None:
+        """The service's own store of this id; None when there is none, or it is one for images."""
+        one = self.settings.get(store_id)
+        return self._stores[store_id] if one is not None and one.reserved else None
+
     @property
     def names(self) -> tuple[str, ...]:
         """The ids that clients may name, in the order of the configuration."""

@@ -40,6 +40,7 @@ TAGS: Final = {
     "tags": "Words to find images by.",
     "members": "Projects with which an image is shared.",
     "locations": "Where the bytes lie.",
+    "tasks": "Long work, and how far it is.",
 }
 _SECURITY: Final = {
     "token": {

@@ -170,5 +170,14 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
             "properties": {"import-methods": methods},
             "required": ["import-methods"],
         },
+        "Task": {"type": "object", "properties": schemas.TASK_PROPERTIES, "required": sorted(schemas.TASK_PROPERTIES)},
+        "Tasks": _object(
+            "tasks first schema",
+            tasks=_list(schemas.tasks()["properties"]["tasks"]["items"]),
+            first=_STRING,
+            next={"type": "string", "description": "Only after a full page."},
+            schema=_STRING,
+        ),
+        "ImageTasks": _object("tasks", tasks=_list({"type": "object", "properties": schemas.TASK_PROPERTIES})),
         "Usage": _object("usage", usage={"type": "object", "additionalProperties": count}),
     }

@@ -65,20 +65,6 @@ def _changes(kind: str, known: list[Json]) -> Json:
     return {**shape, "items": items}
 
 
-def _import() -> Json:
-    """As the reference has it; no method is enabled in this release."""
-    return {
-        "type": "object",
-        "properties": {
-            "method": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
-            "stores": {"type": "array", "items": {"type": "string"}},
-            "all_stores": {"type": "boolean"},
-            "all_stores_must_succeed": {"type": "boolean"},
-        },
-        "required": ["method"],
-    }
-
-
 def all_of(image: ImageSchema) -> dict[str, Json]:
     """Schemas of all bodies."""
     new, old = _patches(image)
@@ -89,5 +75,5 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "NewMember": schemas.NEW_MEMBER,
         "MemberAnswer": schemas.MEMBER_ANSWER,
         "NewLocation": schemas.new_location(),
-        "Import": _import(),
+        "Import": schemas.new_import(),
     }

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from xloud_image.db.filters import COMPARE
 from xloud_image.db.query import COLUMNS, FLAGS, LISTED, NUMBERS, SORT_KEYS, TIMES
-from xloud_image.model import MEMBER_STATUSES, VISIBILITIES
+from xloud_image.db.tasks import SORT_KEYS as TASK_KEYS
+from xloud_image.model import MEMBER_STATUSES, TASK_STATUSES, TASK_TYPES, VISIBILITIES
 from xloud_image.schemas import MAX_NAME, UUID_PATTERN
 from xloud_image.services.runtime import Runtime
 
@@ -34,7 +35,15 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
         "member": _in_path("member", "The id of the project.", minLength=1, maxLength=MAX_NAME),
         "tag": _in_path("tag", "The tag.", minLength=1, maxLength=MAX_NAME),
         "store": _in_path("store", "The id of a store, from /v2/info/stores.", examples=list(runtime.stores.names)),
-        "name": _in_path("name", "The schema's name.", enum=["image", "images", "member", "members"]),
+        "name": _in_path("name", "The schema's name.", enum=["image", "images", "member", "members", "task", "tasks"]),
+        "task_id": _in_path("task_id", "The task's UUID.", pattern=UUID_PATTERN),
+        "task_type": _query("type", "Tasks of one type.", {"enum": list(TASK_TYPES)}),
+        "task_status": _query("status", "Tasks in one status.", {"enum": list(TASK_STATUSES)}),
+        "task_sort_key": _query("sort_key", "By what to sort; created_at.", {"enum": list(TASK_KEYS)}),
+        "task_sort_dir": _query("sort_dir", "In which direction; desc.", {"enum": ["asc", "desc"]}),
+        "task_marker": _query(
+            "marker", "The id of the last task of the page before.", {"type": "string", "maxLength": 36}
+        ),
         "request_id": _header(
             "x-openstack-request-id",
             "An id of the client's own; only its length is looked at.",

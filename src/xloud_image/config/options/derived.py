@@ -54,6 +54,22 @@ DERIVED: Final[tuple[Option, ...]] = (
     *_made(
         "Settings.log_json", "DEFAULT", cfg.BoolOpt("use_json", default=False, help="Log JSON objects, one a line.")
     ),
+    *_made(
+        "ImportSettings.enabled_import_methods",
+        "DEFAULT",
+        cfg.ListOpt(
+            "enabled_import_methods",
+            default=["glance-direct", "web-download", "copy-image"],
+            help="Ways of import, with or without brackets around them; empty: no import.",
+        ),
+    ),
+    *_made(
+        "Settings.stores",
+        "DEFAULT",
+        cfg.StrOpt(
+            "node_staging_uri", help="file:// URL of the directory for staged data; unset: staging in state_dir."
+        ),
+    ),
     *_made("Settings.stores", "DEFAULT", cfg.StrOpt("enabled_backends", help="id:type pairs: the stores.")),
     *_made(
         "Settings.stores",

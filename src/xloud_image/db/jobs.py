@@ -1,0 +1,211 @@
+"""Jobs: work beside requests as durable rows (model.Job), each under a lease, and the processes that do it. What a kind
+means is told by the services.
+
+Nothing is changed by whoever lost his lease: each statement names the holder and the epoch of the lease that it was
+given. An attempt is counted when the lease is taken, so that one which killed its process counts as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import sql
+from xloud_image.db.dialect_errors import Meaning, meaning
+from xloud_image.db.leases import after, free, now
+from xloud_image.db.tables import jobs, workers
+from xloud_image.errors import Duplicate
+from xloud_image.model import Job
+
+_ROW: Final = ", ".join(column.name for column in jobs.columns)
+
+
+def _job(row: Sequence[Any]) -> Job:
+    begun = sql.instant(row[8])
+    assert begun is not None
+    return Job(
+        row[0], row[1], row[2], row[3], row[4], orjson.loads(row[5]), row[6], sql.instant(row[7]), begun, row[9],
+        row[10], bool(row[11]), orjson.loads(row[12] or "{}"), row[13],
+    )  # fmt: skip
+
+
+def slot_of(*parts: str) -> str:
+    """What two jobs have in common that must not both be unfinished."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+async def add(conn: AsyncConnection, job: Job) -> None:
+    """A new job that waits. `Duplicate`: one of the same slot is unfinished."""
+    try:
+        await conn.execute(
+            jobs.insert().values(
+                id=job.id,
+                kind=job.kind,
+                image_id=job.image_id,
+                owner=job.owner,
+                slot=job.slot or slot_of(job.id),
+                request=orjson.dumps(dict(job.request)).decode(),
+                begun_at=after(conn),
+                attempts=0,
+                epoch=0,
+                cancelled=False,
+            )
+        )
+    except sa.exc.IntegrityError as error:
+        if meaning(error) is not Meaning.TAKEN:
+            raise
+        raise Duplicate(f"This is being done for the image {job.image_id} already.") from error
+
+
+async def waiting(conn: AsyncConnection, kinds: Collection[str], *, each: int, limit: int = 20) -> list[str]:
+    """The ids of jobs that nobody holds now, the next first: of whoever has the fewest under way, then by age. Nobody
+    gets more than `each` of a project."""
+    text = sql.Text(sql.engine_of(conn))
+    rows = await sql.fetch(
+        conn,
+        "SELECT id FROM (SELECT id, begun_at, lease_until, row_number() OVER (PARTITION BY owner ORDER BY"  # noqa: S608
+        f" CASE WHEN {free(text.engine)} THEN 1 ELSE 0 END, begun_at, id) AS turn FROM {jobs.name}"
+        f" WHERE {text.any_of('kind', kinds)} AND ({free(text.engine)} OR holder IS NOT NULL)) AS queue"
+        f" WHERE {free(text.engine)} AND turn <= {int(each)} ORDER BY turn, begun_at, id LIMIT {int(limit)}",
+        text.values,
+    )
+    return [row[0] for row in rows]
+
+
+async def take(conn: AsyncConnection, job_id: str, holder: str, *, lease: float, was: str | None = None) -> Job | None:
+    """Take a job that nobody holds now, or that `was` (a holder known to be dead) holds, atomically. None: another was
+    first, or it is done."""
+    columns = jobs.c
+    may = sa.or_(columns.lease_until.is_(None), columns.lease_until < after(conn))
+    if was is not None:
+        may = sa.or_(may, columns.holder == was)
+    done = await conn.execute(
+        jobs.update()
+        .where(columns.id == job_id, may)
+        .values(
+            holder=holder,
+            lease_until=after(conn, lease),
+            attempts=columns.attempts + 1,
+            epoch=columns.epoch + 1,
+        )
+    )
+    return await get(conn, job_id) if done.rowcount else None
+
+
+async def renew(
+    conn: AsyncConnection, job: Job, *, lease: float, progress: Mapping[str, Any] | None = None
+) -> Job | None:
+    """Hold on for `lease` more seconds, and store how far it is. The job as it is now; None: not ours any more."""
+    more = {} if progress is None else {"progress": orjson.dumps(dict(progress)).decode()}
+    if not await _change(conn, job, lease_until=after(conn, lease), **more):
+        return None
+    return await get(conn, job.id)
+
+
+async def postpone(conn: AsyncConnection, job: Job, *, seconds: float, error: str) -> bool:
+    """It did not work: nobody takes it for so long. False: it is not ours."""
+    return await _change(conn, job, holder=None, lease_until=after(conn, seconds), error=error[:1000])
+
+
+async def give_back(conn: AsyncConnection, job: Job) -> bool:
+    """Anybody may go on with it at once; this was no attempt. False: it is not ours."""
+    return await _change(conn, job, holder=None, lease_until=None, attempts=jobs.c.attempts - 1)
+
+
+async def end(conn: AsyncConnection, job: Job) -> bool:
+    """It is done. False: it is not ours any more, and nothing of it may be stored."""
+    done = await conn.execute(jobs.delete().where(*_held(job)))
+    return bool(done.rowcount)
+
+
+async def cancel(conn: AsyncConnection, image_id: str) -> None:
+    """Whatever is under way or waits for this image is not wanted any more; whoever works on it stops and tidies up."""
+    columns = jobs.c
+    await conn.execute(
+        jobs.update()
+        .where(columns.image_id == image_id)
+        .values(cancelled=True, lease_until=sa.case((columns.holder.is_(None), None), else_=columns.lease_until))
+    )
+
+
+async def get(conn: AsyncConnection, job_id: str) -> Job | None:
+    """One job."""
+    text = sql.Text(sql.engine_of(conn))
+    found = await _all(conn, f"WHERE id = {text.bind(job_id)}", text)
+    return found[0] if found else None
+
+
+async def held(conn: AsyncConnection, *, limit: int = 1000) -> list[Job]:
+    """Jobs with a holder, whether he lives or not."""
+    text = sql.Text(sql.engine_of(conn))
+    return await _all(conn, f"WHERE holder IS NOT NULL ORDER BY begun_at, id LIMIT {int(limit)}", text)
+
+
+async def list_all(conn: AsyncConnection, *, image_id: str | None = None, limit: int = 1000) -> list[Job]:
+    """Unfinished jobs by the time they began; of one image if named."""
+    text = sql.Text(sql.engine_of(conn))
+    words = f"WHERE image_id = {text.bind(image_id)} " if image_id is not None else ""
+    return await _all(conn, f"{words}ORDER BY begun_at, id LIMIT {int(limit)}", text)
+
+
+async def count(conn: AsyncConnection, owner: str | None) -> int:
+    """How many unfinished jobs a project has."""
+    text = sql.Text(sql.engine_of(conn))
+    rows = await sql.fetch(
+        conn,
+        f"SELECT count(*) FROM {jobs.name} WHERE owner = {text.bind(owner)}",  # noqa: S608 - constants
+        text.values,
+    )
+    return int(rows[0][0])
+
+
+async def _all(conn: AsyncConnection, words: str, text: sql.Text) -> list[Job]:
+    return [_job(row) for row in await sql.fetch(conn, f"SELECT {_ROW} FROM {jobs.name} {words}", text.values)]  # noqa: S608
+
+
+def _held(job: Job) -> tuple[sa.ColumnElement[bool], ...]:
+    return jobs.c.id == job.id, jobs.c.holder == job.holder, jobs.c.epoch == job.epoch
+
+
+async def _change(conn: AsyncConnection, job: Job, **values: Any) -> bool:
+    done = await conn.execute(jobs.update().where(*_held(job)).values(**values))
+    return bool(done.rowcount)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that works on jobs. `id`: the holder's name; `alive`: it renewed its row in time."""
+
+    id: str
+    begun_at: Any
+    alive: bool
+
+
+async def announce(conn: AsyncConnection, holder: str, *, lease: float) -> None:
+    """This process works on jobs, for so long unless it says so again; forget those that said so long ago."""
+    done = await conn.execute(workers.update().where(workers.c.id == holder).values(lease_until=after(conn, lease)))
+    if not done.rowcount:
+        await conn.execute(workers.insert().values(id=holder, lease_until=after(conn, lease), begun_at=after(conn)))
+        await conn.execute(workers.delete().where(workers.c.lease_until < after(conn, -3600)))
+
+
+async def leave(conn: AsyncConnection, holder: str) -> None:
+    """This process works on none any more."""
+    await conn.execute(workers.delete().where(workers.c.id == holder))
+
+
+async def list_workers(conn: AsyncConnection) -> list[Worker]:
+    """The processes that work on jobs, or did so within the last hour."""
+    engine = sql.engine_of(conn)
+    rows = await sql.fetch(
+        conn,
+        f"SELECT id, begun_at, CASE WHEN lease_until > {now(engine)} THEN 1 ELSE 0 END FROM {workers.name}"  # noqa: S608
+        " ORDER BY begun_at, id",
+    )
+    return [Worker(row[0], sql.instant(row[1]), bool(row[2])) for row in rows]

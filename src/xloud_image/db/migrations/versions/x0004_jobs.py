@@ -1,0 +1,21 @@
+"""Long work beside requests, and who does it."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from xloud_image.db import tables
+
+revision = "x0004"
+down_revision = "x0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    tables.own.create_all(op.get_bind(), tables=[tables.jobs, tables.workers])
+
+
+def downgrade() -> None:
+    """Jobs that wait are lost; their images stay in the status that they have."""
+    tables.own.drop_all(op.get_bind(), tables=[tables.jobs, tables.workers])

@@ -1,0 +1,273 @@
+"""The work of an import: the source is read once, and its bytes go through the stages into all stores at once.
+
+A kind of job (`services.jobs`). Bytes under way have claims as those of an upload have; the transaction that ends the
+job adds the locations, so a job that was taken over has an effect once or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import claims, images, jobs, tasks
+from xloud_image.errors import (
+    AlreadyExists,
+    BlobChanged,
+    Conflict,
+    ImageServiceError,
+    NotFound,
+    StoreUnavailable,
+)
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.model import Claim, Image, Job, Location
+from xloud_image.services import acls, data, deletions, downloads, external, hints, staging
+from xloud_image.services.imports import FAILED, LOCK, TO_STORES
+from xloud_image.services.ingest import Target, ingest
+from xloud_image.services.jobs import Kind, Progress, Unwanted
+from xloud_image.services.runtime import Runtime
+from xloud_image.stores.base import Blob, Caller
+from xloud_image.streams.digest import Digest
+from xloud_image.streams.stages import Limit
+
+log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """Data to be imported, opened: `size` in bytes, None unknown."""
+
+    chunks: AsyncIterator[bytes]
+    size: int | None
+
+
+async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
+    """Import the data of a job that is ours. `Unwanted` when the image is gone or is not waiting for it any more."""
+    copying = job.request["method"] == "copy-image"
+    image = await _image(runtime, job, copying)
+    await runtime.db.write(lambda conn: _begun(conn, job))
+    async with _source(runtime, job, image) as source:
+        mine = [await _claim(runtime, job, image, store) for store in job.request["stores"]]
+        targets = [
+            Target(runtime.stores[claim.store], claim.key, _caller(job), required=bool(job.request["must_all"]))
+            for claim in mine
+        ]
+        with runtime.holding(*mine):
+            try:
+                progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
+                summary, blobs = await _written(runtime, job, image, source, targets, progress, copying)
+                await reach("job.written")
+                stored = await _stored(runtime, job, mine, blobs, summary, targets, copying)
+            except BaseException:
+                # nothing may interrupt putting things back
+                await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
+                raise
+    await reach("job.done")
+    lost = [claim for claim in mine if claim.store not in blobs]
+    if lost:
+        await _discarded(runtime, job, lost, targets)
+    await deletions.settle(runtime, stored.staged)
+    hints.log_for(runtime, stored.image)
+    await acls.follow(runtime, Context(project=job.owner, is_admin=True), stored.image)
+
+
+async def fail(runtime: Runtime, job: Job, reason: str) -> None:
+    """End a job that is ours without effect: the image is as it was before, but that staged data is gone."""
+    copying = job.request["method"] == "copy-image"
+
+    def queued(current: Image) -> Image:
+        properties = {name: value for name, value in current.properties.items() if name != LOCK}
+        properties |= {TO_STORES: "", FAILED: ",".join(job.request["stores"])}
+        if copying or current.status != "importing":
+            return current.replace(properties=properties)
+        return current.replace(status="queued", size=None, virtual_size=None, properties=properties)
+
+    async def finish(conn: AsyncConnection) -> list[Claim]:
+        if not await jobs.end(conn, job):
+            return []
+        kept_for = runtime.settings.imports.task_time_to_live * 3600.0
+        await tasks.change(conn, job.id, "failure", message=reason[:1000], kept_for=kept_for)
+        with contextlib.suppress(NotFound):  # deleted meanwhile
+            await images.change(conn, job.image_id, queued)
+        return await deletions.begin_unstaging(runtime, conn, job.image_id) if not copying else []
+
+    log.warning("an import failed", image=job.image_id, job=job.id, reason=reason)
+    await deletions.settle(runtime, await runtime.db.write(finish))
+
+
+KIND: Final = Kind(run, fail)
+
+
+def _caller(job: Job) -> Caller:
+    # nobody's token is at hand, but whose account it is may matter to the store
+    return Caller(user=job.request.get("user"), project=job.request.get("project"), trusted=job.request["trusted"])
+
+
+async def _image(runtime: Runtime, job: Job, copying: bool) -> Image:
+    image = await runtime.db.read(lambda conn: images.get(conn, job.image_id))
+    if image is None or image.status != ("active" if copying else "importing"):
+        raise Unwanted
+    return image
+
+
+async def _begun(conn: AsyncConnection, job: Job) -> None:
+    await tasks.change(conn, job.id, "processing")
+
+
+@asynccontextmanager
+async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Source]:
+    method = job.request["method"]
+    if method == "glance-direct":
+        claim = await staging.found(runtime, image.id)
+        store = runtime.stores.reserved(claim.store) if claim is not None else None
+        if claim is None or claim.url is None or store is None:
+            raise Conflict("The staged data is not there any more.")
+        async with store.open(claim.url) as reader:
+            yield Source(reader.chunks, reader.size)
+    elif method == "copy-image":
+        async with downloads.download(runtime, Context(is_admin=True), image) as opened:
+            yield Source(opened.reader.chunks, opened.size)
+    else:
+        raise Conflict(f"The method {method} is not possible here.")
+
+
+async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Claim:
+    """A claim for the bytes that go to this store; what an earlier attempt left there goes first."""
+    store = runtime.stores.get(store_id)
+    if store is None:
+        raise StoreUnavailable(f"the store '{store_id}' is not configured now")
+    try:
+        await data.clear_leftover(runtime, image.id, store, _caller(job))
+    except Conflict as error:  # another process is at it, or was: it is looked at again
+        raise StoreUnavailable(error.message) from None
+    claim = deletions.new_claim(runtime, "write", image.id, store_id)
+    claim = dataclasses.replace(claim, url=data.own_key(claim))
+
+    async def begin(conn: AsyncConnection) -> None:
+        if await jobs.renew(conn, job, lease=runtime.settings.lease_time) is None:
+            raise Unwanted
+        await claims.begin(conn, claim, lease=runtime.settings.lease_time)
+
+    await runtime.db.write(begin)
+    return claim
+
+
+async def _written(
+    runtime: Runtime,
+    job: Job,
+    image: Image,
+    source: Source,
+    targets: Sequence[Target],
+    progress: Progress,
+    copying: bool,
+) -> tuple[data.Summary, dict[str, Blob]]:
+    size = source.size
+    if copying:
+        known = external.digest_of(image)
+        limit = Limit(image.size, runtime.settings.limits.image_size_cap)
+        digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
+        blobs = await ingest(_counted(source.chunks, progress), targets, [limit, digest], size=size)
+        found = await digest.hexes()
+        if known and found[known[0]] != known[1]:
+            raise BlobChanged("The data that was read is not the data of the image.")
+        return data.Summary(limit.size, found, image.virtual_size), blobs
+    limit, inspect, digest = stages = data.stages_of(runtime, image, size)
+    blobs = await ingest(_counted(source.chunks, progress), targets, stages, size=size)
+    return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
+
+
+async def _counted(source: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
+    half = (progress.total or 0) // 2
+    async for chunk in source:
+        if progress.done <= half < progress.done + len(chunk):
+            await reach("job.half")
+        progress.done += len(chunk)
+        yield chunk
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stored:
+    image: Image
+    staged: list[Claim]
+
+
+async def _stored(
+    runtime: Runtime,
+    job: Job,
+    mine: Sequence[Claim],
+    blobs: dict[str, Blob],
+    summary: data.Summary,
+    targets: Sequence[Target],
+    copying: bool,
+) -> _Stored:
+    """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours any more."""
+    locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
+    failed = [claim.store for claim in mine if claim.store not in blobs]
+
+    def imported(current: Image) -> Image:
+        properties = {name: value for name, value in current.properties.items() if name != LOCK}
+        properties |= {TO_STORES: "", FAILED: ",".join(failed)}
+        if copying:
+            if current.status != "active" or external.digest_of(current) not in (None, *summary.digests.items()):
+                raise Unwanted
+            return current.replace(properties=properties, locations=(*current.locations, *locations))
+        if current.status != "importing":
+            raise Unwanted
+        return data.arrived(runtime, current.replace(properties=properties), summary, locations)
+
+    async def finish(conn: AsyncConnection) -> _Stored:
+        if not await jobs.end(conn, job):
+            raise Unwanted
+        for claim in mine:
+            if claim.store in blobs and not await claims.end(conn, claim.id, holder=runtime.holder):
+                raise StoreUnavailable("the bytes were taken for left over; they are written again")
+        image = await images.change(conn, job.image_id, imported)
+        staged = [] if copying else await deletions.begin_unstaging(runtime, conn, job.image_id)
+        message = _said(summary.size, locations, targets)
+        kept_for = runtime.settings.imports.task_time_to_live * 3600.0
+        result = {"image_id": job.image_id}
+        await tasks.change(conn, job.id, "success", message=message, result=result, kept_for=kept_for)
+        return _Stored(image, staged)
+
+    try:
+        return await runtime.db.write(finish)
+    except NotFound:
+        raise Unwanted from None
+
+
+def _said(size: int, locations: Sequence[Location], targets: Sequence[Target]) -> str:
+    where = ", ".join(location.store or "the store" for location in locations)
+    said = f"Copied {size / (1 << 20):.0f} MiB to {where}."
+    for target in targets:
+        if target.error is not None:
+            why = target.error.message if isinstance(target.error, ImageServiceError) else "it failed; see the log"
+            said += f" Not to {target.store.name}: {why.rstrip('.')}."
+    return said[:1000]
+
+
+async def _discarded(runtime: Runtime, job: Job, mine: Sequence[Claim], targets: Sequence[Target]) -> None:
+    """What was written goes, as far as its claims are still ours; what cannot be done now is left to the reaper."""
+    errors: dict[str, Any] = {target.store.name: target.error for target in targets}
+    lease = runtime.settings.lease_time
+    with runtime.holding(*mine):
+        for claim in mine:
+            try:
+                if not await runtime.db.write(
+                    lambda conn, claim=claim: claims.renew(conn, claim.id, runtime.holder, lease=lease)  # type: ignore[misc]
+                ):
+                    continue
+                # bytes that were there before us are not ours to remove
+                if not isinstance(errors.get(claim.store), AlreadyExists):
+                    await runtime.stores[claim.store].discard(claim.key, caller=_caller(job))
+                await runtime.db.write(
+                    lambda conn, claim=claim: claims.end(conn, claim.id, holder=runtime.holder)  # type: ignore[misc]
+                )
+            except Exception as error:  # noqa: BLE001 - whatever it was, the reaper will try again
+                await deletions.postpone(runtime, claim, error)

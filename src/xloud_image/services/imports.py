@@ -1,0 +1,242 @@
+"""Imports as clients ask for them: the image becomes importing, and a job says what is to be done. The work itself is
+`importing`. Source: Image API reference, section "Import".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image import schemas
+from xloud_image.db import images, jobs, tasks
+from xloud_image.errors import BadRequest, Conflict, Duplicate, ImageServiceError, QuotaExceeded
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.model import Image, Job, Task, shown_url, utcnow
+from xloud_image.policy import images as rights
+from xloud_image.services import data, fetching, staging
+from xloud_image.services.lookup import load
+from xloud_image.services.runtime import Runtime
+
+WAITING: Final = 1000  # unfinished jobs of one project
+TO_STORES: Final = "os_glance_importing_to_stores"  # properties of the image, as Glance has them
+FAILED: Final = "os_glance_failed_import"
+LOCK: Final = "os_glance_import_task"
+_LOCKED: Final = 3600.0  # seconds for which the lock of a Glance on the same database counts, unless it is renewed
+_SEEN: Final = 3.0  # seconds for which what was seen of staging and workers counts
+
+_SHAPE: Final = schemas.Shape(schemas.new_import())
+# method → the status that the image must have
+_FROM: Final[Mapping[str, str]] = {
+    "glance-direct": "uploading",
+    "web-download": "queued",
+    "glance-download": "queued",
+    "copy-image": "active",
+}
+
+
+class Possible:
+    """Which of the operator's methods can work now: somebody does jobs, and the place for staging takes data."""
+
+    def __init__(self) -> None:
+        self._methods: tuple[str, ...] = ()
+        self._until = 0.0
+
+    async def methods(self, runtime: Runtime) -> tuple[str, ...]:
+        """In the order of the configuration. What was found is kept for some seconds."""
+        if time.monotonic() >= self._until:
+            self._methods = await self._look(runtime)
+            self._until = time.monotonic() + _SEEN
+        return self._methods
+
+    @staticmethod
+    async def _look(runtime: Runtime) -> tuple[str, ...]:
+        enabled = runtime.settings.imports.enabled_import_methods
+        if not enabled:
+            return ()
+        try:
+            workers = await runtime.db.read(jobs.list_workers)
+        except ImageServiceError:  # nobody knows now
+            return enabled
+        if not any(worker.alive for worker in workers):
+            return ()
+        if "glance-direct" in enabled and not (await runtime.stores.report(staging.STAGING)).ok:
+            return tuple(name for name in enabled if name != "glance-direct")
+        return enabled
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asks for. stores: where the data shall be; must_all: without one of them none."""
+
+    method: str
+    stores: tuple[str, ...]
+    must_all: bool
+    every: bool
+    chosen: bool
+    details: Mapping[str, Any] = dataclasses.field(repr=False)
+
+
+async def begin(
+    runtime: Runtime,
+    ctx: Context,
+    image_id: str,
+    body: Mapping[str, Any],
+    *,
+    possible: Sequence[str],
+    store: str | None = None,
+    request_id: str | None = None,
+) -> Task:
+    """The import is under way when this returns; its task tells how far it is.
+
+    possible: methods that can work now. store: as `X-Image-Meta-Store` names it.
+    `BadRequest`, `Conflict` (status, formats, unknown store, another import), `Forbidden`, `NotFound`, `QuotaExceeded`.
+    """
+    wanted = _wanted(runtime, body, store, possible)
+    seen = await load(runtime, ctx, image_id)
+    _require(runtime, ctx, seen, wanted)
+    if wanted.method == "web-download":
+        fetching.require_importable(runtime, wanted.details["uri"])
+    if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
+        raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
+    task = Task(
+        id=str(uuid.uuid4()),
+        type="api_image_import",
+        owner=ctx.project or seen.owner or "",
+        image_id=image_id,
+        request_id=request_id,
+        user_id=ctx.user,
+        input={"image_id": image_id, "import_req": _shown(body), "backend": list(wanted.stores)},
+    )
+    await reach("import.begin")
+
+    async def begun(conn: AsyncConnection) -> Task:
+        current = await images.locked(conn, image_id, project=ctx.project)
+        _require(runtime, ctx, current, wanted)
+        await _require_unlocked(conn, current)
+        if await jobs.count(conn, current.owner) >= WAITING:
+            raise QuotaExceeded(
+                f"{WAITING} imports of this project are under way already; begin more when some are done."
+            )
+        stores = _still_missing(runtime, current, wanted)
+        job = Job(
+            id=task.id,
+            kind="import",
+            image_id=image_id,
+            owner=current.owner,
+            slot=jobs.slot_of("import", image_id),
+            request={
+                "method": wanted.method,
+                "stores": stores,
+                "must_all": wanted.must_all,
+                "details": dict(wanted.details),
+                "user": ctx.user,
+                "project": ctx.project,
+                "trusted": runtime.policy.allows(ctx, "register_private_address", rights.image_target(current, ctx)),
+            },
+        )
+        await jobs.add(conn, job)
+        stored = await tasks.add(conn, task)
+        await images.change(conn, image_id, lambda now: _importing(now, task.id, wanted, stores), project=ctx.project)
+        return stored
+
+    try:
+        stored = await runtime.db.write(begun)
+    except Duplicate:
+        raise Conflict("Another import of this image is under way.") from None
+    await reach("import.stored")
+    runtime.ring()
+    return stored
+
+
+def _shown(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as it is kept and shown: a URL without a login that it may hold."""
+    method = dict(body["method"])
+    if isinstance(method.get("uri"), str):
+        method["uri"] = shown_url(method["uri"])
+    return {**body, "method": method}
+
+
+def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possible: Sequence[str]) -> Wanted:
+    """`BadRequest` and `Conflict` for what can be told from the request alone."""
+    _SHAPE.require(body)
+    method = body["method"]
+    name = method["name"]
+    if name not in possible:
+        known = f"the methods are {', '.join(possible)}" if possible else "no method is possible now"
+        raise BadRequest(f"'{name[:80]}' is no import method here; {known} (see GET /v2/info/import).")
+    details = {key: value for key, value in method.items() if key != "name"}
+    for key in {"web-download": ("uri",), "glance-download": ("glance_region", "glance_image_id")}.get(name, ()):
+        if key not in details:
+            raise BadRequest(f"The method {name} needs '{key}'.")
+    several = runtime.settings.multi_store
+    every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
+    named = body.get("stores")
+    if header is not None and named is not None:
+        raise BadRequest("Name the stores in the body or in X-Image-Meta-Store, not in both.")
+    if every and (header is not None or named is not None):
+        raise BadRequest("'all_stores' excludes naming stores.")
+    if not several and not must_all:
+        raise BadRequest("'all_stores_must_succeed' needs several stores (enabled_backends).")
+    chosen = [header] if header is not None else list(dict.fromkeys(named or ()))
+    for store in chosen:
+        if runtime.stores.get(store) is None:
+            raise Conflict(f"There is no store '{store[:80]}' here; the stores are {', '.join(runtime.stores.names)}.")
+        data.writable(runtime, store)
+    if every and several:
+        stores = [store for store in runtime.stores.names if runtime.stores.takes_images(store)]
+    else:
+        stores = chosen or [data.writable(runtime, None).name]
+    return Wanted(name, tuple(stores), must_all, every, bool(chosen), details)
+
+
+def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> None:
+    """Whether the caller may import into this image, and it can be done: asked before, and of the image under its lock."""
+    rule = "copy_image" if wanted.method == "copy-image" else "modify_image"
+    rights.require(runtime.policy, ctx, rule, image)
+    if wanted.chosen:
+        rights.require(runtime.policy, ctx, "choose_store", image)
+    status = _FROM[wanted.method]
+    if image.status != status:
+        raise Conflict(f"The method {wanted.method} takes an image in status {status}; this one is {image.status}.")
+    if image.container_format is None or image.disk_format is None:
+        raise Conflict("Set container_format and disk_format before importing data.")
+    data.require_unsigned(image)
+
+
+async def _require_unlocked(conn: AsyncConnection, image: Image) -> None:
+    """`Conflict` while a Glance on the same database imports into the image; our own jobs are one an image anyway."""
+    lock = image.properties.get(LOCK)
+    if not lock:
+        return
+    task = await tasks.get(conn, lock)
+    if task is None or task.status not in ("pending", "processing"):
+        return
+    if await jobs.get(conn, lock) is None and (utcnow() - task.updated_at).total_seconds() > _LOCKED:
+        return
+    raise Conflict("Another import of this image is under way.")
+
+
+def _still_missing(runtime: Runtime, image: Image, wanted: Wanted) -> list[str]:
+    """The stores that the data has to get to. `BadRequest` for a copy to where it is already."""
+    if wanted.method != "copy-image":
+        return list(wanted.stores)
+    have = {store.name for store in (runtime.stores.of(location) for location in image.locations) if store is not None}
+    missing = [store for store in wanted.stores if store not in have]
+    if wanted.chosen and len(missing) < len(wanted.stores):
+        there = ", ".join(store for store in wanted.stores if store in have)
+        raise BadRequest(f"The image is in the store {there} already.")
+    if not missing:
+        raise BadRequest("The image is in all of these stores already.")
+    return missing
+
+
+def _importing(image: Image, task_id: str, wanted: Wanted, stores: Sequence[str]) -> Image:
+    properties = {**image.properties, LOCK: task_id, TO_STORES: ",".join(stores), FAILED: ""}
+    status = image.status if wanted.method == "copy-image" else "importing"
+    return image.replace(status=status, properties=properties)

@@ -1,0 +1,83 @@
+"""Data that waits for its import: staged by a client, in a store of the service's own or one that the operator names,
+so that whichever node does the import can read it. Source: Image API reference, section "Import".
+
+A claim of kind "stage" says where the data lies; it is ended by the import, or turned into a removal with its image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.config.stores import STAGING as STAGING
+from xloud_image.db import claims
+from xloud_image.errors import AlreadyExists, Conflict, NotFound
+from xloud_image.failpoints import reach
+from xloud_image.identity.context import Context
+from xloud_image.model import Claim, Image
+from xloud_image.policy import images as rights
+from xloud_image.services import data, deletions
+from xloud_image.services.ingest import Target, ingest
+from xloud_image.services.lookup import load
+from xloud_image.services.runtime import Runtime
+from xloud_image.stores.base import Blob, Store
+from xloud_image.streams.stages import Limit
+
+
+def store_of(runtime: Runtime) -> Store:
+    """Where data is staged. `NotFound` where none is."""
+    found = runtime.stores.reserved(STAGING)
+    if found is None or "glance-direct" not in runtime.settings.imports.enabled_import_methods:
+        raise NotFound("Staging is not offered here: glance-direct is not among the import methods of info/import.")
+    return found
+
+
+async def stage(
+    runtime: Runtime, ctx: Context, image_id: str, source: AsyncIterator[bytes], *, declared: int | None
+) -> None:
+    """Keep data for an import of a queued image, which is uploading from then on. Returns when the data is durable.
+
+    declared: announced bytes, None unknown. `Conflict` (not queued), `TooLarge`, and what the store raises. After a
+    failure the image is queued again and nothing of the data is left.
+    """
+    store = store_of(runtime)
+
+    def checked(current: Image) -> None:
+        rights.require(runtime.policy, ctx, "modify_image", current)
+        if current.status != "queued":
+            raise Conflict(f"Only data for a queued image can be staged; this one is {current.status}.")
+
+    checked(await load(runtime, ctx, image_id))
+    claim, _ = await data.begin_write(runtime, ctx, image_id, store, "uploading", checked)
+    target = Target(store, claim.key, deletions.caller(ctx))
+    with runtime.holding(claim):
+        try:
+            limit = Limit(declared, runtime.settings.limits.image_size_cap)
+            blobs = await ingest(source, [target], [limit], size=declared)
+            await reach("stage.written")
+            await _keep(runtime, claim, blobs[store.name])
+            await reach("stage.kept")
+        except BaseException:
+            mine = None if isinstance(target.error, AlreadyExists) else store
+            await asyncio.shield(runtime.spawn(data.put_back(runtime, ctx, claim, mine, None), "put back staged data"))
+            raise
+
+
+async def _keep(runtime: Runtime, claim: Claim, blob: Blob) -> None:
+    kept = deletions.new_claim(runtime, "stage", claim.image_id, claim.store, url=blob.url)
+
+    async def keep(conn: AsyncConnection) -> None:
+        if not await claims.end(conn, claim.id, holder=runtime.holder):
+            raise Conflict("Staging took too long to come back from a stop; another process has cleaned it up.")
+        await claims.begin(conn, dataclasses.replace(kept, holder=None), lease=0)
+
+    await runtime.db.write(keep)
+
+
+async def found(runtime: Runtime, image_id: str) -> Claim | None:
+    """Where the data of an image waits."""
+    staged = await runtime.db.read(lambda conn: claims.list_all(conn, image_id=image_id, kind="stage"))
+    return staged[0] if staged else None

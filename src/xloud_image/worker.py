@@ -1,0 +1,98 @@
+"""A process that does long work: imports, copies. `serve` keeps one beside the API; `xloud-image worker` is one alone.
+There may be any number, on any node: all take their work from the one database.
+
+SIGTERM hands over what is under way: another process goes on with it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from xloud_image.errors import ConfigError, ImageServiceError
+from xloud_image.services import importing, reaper
+from xloud_image.services.jobs import Engine
+from xloud_image.services.runtime import Runtime
+
+if TYPE_CHECKING:
+    from xloud_image.config.loader import Loaded
+    from xloud_image.config.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+HAND_OVER: Final = 15.0  # seconds that this may take
+KINDS: Final = {"import": importing.KIND}
+
+
+class Bell:
+    """Tells the processes of one service that there is long work. A ring that is lost costs a second."""
+
+    def __init__(self) -> None:
+        self._ear, self._hand = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear.setblocking(False)
+        self._hand.setblocking(False)
+
+    def ring(self) -> None:
+        """Never waits."""
+        with contextlib.suppress(OSError):  # many rings wait already
+            self._hand.send(b"1")
+
+    def hear(self, engine: Engine) -> None:
+        """Have it rung in this loop. Of several processes one hears a ring."""
+
+        def heard() -> None:
+            with contextlib.suppress(BlockingIOError):
+                self._ear.recv(1)
+                engine.ring()
+
+        asyncio.get_running_loop().add_reader(self._ear, heard)
+
+
+def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None) -> int:
+    """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
+    try:
+        asyncio.run(_work(loaded.settings, bell, parent))
+    except ConfigError as error:
+        log.error("long work cannot be done", reason=error.message)
+        return 3
+    except ImageServiceError as error:
+        log.error("long work cannot be done now", reason=error.message)
+        return 1
+    return 0
+
+
+async def _work(settings: Settings, bell: Bell | None, parent: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
+        loop.add_signal_handler(number, stop.set)
+    async with Runtime.open(settings, "policy", "db", "stores") as runtime:
+        engine = Engine(runtime, KINDS, places=settings.imports.jobs_at_once)
+        if bell is not None:
+            bell.hear(engine)
+        cleaning = asyncio.create_task(reaper.run(runtime))
+        watching = asyncio.create_task(_watch(parent, stop))
+        gc.collect()
+        gc.freeze()
+        log.info("ready for long work", pid=os.getpid())
+        try:
+            await engine.run(stop)
+        finally:
+            watching.cancel()
+            cleaning.cancel()
+            await asyncio.gather(watching, cleaning, return_exceptions=True)
+
+
+async def _watch(parent: int | None, stop: asyncio.Event) -> None:
+    """Stop when whoever started this process is gone."""
+    while parent is None or os.getppid() == parent:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(1)
+    stop.set()
