@@ -154,8 +154,8 @@ class Job:
     """Work of minutes or hours beside requests: a durable row of our own, written in the transaction that begins it and
     ended in the one that stores its effect. `id` is also that of the task that clients see.
 
-    kind: what is to be done (`services.jobs`); `request`: how, for that kind. `slot`: two unfinished jobs never have the
-    same. Whoever holds the lease works on it; `epoch` counts the leases, so that a holder that was taken for dead
+    kind: what is to be done (`services.jobs`); `request`: how, for that kind. `slot`: two unfinished jobs never have
+    the same. Whoever holds the lease works on it; `epoch` counts the leases, so that a holder that was taken for dead
     changes nothing. attempts: leases so far that were not given back in order. `progress`: `step`, `bytes`, `total`.
     """
 

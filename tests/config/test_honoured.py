@@ -120,7 +120,7 @@ SENTENCES = {
     for name, option in options.items()
 }
 # what is not built, as sentences say it, and a part of the path of a call that it would bring
-CALLS = {"import of images": "{image_id}/import", "tasks": "/v2/tasks", "image cache": "/v2/cache"}
+CALLS = {"image cache": "/v2/cache"}
 
 
 def _is_known(group: str, name: str) -> bool:

@@ -11,6 +11,8 @@ from xloud_image.db.engine import Database
 from xloud_image.errors import Duplicate
 from xloud_image.model import Claim, Image, utcnow
 
+KINDS = ["write", "delete", "hash"]
+
 
 def a_claim(**values: object) -> Claim:
     return Claim(**({"id": str(uuid.uuid4()), "kind": "write", "image_id": "i", "store": "s"} | values))  # type: ignore[arg-type]
@@ -57,21 +59,21 @@ async def test_a_lease_that_is_renewed_holds(db: Database) -> None:
         await asyncio.sleep(0.15)
         assert await db.write(lambda conn: claims.renew(conn, claim.id, "h", lease=0.4))
         assert await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5)) is None
-        assert await db.read(lambda conn: claims.expired(conn)) == []
+        assert await db.read(lambda conn: claims.expired(conn, KINDS)) == []
 
 
 async def test_an_expired_lease_goes_to_the_next(db: Database) -> None:
     claim = await begin(db, 0.2, holder="h")
     assert await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5)) is None
     await asyncio.sleep(0.3)
-    assert [one.id for one in await db.read(lambda conn: claims.expired(conn))] == [claim.id]
+    assert [one.id for one in await db.read(lambda conn: claims.expired(conn, KINDS))] == [claim.id]
     taken = await db.write(lambda conn: claims.take(conn, claim.id, "other", lease=5))
     assert taken is not None
     assert (taken.holder, taken.attempts) == ("other", 0), "a holder that died did not fail"
     # the first holder has lost it
     assert not await db.write(lambda conn: claims.renew(conn, claim.id, "h", lease=5))
     assert not await db.write(lambda conn: claims.end(conn, claim.id, "h"))
-    assert await db.read(lambda conn: claims.expired(conn)) == []
+    assert await db.read(lambda conn: claims.expired(conn, KINDS)) == []
     assert await db.write(lambda conn: claims.end(conn, claim.id, "other"))
     assert await db.read(lambda conn: claims.list_all(conn)) == []
     assert not await db.write(lambda conn: claims.end(conn, claim.id))
@@ -81,7 +83,7 @@ async def test_an_expired_lease_goes_to_the_next(db: Database) -> None:
 
 async def test_a_claim_without_lease_is_anyones(db: Database) -> None:
     claim = await begin(db, 0)
-    assert [one.id for one in await db.read(lambda conn: claims.expired(conn))] == [claim.id]
+    assert [one.id for one in await db.read(lambda conn: claims.expired(conn, KINDS))] == [claim.id]
     assert await db.write(lambda conn: claims.take(conn, claim.id, "h", lease=5)) is not None
 
 
@@ -137,7 +139,7 @@ async def test_renewing_many_touches_only_ours(db: Database) -> None:
     others = await begin(db, 0.2, holder="other")
     await db.write(lambda conn: claims.renew_all(conn, "h", [ours[0].id, ours[1].id, others.id], lease=60))
     await asyncio.sleep(0.3)
-    found = {one.id for one in await db.read(lambda conn: claims.expired(conn))}
+    found = {one.id for one in await db.read(lambda conn: claims.expired(conn, KINDS))}
     assert found == {ours[2].id, others.id}
 
 
@@ -164,7 +166,7 @@ async def test_those_who_wait_come_in_turn(db: Database) -> None:
     assert await db.read(lambda conn: claims.get(conn, first.id)) is None
     held = await db.read(claims.held)
     assert [claim.holder for claim in held] == ["h"]
-    assert {claim.kind for claim in await db.read(lambda conn: claims.expired(conn, but="hash"))} == {"delete"}
+    assert {claim.kind for claim in await db.read(lambda conn: claims.expired(conn, ["write", "delete"]))} == {"delete"}
 
 
 async def test_a_stores_many_keep_no_others_from_sight(db: Database) -> None:
@@ -172,6 +174,6 @@ async def test_a_stores_many_keep_no_others_from_sight(db: Database) -> None:
         await begin(db, 0, kind="delete", url=f"u{number}", store="full")
     other = await begin(db, 0, kind="delete", url="v", store="other")
     await begin(db, 60, kind="delete", url="w", store="other", holder="h")
-    found = await db.read(lambda conn: claims.expired(conn, each=2))
+    found = await db.read(lambda conn: claims.expired(conn, KINDS, each=2))
     assert sorted(one.store for one in found) == ["full", "full", "other"]
     assert other.id in {one.id for one in found}

@@ -129,6 +129,7 @@ def _embed(values: Values, env: Mapping[str, str]) -> None:
     values.default("DEFAULT", "enabled_backends", "file:file")
     values.default("glance_store", "default_backend", "file")
     values.default("file", "filesystem_store_datadir", str(state / "images"))
+    values.default("DEFAULT", "node_staging_uri", f"file://{state / 'staging'}")
 
 
 def _database(values: Values, *, embedded: bool) -> DatabaseSettings:

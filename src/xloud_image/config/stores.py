@@ -266,7 +266,7 @@ class Stores:
         for id_ in RESERVED:
             self.values.register(id_, (*COMMON, *FILE.options))
             named = any(line.group == id_ for line in self.values.lines)
-            if not named and (id_ != STAGING or not self.values.get("DEFAULT", "enabled_import_methods")):
+            if not named and (id_ != STAGING or not self.values.get("DEFAULT", "node_staging_uri")):
                 continue
             options = {opt.dest: self.values.get(id_, opt.dest) for opt in FILE.options}
             if not self.values.is_set(id_, "filesystem_store_datadir"):
@@ -277,9 +277,7 @@ class Stores:
 
     def _staging(self) -> str:
         """The directory for staged data of a file without a section for it."""
-        uri = (self.values.get("DEFAULT", "node_staging_uri") or "").strip()
-        if not uri:
-            return os.path.join(os.path.abspath(self.values.get("xloud", "state_dir")), "staging")
+        uri = self.values.get("DEFAULT", "node_staging_uri").strip()
         scheme, _, path = uri.partition("://")
         if scheme != "file" or not path.startswith("/"):
             self.refuse(f"'{uri}' is no file:///directory URL", "DEFAULT", "node_staging_uri")

@@ -68,7 +68,7 @@ async def change(
     result: Mapping[str, Any] | None = None,
     kept_for: float | None = None,
 ) -> None:
-    """The task has this status from now on. kept_for: seconds after which nobody sees it any more, once it has ended."""
+    """The task has this status from now on. kept_for: seconds after which nobody sees it any more."""
     now = kept(conn, utcnow())
     more = {} if kept_for is None else {"expires_at": now + dt.timedelta(seconds=kept_for)}
     await sql.update(conn, "tasks", {"status": status, "updated_at": now, **more}, id=task_id)
@@ -153,4 +153,4 @@ async def remove_expired(conn: AsyncConnection) -> None:
 
 
 async def _all(conn: AsyncConnection, words: str, text: sql.Text) -> list[Task]:
-    return [_task(row) for row in await sql.fetch(conn, f"SELECT {_ROW} {_FROM} {words}", text.values)]  # noqa: S608
+    return [_task(row) for row in await sql.fetch(conn, f"SELECT {_ROW} {_FROM} {words}", text.values)]

@@ -1,4 +1,4 @@
-"""Which URLs of web servers may be registered or imported, by the operator's lists. Where they may lead: the http store."""
+"""Which URLs of web servers may be registered or imported, by the operator's lists. Where they lead: the http store."""
 
 from __future__ import annotations
 

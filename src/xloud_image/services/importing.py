@@ -207,7 +207,7 @@ async def _stored(
     targets: Sequence[Target],
     copying: bool,
 ) -> _Stored:
-    """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours any more."""
+    """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
     failed = [claim.store for claim in mine if claim.store not in blobs]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image import schemas
+from xloud_image.config.stores import STAGING
 from xloud_image.db import images, jobs, tasks
 from xloud_image.errors import BadRequest, Conflict, Duplicate, ImageServiceError, QuotaExceeded
 from xloud_image.failpoints import reach
@@ -65,7 +66,7 @@ class Possible:
             return enabled
         if not any(worker.alive for worker in workers):
             return ()
-        if "glance-direct" in enabled and not (await runtime.stores.report(staging.STAGING)).ok:
+        if "glance-direct" in enabled and not (STAGING in runtime.stores and (await runtime.stores.report(STAGING)).ok):
             return tuple(name for name in enabled if name != "glance-direct")
         return enabled
 
@@ -196,7 +197,7 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
 
 
 def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> None:
-    """Whether the caller may import into this image, and it can be done: asked before, and of the image under its lock."""
+    """Whether the caller may do it, and it can be done: asked before, and again of the image under its lock."""
     rule = "copy_image" if wanted.method == "copy-image" else "modify_image"
     rights.require(runtime.policy, ctx, rule, image)
     if wanted.chosen:

@@ -1,5 +1,5 @@
-"""The engine of long work: takes jobs (db.jobs), runs them beside each other, and sees that each comes to an end whatever
-dies. What a kind of job does is told by the services that are handed in.
+"""The engine of long work: takes jobs (db.jobs), runs them beside each other, and sees that each comes to an end,
+whatever dies. What a kind of job does is told by the services that are handed in.
 
 Rows are the truth and leases decide; a ring of the bell only says «look». Who works on a job renews its lease; who
 cannot for two thirds of it stops before it ends. A job is cancelled by a flag in its row, which the renewing sees. An
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from xloud_image.db import jobs, tasks
+from xloud_image.db import jobs
 from xloud_image.errors import ImageServiceError
 from xloud_image.failpoints import reach
 from xloud_image.model import Job

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.config.stores import STAGING as STAGING
+from xloud_image.config.stores import STAGING
 from xloud_image.db import claims
 from xloud_image.errors import AlreadyExists, Conflict, NotFound
 from xloud_image.failpoints import reach

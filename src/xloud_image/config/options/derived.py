@@ -67,7 +67,8 @@ DERIVED: Final[tuple[Option, ...]] = (
         "Settings.stores",
         "DEFAULT",
         cfg.StrOpt(
-            "node_staging_uri", help="file:// URL of the directory for staged data; unset: staging in state_dir."
+            "node_staging_uri",
+            help="file:// URL of the directory for staged data, where [os_glance_staging_store] is not there.",
         ),
     ),
     *_made("Settings.stores", "DEFAULT", cfg.StrOpt("enabled_backends", help="id:type pairs: the stores.")),
