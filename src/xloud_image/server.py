@@ -107,7 +107,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def manage_workers(self) -> None:
         """As many of both kinds as there should be."""
         super().manage_workers()
-        wanted = self.app.loaded.settings.imports.job_workers
+        loaded: Loaded = self.app.loaded
+        wanted = loaded.settings.imports.job_workers
         if not self._stopping and len(self._job_workers) < wanted and self._job_record.may_start:
             self._start_job_worker()
 

@@ -83,7 +83,9 @@ def test_the_embedded_default(tmp_path: Path) -> None:
     assert 1 <= settings.server.workers <= 2
     assert settings.database.connection == f"sqlite:///{tmp_path}/s/xloud-image.sqlite"
     assert settings.auth.method == "none"
-    (store,) = settings.stores
+    store, staging = settings.stores
+    assert (staging.id, staging.reserved) == ("os_glance_staging_store", True)
+    assert staging.options["filesystem_store_datadir"] == f"{tmp_path}/s/staging"
     assert (store.id, store.type, settings.default_store, settings.multi_store) == ("file", "file", "file", True)
     assert loaded.findings == ()
     assert store.options["filesystem_store_datadir"] == f"{tmp_path}/s/images"

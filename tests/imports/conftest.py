@@ -1,0 +1,64 @@
+"""A service with several stores that imports, and what tests of imports wait for."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.api.cloud import OCTETS, Caller, Cloud
+from tests.load import quiet
+from tests.servers.http import Answer
+
+
+def stage(caller: Caller, image: str, data: Any, **headers: str) -> Answer:
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return caller.ask("PUT", f"/v2/images/{image}/stage", body=data, headers={"Content-Type": OCTETS, **more})
+
+
+def begin(
+    caller: Caller, image: str, name: str = "glance-direct", /, *, header: str | None = None, **body: Any
+) -> Answer:
+    method = {"name": name, **body.pop("method", {})}
+    headers = {"X-Image-Meta-Store": header} if header else {}
+    return caller.ask("POST", f"/v2/images/{image}/import", json={"method": method, **body}, headers=headers)
+
+
+def task(caller: Caller, image: str) -> dict[str, Any]:
+    """The newest task of an image."""
+    found: dict[str, Any] = caller.ask("GET", f"/v2/images/{image}/tasks").json()["tasks"][0]
+    return found
+
+
+def ended(caller: Caller, image: str, seconds: float = 30) -> dict[str, Any]:
+    """The newest task of an image, once it has ended."""
+    begun = time.monotonic()
+    while (found := task(caller, image))["status"] not in ("success", "failure"):
+        assert time.monotonic() - begun < quiet(seconds), found
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    folder = tmp_path_factory.mktemp("imports")
+    staging = {"filesystem_store_datadir": folder / "staging"}
+    # memory is each process's own: of what the process for long work puts there nobody else knows
+    cloud = Cloud(
+        folder,
+        options={"enabled_backends": "fast:file,slow:file,third:file"},
+        os_glance_staging_store=staging,
+        third={"filesystem_store_datadir": folder / "third"},
+        mem={"weight": None},
+    )
+    try:
+        cloud.service.start()
+        begun = time.monotonic()
+        while not cloud.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"]:
+            assert time.monotonic() - begun < quiet(20)
+            time.sleep(0.2)
+        yield cloud
+        assert cloud.service.stop() == 0
+        assert "Traceback" not in cloud.service.log
+    finally:
+        cloud.service.kill()
