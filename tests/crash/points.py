@@ -110,6 +110,10 @@ STEPS: Mapping[str, Step] = {
 REAPER: Mapping[str, Step] = {"reaper.taken": _UPLOAD, "reaper.bytes_gone": _UPLOAD}
 # failpoints on the way of a location that a client registers
 LOCATION = ("location.begin", "location.stored", "hash.read")
+# on the way of an import: tests.imports
+JOBS = (
+    "stage.written", "stage.kept", "import.begin", "import.stored", "job.taken", "job.half", "job.written", "job.done"
+)  # fmt: skip
 
 
 def die_at(point: str, service: Service, armed: Armed, client: Client, *, before: int = 0) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -33,7 +34,7 @@ from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
 from xloud_image.services.runtime import Runtime
-from xloud_image.stores.base import Blob, Caller
+from xloud_image.stores.base import Blob, Caller, Store
 from xloud_image.streams.digest import Digest
 from xloud_image.streams.stages import Limit
 
@@ -143,10 +144,7 @@ async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Cla
     store = runtime.stores.get(store_id)
     if store is None:
         raise StoreUnavailable(f"the store '{store_id}' is not configured now")
-    try:
-        await data.clear_leftover(runtime, image.id, store, _caller(job))
-    except Conflict as error:  # another process is at it, or was: it is looked at again
-        raise StoreUnavailable(error.message) from None
+    await _clear(runtime, job, store)
     claim = deletions.new_claim(runtime, "write", image.id, store_id)
     claim = dataclasses.replace(claim, url=data.own_key(claim))
 
@@ -157,6 +155,20 @@ async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Cla
 
     await runtime.db.write(begin)
     return claim
+
+
+async def _clear(runtime: Runtime, job: Job, store: Store) -> None:
+    """What an earlier attempt left in this store goes; while the reaper is at it, it is waited for."""
+    end = time.monotonic() + runtime.settings.lease_time + runtime.settings.store_timeout
+    while True:
+        try:
+            await data.clear_leftover(runtime, job.image_id, store, _caller(job))
+        except Conflict as error:
+            if time.monotonic() > end:
+                raise StoreUnavailable(error.message) from None
+            await asyncio.sleep(0.5)
+        else:
+            return
 
 
 async def _written(

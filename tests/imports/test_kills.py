@@ -1,0 +1,229 @@
+"""What dies in the middle of an import: each ends right by itself, with each byte where it belongs and no other."""
+
+import contextlib
+import hashlib
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.cloud import Cloud
+from tests.crash.points import JOBS, Armed, service_deaths
+from tests.crash.proof import rows
+from tests.imports.conftest import begin, ended, stage, task
+from tests.load import quiet
+from tests.servers.process import Process
+from tests.servers.service import command
+
+DATA = random.Random(8).randbytes(4_000_000)
+SHA = hashlib.sha512(DATA).hexdigest()
+LEASE = 5
+
+
+class Scene:
+    """A cloud whose processes can be told where to die."""
+
+    def __init__(self, folder: Path) -> None:
+        self.armed = Armed(folder / "failpoints")
+        self.cloud = Cloud(
+            folder,
+            options={"enabled_backends": "fast:file,slow:file"},
+            os_glance_staging_store={"filesystem_store_datadir": folder / "staging"},
+            mem={"weight": None},
+            xloud={
+                "auth": "http_basic",
+                "http_basic_user_file": folder / "users",
+                "http_basic_projects_file": folder / "projects",
+                "lease_time": LEASE,
+                "reaper_interval": 1,
+            },
+        )
+        self.cloud.service.environment = self.armed.environment
+
+    @property
+    def job_worker(self) -> int:
+        """The process for long work."""
+        line = [one for one in self.cloud.service.log.splitlines() if "ready for long work" in one][-1]
+        return int(line.rpartition("pid=")[2].split()[0])
+
+    def can_import(self) -> bool:
+        return bool(self.cloud.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"])
+
+    def staged(self) -> str:
+        image = self.cloud.ann.new()
+        assert stage(self.cloud.ann, image, DATA).status == 204
+        return image
+
+    def prove(self, image: str, *stores: str) -> None:
+        """The image is active with its data in these stores, and nothing else of it is anywhere."""
+        shown = self.cloud.ann.show(image)
+        assert (shown["status"], shown["os_hash_value"], shown["stores"]) == ("active", SHA, ",".join(stores))
+        assert self.cloud.ann.download(image).body == DATA
+        self.nothing_left(image, stores)
+
+    def nothing_left(self, image: str, stores: tuple[str, ...] = ()) -> None:
+        there = {"staging": 0, **{name: int(name in stores) for name in ("fast", "slow")}}
+        await_that(lambda: {name: len(self.files(name, image)) for name in there} == there, lambda: self.left(image))
+        await_that(lambda: not rows(self.cloud.service, f"SELECT id FROM xloud_claims WHERE image_id = '{image}'"))
+        assert not rows(self.cloud.service, f"SELECT id FROM xloud_jobs WHERE image_id = '{image}'")
+
+    def files(self, store: str, image: str) -> list[str]:
+        return [name for name in self.cloud.files(store) if image in name]
+
+    def left(self, image: str) -> str:
+        return str({name: self.files(name, image) for name in ("staging", "fast", "slow")})
+
+
+def await_that(what: object, tell: object = lambda: "", seconds: float = 30) -> None:
+    begun = time.monotonic()
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() - begun < quiet(seconds), tell()  # type: ignore[operator]
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    scene = Scene(tmp_path_factory.mktemp("armed"))
+    try:
+        scene.cloud.service.start()
+        await_that(scene.can_import)
+        yield scene
+    finally:
+        scene.cloud.service.kill()
+
+
+@pytest.fixture(autouse=True)
+def disarmed(scene: Scene) -> Iterator[None]:
+    yield
+    scene.armed.disarm()
+
+
+@pytest.mark.parametrize("point", [point for point in JOBS if point.startswith("job.")])
+def test_the_process_for_long_work_is_killed(scene: Scene, point: str) -> None:
+    image = scene.staged()
+    before = len(service_deaths(scene.cloud.service))
+    scene.armed.arm(point)
+    assert begin(scene.cloud.ann, image, stores=["fast", "slow"]).status == 202
+    await_that(lambda: len(service_deaths(scene.cloud.service)) > before)
+    scene.armed.disarm()
+    done = ended(scene.cloud.ann, image)
+    assert done["status"] == "success", done
+    scene.prove(image, "fast", "slow")
+
+
+@pytest.mark.parametrize("point", [point for point in JOBS if not point.startswith("job.")])
+def test_the_process_of_the_api_is_killed(scene: Scene, point: str) -> None:
+    image = scene.cloud.ann.new() if point.startswith("stage.") else scene.staged()
+    before = len(service_deaths(scene.cloud.service))
+    scene.armed.arm(point)
+    with contextlib.suppress(OSError):
+        if point.startswith("stage."):
+            stage(scene.cloud.ann, image, DATA)
+        else:
+            begin(scene.cloud.ann, image)
+    await_that(lambda: len(service_deaths(scene.cloud.service)) > before)
+    scene.armed.disarm()
+    await_that(lambda: scene.cloud.service.request("GET", "/healthcheck").status == 200)
+    await_that(
+        lambda: (
+            not rows(scene.cloud.service, f"SELECT id FROM xloud_claims WHERE image_id = '{image}' AND kind = 'write'")
+        )
+    )
+    if scene.cloud.ann.show(image)["status"] == "queued":
+        assert not scene.files("staging", image)
+        assert stage(scene.cloud.ann, image, DATA).status == 204
+    if scene.cloud.ann.show(image)["status"] == "uploading":
+        assert begin(scene.cloud.ann, image).status == 202
+    assert ended(scene.cloud.ann, image)["status"] == "success"
+    scene.prove(image, "fast")
+
+
+def test_a_job_that_kills_its_process_is_given_up(scene: Scene) -> None:
+    image = scene.staged()
+    before = len(service_deaths(scene.cloud.service))
+    scene.armed.arm("job.half")
+    assert begin(scene.cloud.ann, image).status == 202
+    done = ended(scene.cloud.ann, image, 120)
+    assert done["status"] == "failure"
+    assert "tried 5 times" in done["message"]
+    assert len(service_deaths(scene.cloud.service)) == before + 5
+    assert scene.cloud.ann.show(image)["status"] == "queued"
+    scene.nothing_left(image)
+
+
+def test_deleting_the_image_ends_its_import(scene: Scene) -> None:
+    image = scene.staged()
+    scene.armed.arm("job.half", action="sleep:600")
+    assert begin(scene.cloud.ann, image).status == 202
+    await_that(lambda: scene.files("fast", image))
+    identity = task(scene.cloud.ann, image)["id"]
+    assert scene.cloud.ann.delete(image).status == 204
+    begun = time.monotonic()
+    await_that(lambda: scene.cloud.admin.ask("GET", f"/v2/tasks/{identity}").json()["status"] == "failure")
+    assert time.monotonic() - begun < quiet(5)
+    assert "cancelled" in scene.cloud.admin.ask("GET", f"/v2/tasks/{identity}").json()["message"]
+    scene.nothing_left(image)
+
+
+def test_one_that_stood_still_beyond_its_lease_changes_nothing(scene: Scene) -> None:
+    image = scene.staged()
+    scene.armed.arm("job.half", action=f"sleep:{LEASE}")
+    assert begin(scene.cloud.ann, image).status == 202
+    await_that(lambda: scene.files("fast", image))
+    asleep = scene.job_worker
+    os.kill(asleep, signal.SIGSTOP)
+    try:
+        scene.armed.disarm()
+        with other_worker(scene):
+            assert ended(scene.cloud.ann, image)["status"] == "success"
+            shown = scene.cloud.ann.show(image)
+            os.kill(asleep, signal.SIGCONT)
+            await_that(lambda: "a job went to another process" in scene.cloud.service.log)
+    finally:
+        os.kill(asleep, signal.SIGCONT)
+    assert scene.cloud.ann.show(image) == shown
+    scene.prove(image, "fast")
+
+
+@contextlib.contextmanager
+def other_worker(scene: Scene) -> Iterator[Process]:
+    """One more process for long work, as on another node."""
+    service = scene.cloud.service
+    process = Process(
+        "worker",
+        [*command(), "worker", "--config-file", service.configuration],
+        log=service.directory / f"worker-{time.monotonic_ns()}",
+        directory=service.directory,
+        environment={"PYTHONUNBUFFERED": "1", **scene.armed.environment},
+    )
+    try:
+        process.wait_for(lambda: "ready for long work" in process.output())
+        yield process
+    finally:
+        process.stop()
+    assert "Traceback" not in process.output()
+
+
+def test_a_stop_hands_the_work_over(scene: Scene) -> None:
+    image = scene.staged()
+    with other_worker(scene) as other:
+        os.kill(scene.job_worker, signal.SIGSTOP)  # so that the other one takes it
+        try:
+            scene.armed.arm("job.half", action="sleep:600")
+            assert begin(scene.cloud.ann, image).status == 202
+            await_that(lambda: scene.files("fast", image))
+            assert "a job begins" in other.output()
+            scene.armed.disarm()
+        finally:
+            os.kill(scene.job_worker, signal.SIGCONT)
+        begun = time.monotonic()
+        assert other.stop() == 0
+        assert ended(scene.cloud.ann, image)["status"] == "success"
+        assert time.monotonic() - begun < quiet(LEASE), "not when its lease was over"
+    scene.prove(image, "fast")
+    found = rows(scene.cloud.service, "SELECT count(*) FROM xloud_workers")
+    assert found[0][0] >= 1
