@@ -110,21 +110,31 @@ async def find(
     order = [*sort, *([] if any(key == "id" for key, _ in sort) else [("id", sort[0][1] if sort else "desc")])]
     if marker is not None:
         words.append(f"AND ({_after(conn, text, order, marker)})")
-    by = ", ".join(f"{_sorted_by(key)} {direction}" for key, direction in order)
+    by = ", ".join(f"{_sorted_by(text.engine, key)} {direction}" for key, direction in order)
     return await _all(conn, f"{' '.join(words)} ORDER BY {by} LIMIT {int(limit)}", text)
 
 
-def _sorted_by(key: str) -> str:
+_NEVER: Final[Mapping[sql.Engine, str]] = {
+    "sqlite": "'9999-12-31 00:00:00.000000'",
+    "postgresql": "TIMESTAMP '9999-12-31'",
+    "mysql": "CAST('9999-12-31' AS DATETIME)",
+}
+
+
+def _sorted_by(engine: sql.Engine, key: str) -> str:
     # all engines put an expiry that is unknown in the same place
-    return "COALESCE(t.expires_at, '9999-12-31 00:00:00.000000')" if key == "expires_at" else f"t.{key}"
+    return f"COALESCE(t.expires_at, {_NEVER[engine]})" if key == "expires_at" else f"t.{key}"
 
 
 def _after(conn: AsyncConnection, text: sql.Text, order: Sequence[tuple[str, str]], marker: Task) -> str:
     steps = []
     for number, (key, direction) in enumerate(order):
-        parts = [f"{_sorted_by(other)} = {text.bind(_value(conn, marker, other))}" for other, _ in order[:number]]
+        parts = [
+            f"{_sorted_by(text.engine, other)} = {text.bind(_value(conn, marker, other))}"
+            for other, _ in order[:number]
+        ]
         sign = ">" if direction == "asc" else "<"
-        parts.append(f"{_sorted_by(key)} {sign} {text.bind(_value(conn, marker, key))}")
+        parts.append(f"{_sorted_by(text.engine, key)} {sign} {text.bind(_value(conn, marker, key))}")
         steps.append(" AND ".join(parts))
     return " OR ".join(f"({step})" for step in steps)
 
