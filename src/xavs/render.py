@@ -216,9 +216,6 @@ def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
     elif g.is_set("glance_cache_max_size") and g.get("glance_cache_max_size") != 10737418240:
         name = "glance_cache_max_size"
         g.findings.warning("has no effect: the image cache is not built yet", name, g.origin(name))
-    if g.get("glance_enable_interoperable_image_import"):
-        name = "glance_enable_interoperable_image_import"
-        g.findings.warning("import of images is not built yet: no method is offered", name, g.origin(name))
     for name in ("haproxy_glance_api_client_timeout", "haproxy_glance_api_server_timeout"):
         if g.is_set(name) and g.get(name) != "6h":
             g.findings.warning(

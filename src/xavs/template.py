@@ -242,8 +242,14 @@ def swift_file(g: Globals) -> list[Line]:
 
 
 def _rest(g: Globals, sheet: Sheet) -> None:
-    for section, folder in (("os_glance_tasks_store", "tasks_work_dir"), ("os_glance_staging_store", "staging")):
-        sheet.fixed(section, "filesystem_store_datadir", f"/var/lib/glance/{folder}", "in the volume")
+    sheet.fixed("os_glance_tasks_store", "filesystem_store_datadir", "/var/lib/glance/tasks_work_dir", "in the volume")
+    if g.get("glance_staging_store_uri"):
+        sheet.key("DEFAULT", "node_staging_uri", "glance_staging_store_uri")
+    else:
+        sheet.fixed("os_glance_staging_store", "filesystem_store_datadir", "/var/lib/glance/staging", "in the volume")
+    sheet.key("DEFAULT", "enabled_import_methods", "glance_enabled_import_methods")
+    if g.is_set("glance_job_workers"):
+        sheet.key("xloud", "job_workers", "glance_job_workers")
     sheet.fixed("oslo_middleware", "enable_proxy_headers_parsing", True, "a balancer stands in front")
     if g.get("horizon_public_endpoint"):
         sheet.key("cors", "allowed_origin", "horizon_public_endpoint")

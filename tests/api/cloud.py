@@ -106,9 +106,10 @@ class Cloud:
                 "mem": {"weight": 10},
                 "files": {"filesystem_store_datadir": None},
                 "xloud": {"auth": "http_basic", "http_basic_user_file": users, "http_basic_projects_file": projects},
-                **sections,
+                **{name: options for name, options in sections.items() if name != "xloud"},
             }
         )
+        self.service.configure({"xloud": sections.get("xloud", {})})
         self.folder = folder
         self.admin, self.ann, self.rita, self.bob, self.carl, self.nova, self.cinder = (
             Caller(self.service, name, secret) for name in USERS

@@ -21,7 +21,9 @@ def test_a_new_image(cloud: Cloud) -> None:
     path = f"/v2/images/{image['id']}"
     assert answer.status == 201
     assert answer.headers["location"] == f"{cloud.service.url}{path}"
-    assert "openstack-image-import-methods" not in answer.headers, "no method works, and an empty header says nothing"
+    assert "openstack-image-import-methods" not in answer.headers, (
+        "nobody does imports here, and an empty header says nothing"
+    )
     assert answer.headers["openstack-image-store-ids"].split(",") == ["slow", "mem", "fast"]
     assert set(image) == FIELDS | {"hw_disk_bus"}
     assert (image["self"], image["file"], image["schema"]) == (path, f"{path}/file", "/v2/schemas/image")

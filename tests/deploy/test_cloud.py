@@ -196,10 +196,8 @@ NOTHING = {
     "haproxy_client_body_timeout: 300s\n": "413 comes from image_size_cap or a full store",
     "glance_cache_staleness_seconds: 86400\n": "the data of an image never changes",
     "glance_cache_prefetcher_delay: 300\n": "a call of the API puts images into a cache",
-    'glance_enabled_import_methods: "web-download"\n': "the option is [DEFAULT] enabled_import_methods",
     "glance_image_import_plugins: []\n": "",
     "glance_image_import_plugins: [image_conversion]\n": "[image_import_opts] image_import_plugins",
-    "glance_staging_store_uri: file:///x\n": "nothing is staged",
     'glance_audit_events: "all"\n': "nobody has such a setting",
     'nova_verify_glance_signatures: "yes"\n': "it is an option of Nova",
     "glance_dev_mode: yes\n": "no source is mounted",
@@ -231,8 +229,8 @@ def test_what_an_override_says_of_stores(desk: Desk) -> None:
 
 
 def test_what_an_override_asks_that_is_not_built(desk: Desk) -> None:
-    desk.write("config/glance/glance-api.conf", "[DEFAULT]\nenabled_import_methods = [web-download]\n")
-    assert "no import method is offered" in told(desk.render(""), "warning")
+    desk.write("config/glance/glance-api.conf", "[DEFAULT]\nimage_cache_dir = /var/cache/images\n")
+    assert "every read goes to the store" in told(desk.render(""), "warning")
 
 
 def test_files_at_another_place(desk: Desk) -> None:

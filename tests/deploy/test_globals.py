@@ -447,3 +447,15 @@ def test_only_attached_volumes_need_privileges(desk: Desk) -> None:
     container = desk.render(text + "enable_cinder_backend_privileged: yes\n").facts["container"]
     assert (container["privileged"], container["user"]) == (True, "0:0")
     assert "/dev:/dev" in container["volumes"]
+
+
+def test_globals_of_imports(desk: Desk) -> None:
+    rendered = desk.render(
+        'glance_enabled_import_methods: "web-download,glance-direct"\nglance_staging_store_uri: file:///var/lib/glance/in\n'
+        "glance_job_workers: 2\n"
+    )
+    lines = {f"[{line.group}] {line.name}": line.value for line in rendered.lines["glance-api.conf"]}
+    assert lines["[DEFAULT] enabled_import_methods"] == "web-download,glance-direct"
+    assert lines["[DEFAULT] node_staging_uri"] == "file:///var/lib/glance/in"
+    assert lines["[xloud] job_workers"] == "2"
+    assert "[os_glance_staging_store] filesystem_store_datadir" not in lines

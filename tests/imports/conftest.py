@@ -50,6 +50,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         os_glance_staging_store=staging,
         third={"filesystem_store_datadir": folder / "third"},
         mem={"weight": None},
+        xloud={"job_workers": 1},
     )
     try:
         cloud.service.start()

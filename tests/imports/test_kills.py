@@ -34,13 +34,7 @@ class Scene:
             options={"enabled_backends": "fast:file,slow:file"},
             os_glance_staging_store={"filesystem_store_datadir": folder / "staging"},
             mem={"weight": None},
-            xloud={
-                "auth": "http_basic",
-                "http_basic_user_file": folder / "users",
-                "http_basic_projects_file": folder / "projects",
-                "lease_time": LEASE,
-                "reaper_interval": 1,
-            },
+            xloud={"job_workers": 1, "lease_time": LEASE, "reaper_interval": 1},
         )
         self.cloud.service.environment = self.armed.environment
 

@@ -100,9 +100,8 @@ def test_options(service: Service) -> None:
 
 
 def test_what_is_not_built_says_so(service: Service) -> None:
-    image = "/v2/images/00000000-0000-0000-0000-000000000000"
-    for path in ("/v2/tasks", f"{image}/tasks", "/v2/metadefs/namespaces", "/v2/cache", "/v2/cached_images"):
+    for path in ("/v2/metadefs/namespaces", "/v2/cache", "/v2/cached_images"):
         answer = service.request("GET", path)
         assert answer.status == 404
-        what = path.replace(image, "/v2").split("/")[2].replace("_", " ")
+        what = path.split("/")[2].replace("_", " ")
         assert f"The {what} calls of the Image API are not offered".encode() in answer.body
