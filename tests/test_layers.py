@@ -38,7 +38,10 @@ FLOOR[""] = 0
 # what describes the types of stores, for those who must not need the stores
 DESCRIPTIONS = {"stores", "stores.store_type", *(f"stores.{name}.options" for name in TYPES)}
 # modules that stand lower than their room, because they are what rooms below it are given
-LOWER = {"identity.context": FLOOR["model"], **dict.fromkeys(DESCRIPTIONS, FLOOR["failpoints"])}
+LOWER = {
+    "identity.context": FLOOR["model"],
+    **dict.fromkeys((*DESCRIPTIONS, "stores.kit.filters"), FLOOR["failpoints"]),
+}
 
 # one room beside another on the same floor, with the reason
 BESIDE = {

@@ -3,7 +3,7 @@
 No error here knows a database, a store or a request; the one handler in `api.app` turns them into answers.
 
     ImageServiceError                500
-    ├── BadRequest                   400
+    ├── BadRequest                   400   └── UrlRefused
     ├── Unauthorized                 401
     ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
     ├── NotFound                     404   └── NoSuchImage
@@ -48,6 +48,10 @@ class BadRequest(ImageServiceError):
     """The request itself is wrong; sending it again cannot help."""
 
     status = 400
+
+
+class UrlRefused(BadRequest):
+    """A URL that somebody gave, or where its server leads, may not be asked by this service."""
 
 
 class Unauthorized(ImageServiceError):

@@ -14,10 +14,9 @@ from tests.servers.nginx import Nginx
 from tests.servers.place import HOST, private_address
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
-from xloud_image.stores.http import addresses
-from xloud_image.stores.http.options import UrlFilters
 from xloud_image.stores.http.store import HttpStore
-from xloud_image.stores.kit import answers
+from xloud_image.stores.kit import addresses, answers
+from xloud_image.stores.kit.filters import UrlFilters
 from xloud_image.stores.suite import collect
 
 STRANGER = Caller(trusted=False)
@@ -168,7 +167,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(
     names.answers["rebind.example"] = [[OTHER], [HOST]]
     assert await where(store, url) == OTHER
     assert names.asked == ["rebind.example"], "asked once for one request"
-    store._webs[addresses.Reach.PUBLIC].session.connector.clear_dns_cache()  # type: ignore[union-attr]
+    store._guarded._webs[addresses.Reach.PUBLIC].session.connector.clear_dns_cache()  # type: ignore[union-attr]
     for _ in range(2):
         with pytest.raises(BadRequest, match="no public address"):
             await where(store, url)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from xloud_image.services.runtime import Runtime
-from xloud_image.stores.http.addresses import Filters
 from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.addresses import Filters
 
 
 def require_allowed(runtime: Runtime, url: str) -> None:
