@@ -23,7 +23,7 @@ FLOORS = (
     ("cli", "server", "__main__"),
     ("api",),
     ("services", "bootstrap"),
-    ("db", "stores", "identity"),
+    ("db", "stores", "fetching", "identity"),
     ("streams", "policy", "schemas", "patch"),
     ("inspection", "checking"),
     ("model",),
@@ -47,6 +47,7 @@ LOWER = {
 BESIDE = {
     ("__main__", "cli"),  # only hands over
     ("cli", "server"),  # `serve` starts it
+    ("fetching", "stores"),  # its kit: requests to URLs that others chose
 }
 
 # of stores/, what is no type of store

@@ -82,21 +82,18 @@ def _bytes(text: str) -> int | None:
     return found if found is not None and found <= _MOST else None
 
 
-def oddity(headers: Mapping[str, str], *, page: bool = True) -> str | None:
+def oddity(headers: Mapping[str, str], *, page: bool = True, part: bool = False) -> str | None:
     """Why the body of an answer is not the file that was asked for, in words that follow «the server of the URL»; None:
-    nothing says so. `page`: whether a web page counts as none."""
-    if (coding := _coding(headers)) not in ("", "identity"):
+    nothing says so. `page`: whether a web page counts as none; `part`: the answer brings the range that was wanted."""
+    coding = headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
         return f"sends the file packed (Content-Encoding: {plain(coding)[:40]}), though it was asked not to"
-    if not is_whole(headers):
+    if not part and not is_whole(headers):
         return "gives a part where the whole was asked for"
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if page and kind in ("text/html", "application/xhtml+xml"):
         return f"answers with a web page ({kind}), not with an image: give the URL of the file itself"
     return None
-
-
-def _coding(headers: Mapping[str, str]) -> str:
-    return headers.get("Content-Encoding", "").strip().lower()
 
 
 def content_range(headers: Mapping[str, str]) -> tuple[int, int, int | None] | None:

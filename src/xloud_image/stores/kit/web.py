@@ -198,7 +198,7 @@ def wind(limit: asyncio.Timeout | None, seconds: float | None) -> None:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in a few words without addresses or credentials."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+    if is_distrusted(error):
         return "its certificate is not trusted; name its CA file in the configuration"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "it does not speak TLS there, or not in a way that is understood here: https:// instead of http://?"
@@ -210,11 +210,21 @@ def reason(error: BaseException) -> str:
         return "the data ended too early"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
-    if isinstance(error, aiohttp.ClientResponseError):
+    if is_no_http(error):
         return "its answer is no proper HTTP"
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()  # the error's own text may name addresses
     return type(error).__name__
+
+
+def is_distrusted(error: BaseException) -> bool:
+    """Whether a request failed because nobody trusted says whose the server is."""
+    return isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError)
+
+
+def is_no_http(error: BaseException) -> bool:
+    """Whether it failed because the answer cannot be understood, or has no end of headers."""
+    return isinstance(error, aiohttp.ClientResponseError)
 
 
 def _context(ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:
