@@ -27,6 +27,7 @@ class Flawed:
         self.cut = self.cuts = self.width = 0
         self.how: Callable[[int, tuple[int, int] | None], str] = lambda number, span: ""
         self.tag: Callable[[int], str] = lambda number: '"one"'
+        self.other: dict[str, bytes] = {}  # by tag, what it has instead of `data`; as long as that
         self.date: str | None = CHANGED
         self.condition = True  # looks at If-Range; False: all of the file is the answer to it
         self.sent = self.most = 0
@@ -85,6 +86,7 @@ class Flawed:
     ) -> None:
         how = "503" if full else self.how(number, span)
         tag, told = self.tag(number), {}
+        data = self.other.get(tag, self.data)
         if tag and how != "bare":
             told["ETag"] = tag
         if self.date and how != "bare":
@@ -96,17 +98,17 @@ class Flawed:
             self._send(handler, int(how), {}, b"")
         elif how in ("page", "packed"):
             name, value = ("Content-Type", "text/html") if how == "page" else ("Content-Encoding", "gzip")
-            self._send(handler, 200, {name: value}, self.data)
+            self._send(handler, 200, {name: value}, data)
         elif span is None or how == "whole":
-            self._send(handler, 200, told, self.data, how)
+            self._send(handler, 200, told, data, how)
         elif how == "multipart":
             self._send(handler, 206, {**told, "Content-Type": "multipart/byteranges; boundary=x"}, b"--x\r\n\r\n--x--")
         else:
             first, last = span
             if how == "wrong":
                 first += 1
-            told["Content-Range"] = f"bytes {first}-{last}/{len(self.data)}"
-            body = self.data[first : last + 1]
+            told["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            body = data[first : last + 1]
             self._send(handler, 206, told, body + b"more" if how == "more" else body, how)
 
     def _send(

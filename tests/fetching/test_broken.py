@@ -1,6 +1,8 @@
 """Servers that break off, change their mind between two ranges, or say and send what is not so."""
 
 import asyncio
+import contextlib
+import random
 import resource as system
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -113,6 +115,22 @@ async def test_a_server_that_takes_few_at_once(make: Make, server: Flawed, width
     assert await fetched(make(retries=5), server.url) == DATA
 
 
+async def test_whoever_still_reads_when_the_file_is_closed_hears_of_it(make: Make, server: Flawed) -> None:
+    server.how = lambda number, span: "hang" if number else ""
+    async with make().open(server.url, trusted=True) as found:
+
+        async def read() -> None:
+            async for _ in found.chunks():
+                pass
+
+        reading = asyncio.create_task(read())
+        while len(server.seen) < 3:
+            await asyncio.sleep(0.01)
+    with pytest.raises(SourceUnavailable, match="was closed"):
+        async with asyncio.timeout(20):
+            await reading
+
+
 # ranges that are none
 
 
@@ -196,6 +214,33 @@ async def test_one_stream_of_another_file_goes_on_with_nothing(make: Make, serve
     server.tag = lambda number: '"one"' if number < 6 else '"two"'
     with pytest.raises(SourceChanged):
         await fetched(make(connections=1), server.url)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_any_mixture(make: Make, server: Flawed, seed: int) -> None:
+    """The bytes of one file in order, or an error of ours: never those of two, and never a loop."""
+    chance = random.Random(seed)
+    ways = [chance.choice((*WAYS, *[""] * 20)) for _ in range(500)]
+    changes = sorted(chance.choices(range(1, 60), k=chance.choice((0, 0, 1, 2))))
+    server.other = {'"new"': DATA[::-1]}
+    server.tag = lambda number: ('"one"', '"new"')[sum(number >= change for change in changes) % 2]
+    server.how = lambda number, span: ways[number] if span is not None or ways[number] == "503" else ""
+    server.cut, server.cuts = chance.randrange(WINDOW), chance.choice((0, 3, 30))
+    server.width = chance.choice((0, 0, 1, 2))
+    server.condition = chance.random() < 0.8
+    got = bytearray()
+    fetcher = make(silence=1.0, connections=chance.choice((1, 2, 4)))
+    whole = False
+    with contextlib.suppress(SourceChanged, SourceUnavailable):
+        async with fetcher.open(server.url, trusted=True) as found:
+            async for chunk in found.chunks():
+                got += chunk
+            whole = True
+    assert len(server.seen) < len(ways)
+    assert any(data == got if whole else data.startswith(got) for data in (DATA, DATA[::-1]))
+
+
+WAYS = ("whole", "wrong", "416", "multipart", "more", "503", "500", "400")
 
 
 # slow and silent ones

@@ -258,5 +258,8 @@ async def test_a_proxy(make: Make, nginx: Nginx) -> None:
             assert b"".join([chunk async for chunk in resource.chunks()]) == DATA
         with pytest.raises(UrlRefused):
             await fetched(fetcher, "http://127.0.0.1/file")
+        tunnel = make(Rules(proxies={"https": f"{proxy.host}:{proxy.port}"}), retries=0)
+        with pytest.raises(SourceUnavailable, match=r"the proxy does not lead there .it answers 4"):
+            await fetched(tunnel, "https://images.invalid/file")
     finally:
         proxy.close()

@@ -157,6 +157,9 @@ class Resource:
     async def _fill(self, window: _Window, at: int, end: int) -> None:
         try:
             await self._range(at, end, window.give, turn=window.turn)
+        except asyncio.CancelledError:
+            window.end(SourceUnavailable("the file was closed while it was read"))
+            raise
         except Exception as error:  # noqa: BLE001 - raised where the window is read
             window.end(error)
         else:

@@ -210,6 +210,8 @@ def reason(error: BaseException) -> str:
         return "the data ended too early"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy does not lead there (it answers {error.status})"
     if is_no_http(error):
         return "its answer is no proper HTTP"
     if isinstance(error, OSError) and error.errno and error.errno > 0:
@@ -224,7 +226,7 @@ def is_distrusted(error: BaseException) -> bool:
 
 def is_no_http(error: BaseException) -> bool:
     """Whether it failed because the answer cannot be understood, or has no end of headers."""
-    return isinstance(error, aiohttp.ClientResponseError)
+    return isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
 
 
 def _context(ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:
