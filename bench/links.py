@@ -1,7 +1,7 @@
 """A web server whose connections bring so many MiB a second each, as those over a wide network do; in its own process.
 
 nginx's `limit_rate` is no such thing: it counts in whole seconds, and a window is there before the first one ends.
-`python -m bench.links` reads 512 MiB over one connection and over four, by the fetcher, and prints both.
+`python -m bench.links [MIB_A_SECOND [MILLISECONDS]]` reads 512 MiB over one connection and over four, by the fetcher.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _SIZE: Final = 512 * MIB
 
 
 @contextlib.contextmanager
-def link(path: str, rate: int) -> Iterator[str]:
-    """The URL at which the file at `path` is served at `rate` MiB a second for each connection."""
-    words = [sys.executable, "-m", "bench.links", "serve", path, str(rate)]
+def link(path: str, rate: int, delay: int = 0) -> Iterator[str]:
+    """The URL at which the file at `path` is served at `rate` MiB a second for each connection, and each request waits
+    for `delay` milliseconds first."""
+    words = [sys.executable, "-m", "bench.links", "serve", path, str(rate), str(delay)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -41,7 +42,7 @@ def link(path: str, rate: int) -> Iterator[str]:
             process.terminate()
 
 
-def _serve(path: str, rate: int) -> None:
+def _serve(path: str, rate: int, delay: int) -> None:
     size = os.stat(path).st_size
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,6 +55,7 @@ def _serve(path: str, rate: int) -> None:
 
         def do_GET(self) -> None:
             first, last = 0, size - 1
+            time.sleep(delay / 1000)
             if wanted := self.headers.get("Range"):
                 begin, _, end = wanted.removeprefix("bytes=").partition("-")
                 first, last = int(begin), min(int(end), last)
@@ -95,10 +97,10 @@ async def _read(url: str, connections: int, *, plain: bool) -> tuple[float, floa
         return time.monotonic() - begun, now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-def _look(rate: int) -> None:
+def _look(rate: int, delay: int) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(_SIZE)
-        with link(file.name, rate) as url:
+        with link(file.name, rate, delay) as url:
             for _ in range(2):
                 for connections, plain in ((1, True), (4, False)):
                     seconds, used = asyncio.run(_read(url, connections, plain=plain))
@@ -109,6 +111,6 @@ def _look(rate: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        _serve(sys.argv[2], int(sys.argv[3]))
+        _serve(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     else:
-        _look(int(sys.argv[1]) if sys.argv[1:] else 50)
+        _look(*(int(word) for word in (*sys.argv[1:], *("50", "0")[len(sys.argv) - 1 :])))

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import resource as system
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -112,7 +111,7 @@ async def test_a_byte_at_a_time_takes_no_more_memory() -> None:
 async def test_a_server_that_takes_few_at_once(make: Make, server: Flawed, width: int) -> None:
     """Windows that are refused wait for their turn: no more attempts are needed than for one connection."""
     server.width = width
-    assert await fetched(make(retries=5), server.url) == DATA
+    assert await fetched(make(pause=0.1), server.url) == DATA
 
 
 async def test_whoever_still_reads_when_the_file_is_closed_hears_of_it(make: Make, server: Flawed) -> None:
@@ -134,7 +133,7 @@ async def test_whoever_still_reads_when_the_file_is_closed_hears_of_it(make: Mak
 # ranges that are none
 
 
-@pytest.mark.parametrize("how", ["whole", "wrong", "416", "multipart", "more", "400", "501"])
+@pytest.mark.parametrize("how", ["whole", "wrong", "416", "multipart", "more", "400", "403", "501"])
 async def test_ranges_that_are_none_from_the_first(make: Make, server: Flawed, how: str) -> None:
     server.how = lambda number, span: "" if span is None else how
     async with make().open(server.url, trusted=True) as found:
@@ -143,7 +142,7 @@ async def test_ranges_that_are_none_from_the_first(make: Make, server: Flawed, h
         assert b"".join([chunk async for chunk in found.chunks()]) == DATA
 
 
-@pytest.mark.parametrize("how", ["whole", "wrong", "416", "multipart", "more", "bare", "400", "501"])
+@pytest.mark.parametrize("how", ["whole", "wrong", "416", "multipart", "more", "bare", "400", "403", "501"])
 @pytest.mark.parametrize("begin", [1, 5])
 async def test_ranges_that_are_none_later(make: Make, server: Flawed, how: str, begin: int) -> None:
     """What was handed on stays, the rest comes in one piece."""
@@ -248,10 +247,8 @@ WAYS = ("whole", "wrong", "416", "multipart", "more", "503", "500", "400")
 
 async def test_a_drip_is_cut(make: Make, server: Flawed) -> None:
     server.how = lambda number, span: "drip" if number else ""
-    begun = time.monotonic()
     with pytest.raises(SourceSilent, match="too slowly: fewer than 1000 bytes a second"):
         await fetched(make(rate=1000, rate_seconds=0.5, retries=1), server.url)
-    assert time.monotonic() - begun < 60
 
 
 async def test_a_drip_is_taken_where_any_rate_is(make: Make, server: Flawed) -> None:
@@ -265,7 +262,7 @@ async def test_silence_in_the_middle(make: Make, server: Flawed) -> None:
     fetcher = make(silence=1.0)
     assert await fetched(fetcher, server.url) == DATA, "asked again"
     server.how = lambda number, span: "hang"
-    with pytest.raises(SourceSilent, match="broke off: no answer in time") as caught:
+    with pytest.raises(SourceSilent, match="no answer in time") as caught:
         await fetched(make(silence=0.5, retries=1), server.url)
     assert caught.value.temporary
 

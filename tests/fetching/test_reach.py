@@ -12,6 +12,7 @@ from tests.fetching.conftest import Make, fetched
 from tests.fetching.flawed import Flawed
 from tests.servers.names import SPELLINGS, Names
 from tests.servers.nginx import Nginx
+from tests.servers.odd_web import OddWeb
 from tests.servers.place import HOST, private_address
 from xloud_image.config import loader
 from xloud_image.errors import SourceUnavailable, UrlRefused
@@ -127,7 +128,7 @@ async def test_a_name_that_means_something_else_when_it_is_asked_again(
     flawed.how = lambda number, span: "hang" if number > 3 else ""
     url = flawed.url.replace(OTHER, "rebind.example")
     names.answers["rebind.example"] = [[OTHER], [HOST]]
-    fetcher = make(lookup=names, silence=0.5, retries=2)
+    fetcher = make(lookup=names, silence=2.0, retries=3)
     try:
         async with fetcher.open(url, trusted=False) as resource:
             assert names.asked == ["rebind.example"]
@@ -206,3 +207,14 @@ async def test_answers_of_many_at_once(make: Make, server: Nginx) -> None:
     fetcher = make()
     found = await asyncio.gather(*(fetched(fetcher, f"http://{OTHER}:{server.port}/where") for _ in range(20)))
     assert set(found) == {OTHER.encode()}
+
+
+async def test_servers_by_ipv6(make: Make) -> None:
+    server = OddWeb(b"by IPv6", host="::1")
+    try:
+        fetcher = make(Rules(UrlFilters(networks=("::1/128",))))
+        assert await where(fetcher, server.url("good")) == "by IPv6"
+        with pytest.raises(UrlRefused, match="own node"):
+            await where(make(), server.url("good"), trusted=True)
+    finally:
+        server.close()

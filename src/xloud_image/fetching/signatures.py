@@ -45,8 +45,8 @@ def unsigned(data: bytes) -> bytes:
 async def verified(data: bytes, signature: bytes | None, keyring: Path) -> bytes:
     """The text that is signed: `data` with a `signature` of its own, or what stands within the signature around it.
 
-    `keyring`: public keys, as `gpg --export` writes them, with or without armor. `Unverified`; `ConfigError` when the
-    keys cannot be read or `gpgv` is missing.
+    `keyring`: public keys, as `gpg --export` writes them with or without armor, or a keybox. `Unverified`;
+    `ConfigError` when the keys cannot be read or `gpgv` is missing.
     """
     try:
         keys = _bare(await asyncio.to_thread(keyring.read_bytes))

@@ -20,8 +20,8 @@ from xloud_image.stores.kit.chunks import Pace
 from xloud_image.stores.kit.guarded import Guarded
 from xloud_image.stores.kit.web import is_distrusted, is_no_http, reason
 
-# the file itself is refused, whatever part of it was asked for
-_FOR_GOOD: Final = frozenset({401, 403, 404, 407, 410, 451})
+_GONE: Final = frozenset({404, 410})
+_REFUSED: Final = _GONE | {401, 403}  # what a signed URL answers when its time is over
 _CONDITION: Final = 200  # characters of a validator that is sent back
 
 
@@ -73,7 +73,7 @@ class Source:
                 raise SourceSilent(f"the server of the URL does not answer within {seconds:g} seconds") from None
             if response.status in (200, 206):
                 self._at, self._seen = found, True
-            elif response.status in _FOR_GOOD and self._seen and found is not self._url:
+            elif response.status in _REFUSED and self._seen and found is not self._url:
                 raise _unavailable(response.status)  # where redirects led: signed URLs end, mirrors differ
             elsewhere = found.raw_host != self._url.raw_host
             part, size = _judged(response, wanted)
@@ -113,7 +113,7 @@ def _judged(response: aiohttp.ClientResponse, wanted: tuple[int, int] | None) ->
             raise SourceChanged("the file at the URL was changed while it was fetched: begin anew")
         if status == 200 and not answers.is_whole(headers):
             raise NoRanges
-        if status != 200 and status not in _FOR_GOOD and status not in answers.TEMPORARY:
+        if status != 200 and status not in _GONE and status not in answers.TEMPORARY:
             raise NoRanges
     if status in answers.TEMPORARY:
         raise _unavailable(status)
