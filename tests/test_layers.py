@@ -23,7 +23,7 @@ FLOORS = (
     ("cli", "server", "__main__"),
     ("api", "worker"),
     ("services", "bootstrap"),
-    ("db", "stores", "identity"),
+    ("db", "stores", "fetching", "identity"),
     ("streams", "policy", "schemas", "patch"),
     ("inspection", "checking"),
     ("model",),
@@ -38,12 +38,16 @@ FLOOR[""] = 0
 # what describes the types of stores, for those who must not need the stores
 DESCRIPTIONS = {"stores", "stores.store_type", *(f"stores.{name}.options" for name in TYPES)}
 # modules that stand lower than their room, because they are what rooms below it are given
-LOWER = {"identity.context": FLOOR["model"], **dict.fromkeys(DESCRIPTIONS, FLOOR["failpoints"])}
+LOWER = {
+    "identity.context": FLOOR["model"],
+    **dict.fromkeys((*DESCRIPTIONS, "stores.kit.filters"), FLOOR["failpoints"]),
+}
 
 # one room beside another on the same floor, with the reason
 BESIDE = {
     ("__main__", "cli"),  # only hands over
     ("cli", "server"),  # `serve` starts it
+    ("fetching", "stores"),  # its kit: requests to URLs that others chose
 }
 
 # of stores/, what is no type of store

@@ -3,7 +3,7 @@
 No error here knows a database, a store or a request; the one handler in `api.app` turns them into answers.
 
     ImageServiceError                500
-    ├── BadRequest                   400
+    ├── BadRequest                   400   └── UrlRefused
     ├── Unauthorized                 401
     ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
     ├── NotFound                     404   └── NoSuchImage
@@ -19,7 +19,9 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── NoSuchMethod, NoSuchCoding   501
     ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
-    │                                      ├── IdentityUnavailable  └── DatabaseUnavailable (DatabaseFull)
+    │                                      ├── IdentityUnavailable  ├── DatabaseUnavailable (DatabaseFull)
+    │                                      └── SourceUnavailable (SourceSilent)
+    ├── SourceError (fetching)       502   ├── SourceRefused  ├── SourceChanged  └── Unverified
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
     │                                      └── BlobChanged 503
     └── ConfigError                  exit 1, never an answer
@@ -48,6 +50,10 @@ class BadRequest(ImageServiceError):
     """The request itself is wrong; sending it again cannot help."""
 
     status = 400
+
+
+class UrlRefused(BadRequest):
+    """A URL that somebody gave, or where its server leads, may not be asked by this service."""
 
 
 class Unauthorized(ImageServiceError):
@@ -212,6 +218,37 @@ class DatabaseUnavailable(Unavailable):
 
 class DatabaseFull(DatabaseUnavailable):
     """The database has no room for the change; nothing of it is stored. Somebody has to make room."""
+
+
+class SourceUnavailable(Unavailable):
+    """The server of a URL cannot give the file now: it answers so (`answered`, its status), or broke off."""
+
+    answered: int | None = None
+
+
+class SourceSilent(SourceUnavailable):
+    """The server of a URL says nothing, or too little in too much time."""
+
+
+class SourceError(ImageServiceError):
+    """What was to be fetched does not come from there as it is wanted; asking again in the same way cannot help."""
+
+    status = 502
+
+
+class SourceRefused(SourceError):
+    """The server of a URL does not give the file (`answered`, its status), or something that is none."""
+
+    answered: int | None = None
+
+
+class SourceChanged(SourceError):
+    """What has come so far cannot be gone on with: the file is another one now, or its server gives no parts of it.
+    Whoever fetches may begin anew."""
+
+
+class Unverified(SourceError):
+    """What came is not what its publisher says: another digest, no line about the file, no signature that counts."""
 
 
 class BlobError(ImageServiceError):

@@ -93,7 +93,7 @@ def test_each_setting_is_read_outside_of_config(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src", tmp_path / "src")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     sources = tmp_path / "src" / "xloud_image"
-    fields = _watched(sources / "config" / "settings.py") | _watched(sources / "stores" / "http" / "options.py")
+    fields = _watched(sources / "config" / "settings.py") | _watched(sources / "stores" / "kit" / "filters.py")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--enable-error-code", "deprecated"],
         cwd=tmp_path, capture_output=True, text=True, check=False,

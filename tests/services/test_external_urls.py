@@ -14,7 +14,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.patch import V21, parse
 from xloud_image.services import external, images, locations
-from xloud_image.stores.http import addresses
+from xloud_image.stores.kit import addresses
 
 OUTSIDE = private_address()  # counts as public here
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))

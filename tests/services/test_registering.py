@@ -21,7 +21,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.patch import V21, parse
 from xloud_image.services import deletions, external, hashing, images, lanes, locations, reaper
-from xloud_image.stores.http import addresses
+from xloud_image.stores.kit import addresses
 
 MEMBER = Context(user="u", project="p", roles=frozenset({"member", "reader"}))
 SERVICE = Context(user="nova", project="p", roles=frozenset({"service", "member", "reader"}))

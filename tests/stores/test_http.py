@@ -191,7 +191,7 @@ class TestHttps(OnNginx):
         store = getattr(self, "store", None)
         if not isinstance(store, HttpStore):
             return 0
-        sessions = [web._session for web in store._webs.values() if web._session is not None]
+        sessions = [web._session for web in store._guarded._webs.values() if web._session is not None]
         return sum(len(session.connector._acquired) for session in sessions if session.connector is not None)
 
 

@@ -1,7 +1,6 @@
 """Which addresses strangers can make the http store reach: none but public ones, whatever they write."""
 
 import ipaddress
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -10,38 +9,20 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from tests.servers.names import SPELLINGS, Names
 from tests.servers.nginx import Nginx
 from tests.servers.place import HOST, private_address
 from xloud_image.errors import BadRequest, StoreUnavailable
 from xloud_image.stores.base import Caller
-from xloud_image.stores.http import addresses
-from xloud_image.stores.http.options import UrlFilters
 from xloud_image.stores.http.store import HttpStore
-from xloud_image.stores.kit import answers
+from xloud_image.stores.kit import addresses, answers
+from xloud_image.stores.kit.filters import UrlFilters
 from xloud_image.stores.suite import collect
 
 STRANGER = Caller(trusted=False)
 ADMIN = Caller(trusted=True)
 OLDER = Caller(trusted=True, older=True)
 OTHER = private_address()  # counts as public where a test says so
-
-
-class Names:
-    """Answers look-ups as told: one set of addresses after the other, the last one for ever. Real ones otherwise."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, list[list[str]]] = {}
-        self.asked: list[str] = []
-
-    def __call__(self, host: str, port: int, *how: Any) -> list[tuple[Any, Any, Any, Any, tuple[Any, ...]]]:
-        self.asked.append(host)
-        turns = self.answers.get(host)
-        if turns is None:
-            return list(socket.getaddrinfo(host, port, *how))
-        found = turns.pop(0) if len(turns) > 1 else turns[0]
-        return [
-            (socket.AF_INET6 if ":" in one else socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in found
-        ]
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +95,6 @@ def test_addresses_that_are_public(address: str) -> None:
     assert addresses.public(ipaddress.ip_address(address))
 
 
-SPELLINGS = """
-    127.0.0.1 localhost LOCALHOST localhost. 127.0.0.1. 127.1 127.0.1 0x7f.1 0x7f.0.0.1 0X7F.0.0.1 0177.0.0.1
-    2130706433 0x7f000001 017700000001 0 0.0.0.0 127.0.0.1.. 127.0.0.01 [::1] [::] [::ffff:127.0.0.1]
-    [0:0:0:0:0:ffff:7f00:1] [::127.0.0.1] [64:ff9b::7f00:1] [fe80::1%25lo] [::ffff:7f00:1%25lo]
-    127.0.0.1%00.example.org 127%2e0%2e0%2e1 %6c%6f%63%61%6c%68%6f%73%74
-    \uff11\uff12\uff17.0.0.1 \u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3 127\u30020\u30020\u30021
-    ip6-localhost
-    """.split()
-
-
 @pytest.mark.parametrize("host", SPELLINGS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_no_spelling_of_this_machine_is_reached(
@@ -168,7 +139,7 @@ async def test_the_address_that_was_checked_is_the_one_connected_to(
     names.answers["rebind.example"] = [[OTHER], [HOST]]
     assert await where(store, url) == OTHER
     assert names.asked == ["rebind.example"], "asked once for one request"
-    store._webs[addresses.Reach.PUBLIC].session.connector.clear_dns_cache()  # type: ignore[union-attr]
+    store._guarded._webs[addresses.Reach.PUBLIC].session.connector.clear_dns_cache()  # type: ignore[union-attr]
     for _ in range(2):
         with pytest.raises(BadRequest, match="no public address"):
             await where(store, url)

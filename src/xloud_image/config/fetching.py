@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Final
 
 from xloud_image.config.findings import Kind
-from xloud_image.stores.http.options import UrlFilters
+from xloud_image.stores.kit.filters import UrlFilters
 
 if TYPE_CHECKING:
     from xloud_image.config.values import Values

@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from xloud_image.config.options.kinds import option
 from xloud_image.stores import TYPES
-from xloud_image.stores.http.options import UrlFilters
+from xloud_image.stores.kit.filters import UrlFilters
 
 _TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
 

@@ -6,8 +6,8 @@ import dataclasses
 
 from xloud_image.errors import BadRequest
 from xloud_image.services.runtime import Runtime
-from xloud_image.stores.http.addresses import Filters
 from xloud_image.stores.kit import answers
+from xloud_image.stores.kit.addresses import Filters
 
 
 def require_allowed(runtime: Runtime, url: str) -> None:

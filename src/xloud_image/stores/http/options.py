@@ -1,33 +1,13 @@
-"""The http store as a type: its options, and which URLs of web servers may be registered at all."""
+"""The http store as a type: its options."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 from oslo_config import cfg
 
 from xloud_image.stores.store_type import Section, StoreType
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class UrlFilters:
-    """[import_filtering_opts]: which http and https URLs may be registered, and `location_networks` of [xloud].
-
-    `chosen`: the operator set one of the lists; without that they count for nothing. Of each pair the list of what is
-    allowed counts when it is not empty, else that of what is not; empty ones restrict nothing. Hosts are lower case.
-    `networks` (CIDR): addresses from which everybody may register, private, of loopback or link-local ones included.
-    """
-
-    chosen: bool = False
-    allowed_schemes: tuple[str, ...] = ()
-    disallowed_schemes: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    disallowed_hosts: tuple[str, ...] = ()
-    allowed_ports: tuple[int, ...] = ()
-    disallowed_ports: tuple[int, ...] = ()
-    networks: tuple[str, ...] = ()
 
 
 class _Http(StoreType):

@@ -1,4 +1,4 @@
-"""Images that lie on web servers, read only: the location is the URL. Where it may lead: `addresses`.
+"""Images that lie on web servers, read only: the location is the URL. Where it may lead: `kit.guarded`.
 
 Memory of a transfer: what aiohttp holds of it, at most 256 KiB received and one chunk sent. Time limits: CONNECT
 seconds to resolve a name and again to connect, IDLE seconds without a byte, and a body that brings less than PACE_BYTES
@@ -18,13 +18,15 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, ConfigError, StoreUnavailable, Unsupported
+from xloud_image.errors import BadRange, BadRequest, BlobError, BlobNotFound, StoreUnavailable, Unsupported
 from xloud_image.stores.base import Blob, Caller, Can, Health, Reader, Store, span
-from xloud_image.stores.http import addresses
-from xloud_image.stores.http.addresses import Filters, Reach
-from xloud_image.stores.http.options import HTTP, UrlFilters
-from xloud_image.stores.kit import answers
-from xloud_image.stores.kit.web import Web, reason
+from xloud_image.stores.http.options import HTTP
+from xloud_image.stores.kit import addresses, answers
+from xloud_image.stores.kit.addresses import Filters, Reach
+from xloud_image.stores.kit.chunks import Pace
+from xloud_image.stores.kit.filters import UrlFilters
+from xloud_image.stores.kit.guarded import Guarded
+from xloud_image.stores.kit.web import reason
 
 _log = logging.getLogger(__name__)
 
@@ -32,12 +34,9 @@ CONNECT: Final = 10.0
 IDLE: Final = 30.0
 PACE: Final = 60.0
 PACE_BYTES: Final = 64 * 1024
-REDIRECTS: Final = 5
 SKIP: Final = 1 << 30  # bytes read and thrown away at most, for a range of a server that knows no ranges
 _MOST: Final = (1 << 63) - 1
 _HUNG_UP: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError)
-_WAYS: Final = frozenset({301, 302, 303, 307, 308})
-_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "xloud-image"}
 
 
 class _NoAnswer(Exception):
@@ -47,8 +46,7 @@ class _NoAnswer(Exception):
 class HttpStore(Store):
     """Any http or https URL. `connect`, `idle` in seconds and `lookup` (as `socket.getaddrinfo`) are for tests.
 
-    Which addresses are reached for whom: `addresses.Reach`. Through a proxy the proxy decides what a name means, and
-    only addresses written in the URL are looked at here.
+    Which addresses are reached for whom: `addresses.Reach`.
     """
 
     TYPE = HTTP
@@ -64,33 +62,25 @@ class HttpStore(Store):
     ) -> None:
         self.name = name
         self.can = Can.CHANGE
-        self._proxies = _proxies(options["http_proxy_information"] or {})
         self._connect = connect
-        ca_file, insecure = options["https_ca_certificates_file"], options["https_insecure"]
-        self._downgrade = bool(insecure and not ca_file)
-        self.facts = {"verifies_tls": not self._downgrade, "proxy_for": sorted(self._proxies)}
         self._filters = Filters(options.get("url_filters") or UrlFilters())
-        self._resolvers = {
-            reach: addresses.Resolver(name, limit=connect, reach=reach, filters=self._filters, lookup=lookup)
-            for reach in Reach
-        }
-        self._webs = {
-            reach: Web(
-                name,
-                ca_file=ca_file,
-                insecure=insecure,
-                connect=connect,
-                idle=idle,
-                resolver=resolver,
-                keep=False,
-            )
-            for reach, resolver in self._resolvers.items()
-        }
+        self._guarded = Guarded(
+            name,
+            self._filters,
+            ca_file=options["https_ca_certificates_file"],
+            insecure=options["https_insecure"],
+            proxies=options["http_proxy_information"],
+            connect=connect,
+            idle=idle,
+            keep=False,
+            lookup=lookup,
+        )
+        self.facts = {"verifies_tls": not self._guarded.downgrade, "proxy_for": sorted(self._guarded.proxies)}
         self._without_ranges: set[str] = set()  # hosts, each logged once
 
     async def check(self) -> Health:
         """There is no server of its own; the proxies have to take connections."""
-        for scheme, proxy in self._proxies.items():
+        for scheme, proxy in self._guarded.proxies.items():
             try:
                 async with asyncio.timeout(self._connect):
                     _, writer = await asyncio.open_connection(proxy.host, proxy.port)
@@ -100,7 +90,7 @@ class HttpStore(Store):
                     f"store {self.name}: the proxy for {scheme} URLs (http_proxy_information) takes no connection: "
                     f"{reason(error)}"
                 ) from error
-        through = f", through proxies for {', '.join(sorted(self._proxies))}" if self._proxies else ""
+        through = f", through proxies for {', '.join(sorted(self._guarded.proxies))}" if self._guarded.proxies else ""
         return Health(detail=f"reads http and https URLs{through}; each location has a server of its own")
 
     def owns(self, url: str) -> bool:
@@ -200,76 +190,41 @@ class HttpStore(Store):
         return Reader(size, chunks, version=answers.version(headers, size, elsewhere=elsewhere))
 
     def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        return self._webs[Reach.ANY].chunks(response)
+        return self._guarded.chunks(response)
 
     async def aclose(self) -> None:
-        for web in self._webs.values():
-            await web.aclose()
-        for resolver in self._resolvers.values():
-            await resolver.close()
+        await self._guarded.aclose()
 
     @contextlib.asynccontextmanager
     async def _ask(
         self, method: str, url: str, caller: Caller | None, wanted: tuple[int, int | None] | None = None
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, bool]]:
-        """The answer behind at most REDIRECTS redirects, each looked at like the first URL, and whether it comes from
-        another host. What redirects of an older row lead to is looked at like an administrator's URL; without a caller
-        it is the operator who asks. `wanted`: offset and length of a range; of length 0 its first byte is asked for."""
+        """The answer, and whether it comes from another host. What redirects of an older row lead to is looked at like
+        an administrator's URL: the row names one server, from there on a server chooses; without a caller it is the
+        operator who asks. `wanted`: offset and length of a range; of length 0 its first byte is asked for.
+        `_NoAnswer`: a server was there and hung up, or spoke no HTTP, at a HEAD."""
         at = answers.parsed(url)
         if at is None:
             raise BlobNotFound(f"store {self.name}: this is no http or https URL")
-        reach = self._reach(caller)
-        first = at.raw_host
-        headers = dict(_HEADERS)
+        older = caller is None or caller.older
+        reach = Reach.ANY if older else self._filters.reach(trusted=caller is not None and caller.trusted)
+        after = Reach.PRIVATE if older and caller is not None else None
+        headers = {}
         if wanted is not None:
             offset, length = wanted
             last = "" if length is None else str(min(offset + max(length, 1) - 1, _MOST))
             headers["Range"] = f"bytes={offset}-{last}"
-        for _ in range(REDIRECTS + 1):
-            web, more = self._way(at, reach)
-            async with self._answered(web, method, at, headers=headers, **more) as response:
-                if response.status not in _WAYS:
-                    yield response, at.raw_host != first
-                    return
-                before, at = at, answers.next_url(at, response.headers, downgrade=self._downgrade)
-                if caller is not None and reach is Reach.ANY and at.origin() != before.origin():
-                    reach = Reach.PRIVATE  # the row names that server and no other; from here on a server chooses
-                if reach is not Reach.ANY:
-                    self._filters.require(at)
-        raise BadRequest(f"store {self.name}: the server of the URL redirects more than {REDIRECTS} times")
-
-    @contextlib.asynccontextmanager
-    async def _answered(self, web: Web, method: str, url: URL, **how: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """As `Web.answer`. `_NoAnswer`: a server was there and hung up, or spoke no HTTP, at a HEAD."""
         async with contextlib.AsyncExitStack() as stack:
             try:
-                response = await stack.enter_async_context(web.answer(method, url, **how))
+                asked = self._guarded.ask(method, at, reach, after=after, headers=headers)
+                response, found = await stack.enter_async_context(asked)
             except StoreUnavailable as error:
                 cause = error.__cause__
                 cut = isinstance(cause, aiohttp.ClientOSError) and not isinstance(cause, aiohttp.ClientConnectorError)
                 if method == "HEAD" and (cut or isinstance(cause, _HUNG_UP)):
                     raise _NoAnswer from error
                 raise
-            yield response
-
-    def _reach(self, caller: Caller | None) -> Reach:
-        """How far the first URL of this caller's may lead: where the operator has filters, these decide about private
-        ones."""
-        if caller is None or caller.older:
-            return Reach.ANY
-        return Reach.PRIVATE if caller.trusted or self._filters.given.chosen else Reach.PUBLIC
-
-    def _way(self, url: URL, reach: Reach) -> tuple[Web, dict[str, Any]]:
-        """The connections to use for a URL, and its proxy. `BadRequest` for an address that is out of reach."""
-        assert url.raw_host is not None
-        if reach is not Reach.ANY:
-            address = addresses.literal(url.raw_host)
-            if address is not None and not self._filters.permits(url.raw_host, address, reach):
-                raise addresses.out_of_reach(reach)
-        proxy = self._proxies.get(url.scheme)
-        if proxy is not None:
-            return self._webs[Reach.ANY], {"proxy": proxy}  # its own address is the operator's
-        return self._webs[reach], {}
+            yield response, found.raw_host != at.raw_host
 
     def _partial(self, headers: Mapping[str, str], offset: int, length: int | None) -> tuple[int | None, int]:
         """Total size, and how many bytes a partial answer brings of those wanted."""
@@ -306,19 +261,16 @@ class HttpStore(Store):
 
     async def _counted(self, chunks: AsyncIterator[bytes], count: int | None, *, exact: bool) -> AsyncIterator[bytes]:
         """At most `count` bytes (None: all), cut when they come too slowly; `exact`: or when they end before."""
-        waited, brought, done = 0.0, 0, 0
+        pace, done = Pace(PACE_BYTES, PACE), 0
         while count is None or done < count:
             begun = time.monotonic()
             chunk = await anext(chunks, None)
-            waited += time.monotonic() - begun
+            waited = time.monotonic() - begun
             if chunk is None:
                 if exact and count is not None:
                     raise StoreUnavailable(f"store {self.name} broke off: the data ended too early")
                 return
-            brought += len(chunk)
-            if brought >= PACE_BYTES:
-                waited, brought = 0.0, 0
-            elif waited > PACE:
+            if pace.is_slow(waited, len(chunk)):
                 raise StoreUnavailable(f"store {self.name} broke off: the data comes too slowly")
             if count is not None:
                 chunk = chunk[: count - done]
@@ -337,18 +289,3 @@ async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield first
     async for chunk in rest:
         yield chunk
-
-
-def _proxies(given: Mapping[str, str]) -> dict[str, URL]:
-    """Proxies by the scheme of what is asked through them."""
-    found = {}
-    for scheme, place in given.items():
-        text = place if "://" in place else f"http://{place}"
-        proxy = answers.parsed(text)
-        if scheme not in ("http", "https") or proxy is None or proxy.scheme != "http":
-            raise ConfigError(
-                "http_proxy_information is a list of scheme:proxy with the schemes http and https and "
-                f"proxies written host:port, which '{scheme}:…' is not"
-            )
-        found[scheme] = proxy
-    return found

@@ -9,7 +9,7 @@ from typing import Final
 
 from yarl import URL
 
-from xloud_image.errors import BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable
+from xloud_image.errors import BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable, UrlRefused
 
 _MOST: Final = (1 << 63) - 1  # bytes: the database holds no larger size
 _URL: Final = 8192  # characters of a URL; longer ones are refused by most servers too
@@ -21,7 +21,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9:/?#\[\]@!$&'()*+,;=._~%-]+")  # what a U
 _RANGE: Final = re.compile(r"bytes\s+(\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII | re.IGNORECASE)
 _EMPTY: Final = re.compile(r"bytes\s+(?:\*|\d{1,19}-\d{1,19})/(\d{1,19})", re.ASCII | re.IGNORECASE)
 # later the same request may be answered
-_TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+TEMPORARY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def parsed(url: str) -> URL | None:
@@ -53,7 +53,7 @@ def _url(text: str) -> URL:
 
 
 def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
-    """Where a redirect leads. `BadRequest` when it leads nowhere, to another scheme, or from https to http unless
+    """Where a redirect leads. `UrlRefused` when it leads nowhere, to another scheme, or from https to http unless
     `downgrade`. Credentials in a URL go nowhere else than to the server that they are for."""
     place = headers.get("Location", "").strip()
     target = None
@@ -64,9 +64,9 @@ def next_url(url: URL, headers: Mapping[str, str], *, downgrade: bool) -> URL:
         except ValueError:
             target = None
     if target is None:
-        raise BadRequest("the server of the URL redirects to something that is no http or https URL")
+        raise UrlRefused("the server of the URL redirects to something that is no http or https URL")
     if url.scheme == "https" and target.scheme == "http" and not downgrade:
-        raise BadRequest("the server of the URL redirects from https to http, where anybody could change the data")
+        raise UrlRefused("the server of the URL redirects from https to http, where anybody could change the data")
     if url.raw_user is not None and target.raw_user is None and url.origin() == target.origin():
         target = target.with_user(url.user).with_password(url.password)
     return target
@@ -82,13 +82,13 @@ def _bytes(text: str) -> int | None:
     return found if found is not None and found <= _MOST else None
 
 
-def oddity(headers: Mapping[str, str], *, page: bool = True) -> str | None:
+def oddity(headers: Mapping[str, str], *, page: bool = True, part: bool = False) -> str | None:
     """Why the body of an answer is not the file that was asked for, in words that follow «the server of the URL»; None:
-    nothing says so. `page`: whether a web page counts as none."""
+    nothing says so. `page`: whether a web page counts as none; `part`: the answer brings the range that was wanted."""
     coding = headers.get("Content-Encoding", "").strip().lower()
     if coding not in ("", "identity"):
         return f"sends the file packed (Content-Encoding: {plain(coding)[:40]}), though it was asked not to"
-    if not is_whole(headers):
+    if not part and not is_whole(headers):
         return "gives a part where the whole was asked for"
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if page and kind in ("text/html", "application/xhtml+xml"):
@@ -155,6 +155,6 @@ def failure(name: str, status: int) -> ImageServiceError:
     """The error that a status means which is none of those expected."""
     if status in (404, 410):
         return BlobNotFound(f"store {name}: the server of the URL has no such file (it answers {status})")
-    if status in _TEMPORARY:
+    if status in TEMPORARY:
         return StoreUnavailable(f"store {name}: the server of the URL cannot give the file now (it answers {status})")
     return BadRequest(f"store {name}: the server of the URL does not give the file (it answers {status})")

@@ -39,6 +39,23 @@ class Exactly:
         return chunk
 
 
+class Pace:
+    """Whether a body comes too slowly: fewer than `least` bytes in `seconds` of waiting for it. What else whoever reads
+    does in between does not count."""
+
+    def __init__(self, least: float, seconds: float) -> None:
+        self._least, self._seconds = least, seconds
+        self._waited, self._brought = 0.0, 0
+
+    def is_slow(self, waited: float, size: int) -> bool:
+        """After a chunk of `size` bytes that was waited for so many seconds."""
+        self._waited += waited
+        self._brought += size
+        if self._brought >= self._least:
+            self._waited, self._brought = 0.0, 0
+        return self._waited > self._seconds
+
+
 class Gathered:
     """Chunks on their way into a piece of some `size` bytes, `held` bytes of them. They are kept as they came; those
     smaller than a 512th of it are joined, so that there are few."""

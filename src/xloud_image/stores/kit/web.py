@@ -11,19 +11,23 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from xloud_image.errors import BadRequest, ConfigError, StoreUnavailable
+from xloud_image.errors import ConfigError, ImageServiceError, StoreUnavailable, UrlRefused
 from xloud_image.stores.kit.chunks import Exactly
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
 _INTERIM: Final = 100  # answers that may come before the one that counts, itself included
 _TURNS: Final = 4  # of the event loop until a socket that was closed is closed, TLS included
+
+
+# (what happened, such as "broke off"; the error of the library) → what is raised
+Failure = Callable[[str, BaseException], ImageServiceError]
 
 
 class Web:
@@ -42,9 +46,12 @@ class Web:
         at_once: int = 0,
         resolver: AbstractResolver | None = None,
         keep: bool = True,
+        failure: Failure | None = None,
     ) -> None:
-        """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `ConfigError` for a bad CA file."""
+        """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `failure`: what is raised in place of
+        `StoreUnavailable`. `ConfigError` for a bad CA file."""
         self.name = name
+        self._failure = failure or self._unavailable
         self.idle = idle
         self._tls = _context(ca_file, insecure)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect, connect=None, sock_read=idle)
@@ -85,7 +92,7 @@ class Web:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(data, Outgoing) and data.error is not None:
                     raise data.error from None
-                raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+                raise self._failure("does not answer", error) from error
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -98,11 +105,11 @@ class Web:
                 method, url, headers=headers, data=data, allow_redirects=False, **more
             )
         except aiohttp.InvalidURL as error:
-            raise BadRequest(f"store {self.name}: this is no URL that can be asked") from error
+            raise UrlRefused("this is no URL that can be asked") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(data, Outgoing) and data.error is not None:
                 raise data.error from None
-            raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+            raise self._failure("does not answer", error) from error
         try:
             yield response
         finally:
@@ -122,7 +129,10 @@ class Web:
             async for chunk in response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailable(f"store {self.name} broke off: {reason(error)}") from error
+            raise self._failure("broke off", error) from error
+
+    def _unavailable(self, what: str, error: BaseException) -> StoreUnavailable:
+        return StoreUnavailable(f"store {self.name} {what}: {reason(error)}")
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -188,7 +198,7 @@ def wind(limit: asyncio.Timeout | None, seconds: float | None) -> None:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in a few words without addresses or credentials."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+    if is_distrusted(error):
         return "its certificate is not trusted; name its CA file in the configuration"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "it does not speak TLS there, or not in a way that is understood here: https:// instead of http://?"
@@ -200,11 +210,23 @@ def reason(error: BaseException) -> str:
         return "the data ended too early"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy does not lead there (it answers {error.status})"
+    if is_no_http(error):
         return "its answer is no proper HTTP"
     if isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()  # the error's own text may name addresses
     return type(error).__name__
+
+
+def is_distrusted(error: BaseException) -> bool:
+    """Whether a request failed because nobody trusted says whose the server is."""
+    return isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError)
+
+
+def is_no_http(error: BaseException) -> bool:
+    """Whether it failed because the answer cannot be understood, or has no end of headers."""
+    return isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
 
 
 def _context(ca_file: str | None, insecure: bool) -> ssl.SSLContext | bool:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from xloud_image.errors import BadRequest
-from xloud_image.stores.http.options import UrlFilters
+from xloud_image.errors import StoreUnavailable, UrlRefused
+from xloud_image.stores.kit.filters import UrlFilters
 from xloud_image.stores.kit.threads import Threads
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -163,18 +163,20 @@ class Reach(enum.Enum):
 
 
 class Filters:
-    """What the operator said about URLs: `UrlFilters` made fit for comparing."""
+    """What the operator said about URLs: `UrlFilters` made fit for comparing. `always`: the lists count although the
+    operator set none, which then are upstream's (http and https, ports 80 and 443)."""
 
-    def __init__(self, given: UrlFilters) -> None:
+    def __init__(self, given: UrlFilters, *, always: bool = False) -> None:
         self.given = given
+        self._always = always
         self._networks = [ipaddress.ip_network(one) for one in given.networks]
         self._allowed = {_host(one) for one in given.allowed_hosts}
         self._disallowed = {_host(one) for one in given.disallowed_hosts}
 
     def require(self, url: URL) -> None:
-        """`BadRequest` when the operator's lists refuse the scheme, host or port of a URL."""
+        """`UrlRefused` when the operator's lists refuse the scheme, host or port of a URL."""
         given = self.given
-        if not given.chosen:
+        if not (given.chosen or self._always):
             return
         for what, value, allowed, refused in (
             ("scheme", url.scheme, given.allowed_schemes, given.disallowed_schemes),
@@ -182,7 +184,12 @@ class Filters:
             ("port", url.port, given.allowed_ports, given.disallowed_ports),
         ):
             if value not in allowed if allowed else value in refused:
-                raise BadRequest(f"the {what} of the URL ({value}) is not among those that are allowed here")
+                raise UrlRefused(f"the {what} of the URL ({value}) is not among those that are allowed here")
+
+    def reach(self, *, trusted: bool) -> Reach:
+        """How far a URL may lead that somebody gives: where the operator has lists, these decide about private
+        addresses."""
+        return Reach.PRIVATE if trusted or self.given.chosen else Reach.PUBLIC
 
     def permits(self, host: str, address: Address, reach: Reach) -> bool:
         """Whether a URL that names `host` may lead to `address`."""
@@ -211,7 +218,7 @@ def _host(text: str) -> str:
 def literal(host: str) -> Address | None:
     """The address that `host` (of a URL, without brackets) spells out; None: it is a name to resolve.
 
-    `BadRequest` for a number in any other spelling than the usual ones (127.1, 0x7f.0.0.1, 2130706433): some
+    `UrlRefused` for a number in any other spelling than the usual ones (127.1, 0x7f.0.0.1, 2130706433): some
     libraries take them for addresses.
     """
     bare = host.rstrip(".")
@@ -220,25 +227,25 @@ def literal(host: str) -> Address | None:
     except ValueError:
         pass
     if not bare or "%" in bare or ":" in bare or _NUMBER.fullmatch(bare.rpartition(".")[2]):
-        raise BadRequest("the host of the URL is an address in an unusual spelling; write it as usual, or a name")
+        raise UrlRefused("the host of the URL is an address in an unusual spelling; write it as usual, or a name")
     return None
 
 
-def out_of_reach(reach: Reach) -> BadRequest:
+def out_of_reach(reach: Reach) -> UrlRefused:
     """The same words whatever the reason, so that nobody can look around with it."""
     if reach is Reach.PUBLIC:
-        return BadRequest(
-            "the host of the URL has no public address, or also others; only an administrator may register data there"
+        return UrlRefused(
+            "the host of the URL has no public address, or also others; only an administrator may name data there"
         )
-    return BadRequest(
-        "the host of the URL is the service's own node, or on its link (loopback, link-local): nobody may register data"
+    return UrlRefused(
+        "the host of the URL is the service's own node, or on its link (loopback, link-local): nobody may name data"
         " there unless the operator lists it (location_networks, or allowed_hosts of [import_filtering_opts])"
     )
 
 
 class Resolver(AbstractResolver):
     """Names by the system's resolver in threads of its own. A name with any address beyond `reach` is refused
-    (`BadRequest`), and with PUBLIC so is one that does not exist. aiohttp never asks for literal addresses: ask
+    (`UrlRefused`), and with PUBLIC so is one that does not exist. aiohttp never asks for literal addresses: ask
     `literal`.
     """
 
@@ -252,10 +259,12 @@ class Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """The addresses of `host`, each as a literal. `OSError` when there are none, `StoreUnavailable` in no time."""
+        """The addresses of `host`, each as a literal. `OSError` when there are none, `TimeoutError` in no time."""
         secret = self._reach is Reach.PUBLIC
         try:
             found = await self._threads.run(self._lookup, host, port, family, socket.SOCK_STREAM)
+        except StoreUnavailable as error:
+            raise TimeoutError from error
         except OSError:
             if secret:
                 raise out_of_reach(self._reach) from None

@@ -1,0 +1,1 @@
+"""Tests of the fetcher: against web servers as they are, and such as they should not be."""
