@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers.place import program
+from tests.streams.damage import RUNS, damaged
 from xloud_image.errors import BadRequest, FormatRefused, ImageServiceError, TooLarge
 from xloud_image.streams import decompress
 from xloud_image.streams.decoders import PIECE, zstd
@@ -284,6 +285,18 @@ async def test_something_behind(pool: ThreadPoolExecutor, how: str, behind: byte
     await refused(pool, PACKERS[how](SMALL) + behind, "behind")
 
 
+@packers
+async def test_damage_by_chance(pool: ThreadPoolExecutor, how: str) -> None:
+    packed = PACKERS[how](SMALL)
+    for seed in range(RUNS):
+        wrong = damaged(packed, seed)
+        try:
+            out, stage = await unpacked(pool, wrong, 1 + seed % 200)
+        except (BadRequest, FormatRefused):
+            continue
+        assert out == (SMALL if stage.format else wrong), seed
+
+
 async def test_trailers_of_gzip(pool: ThreadPoolExecutor) -> None:
     packed = gzip.compress(DATA)
     crc, size = struct.unpack("<II", packed[-8:])
@@ -430,14 +443,16 @@ async def test_what_comes_out_is_bounded_by_what_came_in(
 
 
 BOMB = """
-import asyncio, resource, sys
+import asyncio, sys
 from concurrent.futures import ThreadPoolExecutor
 from xloud_image.errors import TooLarge
 from xloud_image.streams.decompress import Decompress
 from xloud_image.streams.stages import Limit, through
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    # not that of getrusage: it begins with what the process had before it became this program
+    status = open("/proc/self/status").read()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
 async def main(name, repeats, cap):
     part = open(name, "rb").read()
@@ -465,7 +480,7 @@ def test_memory_of_a_bomb(tmp_path: Path, how: str) -> None:
     name, written, grown = done.stdout.split()
     assert name == how
     assert 160 * MIB < int(written) <= 160 * MIB + PIECE
-    assert int(grown) < 40, "MiB"
+    assert 0 < int(grown) < 40, "MiB"
 
 
 async def test_nested_archives_are_not_opened(pool: ThreadPoolExecutor) -> None:

@@ -1,6 +1,7 @@
 """The first disk comes out of an OVA as it was, whoever wrote it; what is no OVA, or more than files, is refused."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import random
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.place import program
+from tests.streams.damage import RUNS, damaged
 from xloud_image.errors import BadRequest, FormatRefused
 from xloud_image.inspection import Inspection
 from xloud_image.streams.ova import MEMBERS, OVF_SIZE, Ova
@@ -242,10 +244,29 @@ async def test_long_names(pool: ThreadPoolExecutor, form: str, name: str) -> Non
     assert (out, stage.disk) == (DISK, name)
 
 
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("http://www.vmware.com/interfaces/specifications/vmdk.html#sparse", "vmdk"),
+        ("http://www.vmware.com/specifications/vmdk.html#compressed", "vmdk"),
+        ("http://go.microsoft.com/fwlink/?LinkId=137171", "vhd"),
+        ("http://technet.microsoft.com/en-us/library/bb676673.aspx", "vhd"),
+        ("http://www.microsoft.com/technet/virtualserver/downloads/vhdspec.mspx", "vhd"),
+        ("http://www.gnome.org/~markmc/qcow-image-format.html", "qcow2"),
+        ("urn:unknown", None),
+    ],
+)
+async def test_formats(pool: ThreadPoolExecutor, address: str, name: str | None) -> None:
+    out, stage = await taken(pool, changed(VIRTUALBOX, STREAM, address))
+    assert (out, stage.disk_format) == (DISK, name)
+
+
 async def test_names_as_addresses(pool: ThreadPoolExecutor) -> None:
     """An href is a URL, and not all who write one know it."""
     text = VIRTUALBOX.replace("small machine-disk", "small%20machine-disk").encode()
     assert (await taken(pool, ova([("x.ovf", text), *virtualbox()[1:2]])))[0] == DISK
+    both = [(NAME, DISK), (NAME.replace(" ", "%20"), OTHER)]
+    await refused(pool, ova([("x.ovf", text), *both]), "of that name")
 
 
 def blocks(*headers: bytes, data: bytes = b"") -> bytes:
@@ -350,6 +371,17 @@ async def test_one_wrong_byte(pool: ThreadPoolExecutor) -> None:
     assert (await taken(pool, bytes(data)))[0] == DISK[:700]
 
 
+@pytest.mark.parametrize("files", [virtualbox(DISK[:700]), vmware(DISK[:700])])
+async def test_damage_by_chance(pool: ThreadPoolExecutor, files: Files) -> None:
+    """The manifest tells, as long as it is there."""
+    data = ova(files)
+    for seed in range(RUNS):
+        wrong = damaged(data, seed)
+        with contextlib.suppress(BadRequest, FormatRefused):
+            out, _ = await taken(pool, wrong, evenly(1 + seed % 700))
+            assert out == DISK[:700] or b".mf\0" not in wrong, seed
+
+
 @pytest.mark.parametrize("behind", [b"x", b"\0" * 5000 + b"x", ova(virtualbox())])
 async def test_something_behind(pool: ThreadPoolExecutor, behind: bytes) -> None:
     await refused(pool, ova(virtualbox()) + behind, "behind the end")
@@ -372,7 +404,12 @@ async def test_manifests_that_say_nothing_known(pool: ThreadPoolExecutor) -> Non
     files = virtualbox()
     for text in (b"hello", b"MD5(x)= 00", b"SHA256(x)=", b"SHA256(x)= xyz", b"(" * 100_000):
         await refused(pool, ova([*files[:2], ("x.mf", text)]), "manifest")
-    assert (await taken(pool, ova([*files[:2], ("x.mf", b"SHA256(other)= 00\r\n\r\n")])))[0] == DISK
+    for missing in files[:2]:
+        rest = [each for each in files[:2] if each is not missing]
+        for all_files in ([*files[:2], ("x.mf", manifest(rest))], [files[0], ("x.mf", manifest(rest)), files[1]]):
+            await refused(pool, ova(all_files), f"says nothing of '{missing[0]}'")
+    text = b"SHA256(other)= 00\r\n\r\n" + manifest(files[:2], "sha512").replace(b"\n", b"\r\n")
+    assert (await taken(pool, ova([*files[:2], ("x.mf", text)])))[0] == DISK
 
 
 # what is no OVA as the standard has it
@@ -391,8 +428,8 @@ async def test_the_ovf_comes_first(pool: ThreadPoolExecutor) -> None:
 async def test_things_that_come_twice(pool: ThreadPoolExecutor) -> None:
     files = virtualbox()
     for again in files:
-        await refused(pool, ova([*files, again]), "beside")
-    await refused(pool, ova([*files, ("other.OVF", b"")]), "beside")
+        await refused(pool, ova([*files, again]), "of that name")
+    await refused(pool, ova([*files, ("other.OVF", b"")]), "of that name")
 
 
 @pytest.mark.parametrize(
@@ -462,6 +499,7 @@ async def test_harmless_pax_headers(pool: ThreadPoolExecutor) -> None:
 async def test_headers_that_are_wrong(pool: ThreadPoolExecutor) -> None:
     good = header(NAME, 3)
     await refused(pool, beginning() + good[:148] + b"000000\0 " + good[156:] + ENDING, "checksum")
+    await refused(pool, beginning() + header("", 3) + bytes(512) + ENDING, "no name")
     await refused(pool, beginning() + good[:148] + b"99999999" + good[156:] + ENDING, "checksum|damaged")
     for size in (b"\xff" * 12, b"-0000000003\0", b"9" * 12, bytes(12), b" " * 12):
         await refused(pool, beginning() + header(NAME, size) + bytes(512) + ENDING, "no size")
@@ -484,6 +522,9 @@ OVFS = {
     "file": ("<Envelope", '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><Envelope', "document type"),
     "outer type": ("<Envelope", '<!DOCTYPE a SYSTEM "http://127.0.0.1/">\n<Envelope', "document type"),
     "unknown entity": ("A virtual machine", "&b;", "no XML"),
+    "encoding": ('"1.0"?', '"1.0" encoding="rot13"?', "encoded as 'rot13'"),
+    "unknown encoding": ('"1.0"?', '"1.0" encoding="UT-8"?', "encoded as"),
+    "many bytes": ('"1.0"?', '"1.0" encoding="gb18030"?', "encoded as"),
     "deep": ("</Envelope>", deep(100), "inside of each other"),
     "very deep": ("</Envelope>", deep(100_000), "inside of each other"),
     "large": ("</Envelope>", " " * OVF_SIZE + "</Envelope>", "more than 1048576 bytes"),
@@ -508,8 +549,6 @@ async def test_ovfs_that_are_taken(pool: ThreadPoolExecutor) -> None:
         ('ovf:id="file1"', 'ovf:id="file1" ovf:compression="identity"'),
         ("</Envelope>", "<a>" * 50 + "</a>" * 50 + "</Envelope>"),
         ("</Envelope>", "</Envelope>" + " " * 1_000_000),
-        (STREAM, "http://www.microsoft.com/fwlink/?LinkId=137171"),
-        (STREAM, "urn:unknown"),
     ):
         assert (await taken(pool, changed(VIRTUALBOX, old, new)))[0] == DISK
     text = b"\xff\xfe" + VIRTUALBOX.replace('"1.0"?', '"1.0" encoding="utf-16"?').encode("utf-16-le")

@@ -32,7 +32,9 @@ _ALGORITHMS: Final = ("sha1", "sha256", "sha512")
 _LINE: Final = re.compile(r"([A-Za-z0-9-]{1,10}) ?\((.+)\) ?= ?([0-9a-fA-F]{1,128})")
 _PROCESSOR: Final = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ProcessorAllocationSettingData"
 # parts of the URLs by which OVFs name the formats of disks
-_FORMATS: Final = {"vmdk": "vmdk", "qcow": "qcow2", "bb676673": "vhd", "LinkId=137171": "vhd"}
+_FORMATS: Final = {"vmdk": "vmdk", "qcow": "qcow2", "vhdspec": "vhd", "/bb676673": "vhd", "linkid=137171": "vhd"}
+# what expat itself reads; for others Python would look for a codec
+_ENCODINGS: Final = ("UTF-8", "UTF-16", "US-ASCII", "ISO-8859-1")
 
 
 class Ova:
@@ -65,10 +67,9 @@ class Ova:
         said: dict[str, tuple[str, str]] | None = None
         seen = {descriptor: {name: hashlib.new(name, text).hexdigest() for name in _ALGORITHMS}}
         while (name := await tar.next()) is not None:
-            if name in seen or name.lower().endswith(".ovf") or (said is not None and name.lower().endswith(".mf")):
-                raise FormatRefused(
-                    f"the OVA holds {name!r} beside the OVF, the manifest or the disk that came before it"
-                )
+            again = name.lower().endswith(".ovf") or (said is not None and name.lower().endswith(".mf"))
+            if again or (self.disk and name in ovf.hrefs):
+                raise FormatRefused(f"the OVA holds {name!r} beside another OVF, manifest or disk of that name")
             if name in ovf.hrefs:
                 self.disk = name
                 # a manifest may come behind the disks, and only it says by what they are digested
@@ -80,9 +81,13 @@ class Ova:
                 said = await loop.run_in_executor(self._pool, _manifest, await tar.whole())
         if not self.disk:
             raise BadRequest(f"the OVF names the disk {ovf.hrefs[0]!r}, which is not in the OVA")
-        for name, (algorithm, hexdigest) in (said or {}).items():
-            if name in seen and seen[name][algorithm] != hexdigest:
-                raise BadRequest(f"{name!r} is not what the manifest of the OVA says ({algorithm}); it is damaged")
+        for name, hexes in seen.items():
+            if said is None:
+                break
+            if name not in said:
+                raise BadRequest(f"the manifest of the OVA says nothing of {name!r}")
+            if hexes[said[name][0]] != said[name][1]:
+                raise BadRequest(f"{name!r} is not what the manifest of the OVA says; it is damaged")
 
 
 def _manifest(text: bytes) -> dict[str, tuple[str, str]]:
@@ -117,6 +122,10 @@ def read_ovf(text: bytes, wanted: Collection[str]) -> Ovf:
     def doctype(*_: object) -> None:
         raise FormatRefused("the OVF has a document type, which none needs: entities are not read here")
 
+    def declaration(_version: str, encoding: str | None, _standalone: int) -> None:
+        if encoding is not None and encoding.upper() not in _ENCODINGS:
+            raise FormatRefused(f"the OVF is encoded as {encoding!r}; UTF-8 and UTF-16 are read")
+
     def start(tag: str, named: dict[str, str]) -> None:
         nonlocal words
         namespace, _, name = tag.rpartition(" ")
@@ -142,6 +151,7 @@ def read_ovf(text: bytes, wanted: Collection[str]) -> Ovf:
             words.append(data)
 
     parser = expat.ParserCreate(namespace_separator=" ")
+    parser.XmlDeclHandler = declaration
     parser.StartDoctypeDeclHandler = doctype
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -158,7 +168,7 @@ def read_ovf(text: bytes, wanted: Collection[str]) -> Ovf:
     if disk.get("parentRef") or file.get("chunkSize") or file.get("compression", "identity") not in ("", "identity"):
         raise FormatRefused("the OVF names a disk that is compressed, in chunks or a difference; export it as one file")
     ovf.hrefs = tuple(map(_inside, dict.fromkeys((file["href"], unquote(file["href"])))))
-    kind = disk.get("format", "")
+    kind = disk.get("format", "").lower()
     ovf.disk_format = next((name for part, name in _FORMATS.items() if part in kind), None)
     return ovf
 
@@ -215,6 +225,8 @@ class _Tar:
             if "size" in pax:
                 self._sized(int(pax["size"]))
             self._name = _inside(pax.get("path") or long or name)
+            if not self._name:
+                raise BadRequest("the OVA is damaged: a file has no name")
             return self._name
 
     async def data(self) -> AsyncIterator[bytes]:
