@@ -190,6 +190,10 @@ def new_import() -> Json:
     method = {
         "name": {**text, "description": "One of the methods of /v2/info/import."},
         "uri": {**text, "maxLength": 65535, "description": "Of web-download: where the data is fetched from."},
+        "os_hash_algo": {**text, "description": "Of web-download: the algorithm of the next; md5 to sha512."},
+        "os_hash_value": {**text, "description": "Of web-download: the digest that the file at the URL must have."},
+        "checksums_uri": {**text, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
+        "signature_uri": {**text, "description": "Of web-download: the signature of that file."},
         "glance_region": {**text, "description": "Of glance-download: the region of the other service."},
         "glance_image_id": {**text, "pattern": UUID_PATTERN, "description": "Of glance-download: its image."},
         "glance_service_interface": {**text, "description": "Of glance-download: of its endpoint; public."},

@@ -1,14 +1,19 @@
 """A service with several stores that imports, and what tests of imports wait for."""
 
+import random
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.api.cloud import OCTETS, Caller, Cloud
+from tests.fetching.flawed import Flawed
 from tests.load import quiet
 from tests.servers.http import Answer
+from tests.servers.nginx import Nginx
+from tests.servers.place import private_address
 
 
 def stage(caller: Caller, image: str, data: Any, **headers: str) -> Answer:
@@ -39,8 +44,30 @@ def ended(caller: Caller, image: str, seconds: float = 30) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """A web server at an address that only trusted callers may name; what it serves is in its `files`."""
+    folder = tmp_path_factory.mktemp("web")
+    folder.parent.chmod(0o755)
+    folder.chmod(0o755)
+    server = Nginx(files=folder, host=private_address())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def flawed() -> Iterator[Flawed]:
+    """One on which something goes wrong, when a test says what."""
+    server = Flawed(random.Random(9).randbytes(5_000_000))
+    yield server
+    server.close()
+
+
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+def cloud(tmp_path_factory: pytest.TempPathFactory, web: Nginx, flawed: Flawed) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("imports")
     staging = {"filesystem_store_datadir": folder / "staging"}
     # memory is each process's own: of what the process for long work puts there nobody else knows
@@ -51,6 +78,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         third={"filesystem_store_datadir": folder / "third"},
         mem={"weight": None},
         xloud={"job_workers": 1},
+        import_filtering_opts={"allowed_ports": f"80,443,{web.port},{urlsplit(flawed.url).port}"},
+        image_import_opts={"image_import_plugins": "[image_decompression,inject_image_metadata]"},
+        inject_metadata_properties={"inject": "imported_by:xloud", "ignore_user_roles": "admin"},
     )
     try:
         cloud.service.start()

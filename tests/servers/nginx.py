@@ -54,6 +54,7 @@ class Nginx:
         host: str = HOST,
     ) -> None:
         self.host = host
+        self.files = files
         self.port = port or free_port()
         self.tls = certificate is not None
         self._workers = workers

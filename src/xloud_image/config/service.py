@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_WORKERS: Final = 8
 METHODS: Final = ("glance-direct", "web-download", "copy-image")
+PLUGINS: Final = ("image_decompression", "inject_image_metadata", "no_op")
 LOG_FILE: Final = "xloud-image.log"
 SCHEMA_FILE: Final = "schema-image.json"
 
@@ -70,7 +71,21 @@ def imports(values: Values) -> ImportSettings:
         if name not in METHODS:
             text = f"'{name}' is no import method; the methods are {', '.join(METHODS)}"
             values.refuse(text, "DEFAULT", "enabled_import_methods")
-    return values.fill(ImportSettings, enabled_import_methods=methods)
+    plugins = tuple(
+        filter(None, (name.strip(" []\"'") for name in values.get("image_import_opts", "image_import_plugins")))
+    )
+    for name in plugins:
+        if name not in PLUGINS:
+            text = f"'{name}' is no import plugin; the plugins are {', '.join(PLUGINS)}"
+            values.refuse(text, "image_import_opts", "image_import_plugins")
+    roles = tuple(role.lower() for role in values.get("inject_metadata_properties", "ignore_user_roles"))
+    return values.fill(
+        ImportSettings,
+        enabled_import_methods=methods,
+        image_import_plugins=tuple(name for name in plugins if name != "no_op"),
+        inject=values.get("inject_metadata_properties", "inject"),
+        ignore_user_roles=roles,
+    )
 
 
 def rest(values: Values) -> dict[str, Any]:

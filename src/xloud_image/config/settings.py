@@ -101,9 +101,21 @@ class Exposure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ImportSettings:
-    """Imports, and the processes that do long work. `task_time_to_live` in hours."""
+    """Imports, and the processes that do long work. `task_time_to_live` in hours.
+
+    plugins: what is done with the data on the way, in the order of the work and not of the file. inject: properties
+    that images get, but for those whose callers have one of the roles `ignore_user_roles`.
+    """
 
     enabled_import_methods: tuple[str, ...] = ()
+    image_import_plugins: tuple[str, ...] = ()
+    inject: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ignore_user_roles: tuple[str, ...] = option(
+        "inject_metadata_properties", ("admin",), "Roles of callers whose imports get no properties."
+    )
+    checksums_keyring: str | None = option(
+        "xloud", None, "Keyring (gpgv) by which vendors' files of checksums are verified; unset: they are not."
+    )
     task_time_to_live: int = option("task", 48, "Hours for which a task is kept once it has ended.", min=0)
     job_workers: int = option(
         "xloud",

@@ -27,26 +27,29 @@ from xloud_image.errors import (
     StoreUnavailable,
 )
 from xloud_image.failpoints import reach
+from xloud_image.fetching.checksums import Expected
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
-from xloud_image.services import acls, data, deletions, downloads, external, hints, staging
+from xloud_image.services import acls, data, deletions, downloads, external, fetching, hints, staging
 from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Store
+from xloud_image.streams.decompress import Decompress
 from xloud_image.streams.digest import Digest
-from xloud_image.streams.stages import Limit
+from xloud_image.streams.stages import Limit, Stage
 
 log = structlog.get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Data to be imported, opened: `size` in bytes, None unknown."""
+    """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have."""
 
     chunks: AsyncIterator[bytes]
     size: int | None
+    expected: Sequence[Expected] = ()
 
 
 async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
@@ -135,6 +138,13 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
     elif method == "copy-image":
         async with downloads.download(runtime, Context(is_admin=True), image) as opened:
             yield Source(opened.reader.chunks, opened.size)
+    elif method == "web-download":
+        details, trusted = job.request["details"], job.request["trusted"]
+        async with fetching.fetcher(runtime) as way:
+            expected = await fetching.expected(runtime, way, details, trusted=trusted)
+            # what changed while it was read in parts, as mirrors behind one name do, is read by one request then
+            async with way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource:
+                yield Source(resource.chunks(), resource.size, expected)
     else:
         raise Conflict(f"The method {method} is not possible here.")
 
@@ -190,9 +200,37 @@ async def _written(
         if known and found[known[0]] != known[1]:
             raise BlobChanged("The data that was read is not the data of the image.")
         return data.Summary(limit.size, found, image.virtual_size), blobs
-    limit, inspect, digest = stages = data.stages_of(runtime, image, size)
-    blobs = await ingest(_counted(source.chunks, progress), targets, stages, size=size)
+    came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
+    before: list[Stage] = [came] if source.expected else []
+    if "image_decompression" in runtime.settings.imports.image_import_plugins:
+        before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
+        size = None
+    limit, inspect, digest = stages = data.stages_of(runtime, _unpacked(runtime, image), size)
+    checked = _Checked(came, source.expected)
+    blobs = await ingest(_counted(source.chunks, progress), targets, [*before, *stages, checked], size=size)
     return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
+
+
+def _unpacked(runtime: Runtime, image: Image) -> Image:
+    """The image as it is when what was compressed is so no more."""
+    packed = image.container_format == "compressed"
+    if packed and "image_decompression" in runtime.settings.imports.image_import_plugins:
+        return image.replace(container_format="bare")
+    return image
+
+
+class _Checked:
+    """A stage, the last one: what came must be what was expected, before a store takes the end of it for the end."""
+
+    def __init__(self, came: Digest, expected: Sequence[Expected]) -> None:
+        self._came, self._expected = came, expected
+
+    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in source:
+            yield chunk
+        found = await self._came.hexes() if self._expected else {}
+        for one in self._expected:
+            one.require(found)
 
 
 async def _counted(source: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
@@ -232,7 +270,10 @@ async def _stored(
             return current.replace(properties=properties, locations=(*current.locations, *locations))
         if current.status != "importing":
             raise Unwanted
-        return data.arrived(runtime, current.replace(properties=properties), summary, locations)
+        if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
+            properties |= runtime.settings.imports.inject
+        now = _unpacked(runtime, current).replace(properties=properties)
+        return data.arrived(runtime, now, summary, locations)
 
     async def finish(conn: AsyncConnection) -> _Stored:
         if not await jobs.end(conn, job):

@@ -101,8 +101,9 @@ async def begin(
     wanted = _wanted(runtime, body, store, possible)
     seen = await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
+    trusted = runtime.policy.allows(ctx, "register_private_address", rights.image_target(seen, ctx))
     if wanted.method == "web-download":
-        fetching.require_importable(runtime, wanted.details["uri"])
+        fetching.require_importable(runtime, wanted.details, trusted=trusted)
     if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
         raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
     task = Task(
@@ -138,7 +139,9 @@ async def begin(
                 "details": dict(wanted.details),
                 "user": ctx.user,
                 "project": ctx.project,
-                "trusted": runtime.policy.allows(ctx, "register_private_address", rights.image_target(current, ctx)),
+                "trusted": trusted,
+                "inject": wanted.method != "copy-image"
+                and ctx.roles.isdisjoint(runtime.settings.imports.ignore_user_roles),
             },
         )
         await jobs.add(conn, job)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import structlog
 
 from xloud_image.db import jobs
-from xloud_image.errors import ImageServiceError
+from xloud_image.errors import ImageServiceError, SourceChanged
 from xloud_image.failpoints import reach
 from xloud_image.model import Job
 from xloud_image.services.holder import is_dead
@@ -228,7 +228,7 @@ class Engine:
         reason = error.message if known else type(error).__name__  # type: ignore[attr-defined]
         say = log.warning if known else log.exception
         say("a job failed", job=job.id, kind=job.kind, image=job.image_id, attempt=job.attempts, reason=reason)
-        passing = error.temporary if isinstance(error, ImageServiceError) else True
+        passing = error.temporary or isinstance(error, SourceChanged) if isinstance(error, ImageServiceError) else True
         if not passing or job.attempts >= ATTEMPTS:
             await self._end(kind, job, reason)
             return

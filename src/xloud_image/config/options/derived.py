@@ -55,6 +55,18 @@ DERIVED: Final[tuple[Option, ...]] = (
         "Settings.log_json", "DEFAULT", cfg.BoolOpt("use_json", default=False, help="Log JSON objects, one a line.")
     ),
     *_made(
+        "ImportSettings.image_import_plugins",
+        "image_import_opts",
+        cfg.ListOpt(
+            "image_import_plugins", default=[], help="What imports do with data on the way; with or without brackets."
+        ),
+    ),
+    *_made(
+        "ImportSettings.inject",
+        "inject_metadata_properties",
+        cfg.DictOpt("inject", default={}, help="Properties (name:value pairs) that inject_image_metadata adds."),
+    ),
+    *_made(
         "ImportSettings.enabled_import_methods",
         "DEFAULT",
         cfg.ListOpt(
