@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import structlog
 
-from xloud_image.db import jobs
+from xloud_image.db import jobs, tasks
 from xloud_image.errors import ImageServiceError, SourceChanged
 from xloud_image.failpoints import reach
 from xloud_image.model import Job
@@ -80,7 +80,6 @@ class Engine:
         self._runtime, self._kinds, self._places = runtime, kinds, places
         self._working: dict[str, asyncio.Task[None]] = {}
         self._rung = asyncio.Event()
-        self._draining = False
 
     def ring(self) -> None:
         """There may be something to do."""
@@ -104,6 +103,7 @@ class Engine:
                     if time.monotonic() >= left:
                         left = time.monotonic() + lease / 4
                         await self._take_from_dead()
+                        await runtime.db.write(tasks.remove_expired)
                     await self._look()
                 except ImageServiceError as error:  # the next look may succeed
                     log.warning("no job could be looked for", reason=error.message)
