@@ -44,7 +44,7 @@ async def test_a_store_that_takes_no_data() -> None:
 
 class Sick(MemoryStore):
     async def check(self) -> Health:
-        raise StoreUnavailable("store mine does not answer")
+        raise StoreUnavailable("it does not answer")
 
 
 class Broken(MemoryStore):
@@ -78,13 +78,13 @@ class Keeps(MemoryStore):
 
 class Loses(MemoryStore):
     async def delete(self, url: str, **how: Any) -> None:
-        raise BlobNotFound("store mine has no such data")
+        raise BlobNotFound("it has no such data")
 
 
 @pytest.mark.parametrize(
     ("store", "said"),
     [
-        (Sick("mine", {}), "store mine does not answer"),
+        (Sick("mine", {}), "it does not answer"),
         (Broken("mine", {}), "unexpected: ZeroDivisionError: http://u:***@h/"),
         (Hung("mine", {}), "no answer within 0.5 s"),
         (Forgetful("mine", {}), "other bytes"),

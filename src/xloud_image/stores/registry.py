@@ -71,7 +71,7 @@ class Stores:
             try:
                 store = backend(one.type)(one.id, one.options)  # type: ignore[call-arg]
             except ConfigError as error:
-                raise ConfigError(f"store {one.id}: {error.message.removeprefix(f'store {one.id}: ')}") from None
+                raise ConfigError(f"store {one.id}: {error.message}") from None
             for place in store.places:
                 if place in places:
                     raise ConfigError(f"stores {places[place]} and {one.id} share the {place}: give each its own")
@@ -189,7 +189,7 @@ class Stores:
                 found = await store.check()
             return Report(store_id, kind, True, found.detail, found.free, None, time.monotonic() - begun)
         except TimeoutError:
-            name, detail = "StoreUnavailable", f"store {store_id} does not answer within {timeout:g} seconds"
+            name, detail = "StoreUnavailable", f"store {store_id}: it does not answer within {timeout:g} seconds"
         except ImageServiceError as error:
             name, detail = type(error).__name__, error.message
         except Exception as error:  # noqa: BLE001 - one sick store must not stop the others

@@ -43,7 +43,8 @@ class Web:
         resolver: AbstractResolver | None = None,
         keep: bool = True,
     ) -> None:
-        """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `ConfigError` for a bad CA file."""
+        """`name`: of the store, for logs. `ca_file` wins over `insecure`; `at_once` 0: any number of connections.
+        `ConfigError` for a bad CA file."""
         self.name = name
         self.idle = idle
         self._tls = _context(ca_file, insecure)
@@ -85,7 +86,7 @@ class Web:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(data, Outgoing) and data.error is not None:
                     raise data.error from None
-                raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+                raise StoreUnavailable(f"it does not answer: {reason(error)}") from error
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -98,11 +99,11 @@ class Web:
                 method, url, headers=headers, data=data, allow_redirects=False, **more
             )
         except aiohttp.InvalidURL as error:
-            raise BadRequest(f"store {self.name}: this is no URL that can be asked") from error
+            raise BadRequest("this is no URL that can be asked") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(data, Outgoing) and data.error is not None:
                 raise data.error from None
-            raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+            raise StoreUnavailable(f"it does not answer: {reason(error)}") from error
         try:
             yield response
         finally:
@@ -122,7 +123,7 @@ class Web:
             async for chunk in response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailable(f"store {self.name} broke off: {reason(error)}") from error
+            raise StoreUnavailable(f"it broke off: {reason(error)}") from error
 
     async def aclose(self) -> None:
         """Close all connections."""
