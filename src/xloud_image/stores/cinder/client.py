@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import re
 import time
@@ -113,28 +112,12 @@ class Client:
         return await asking if method == "GET" else await finish(asking)
 
     async def _once(self, grant: Grant, method: str, path: str, body: Any) -> tuple[int, Any]:
-        headers = {"X-Auth-Token": grant.token or "", "Accept": "application/json", "OpenStack-API-Version": _VERSION}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        data = None if body is None else json.dumps(body).encode()
+        headers = {"X-Auth-Token": grant.token or "", "OpenStack-API-Version": _VERSION}
         limit = min(_LOOK, self.limit) if method == "GET" else self.limit
-        try:
-            async with (
-                asyncio.timeout(limit),
-                self._web.request(method, grant.url + path, headers=headers, data=data) as response,
-            ):
-                text = await response.read()
-        except TimeoutError:
-            raise StoreUnavailable(f"Cinder does not answer within {limit:g} seconds") from None
-        except StoreUnavailable as error:
-            why = error.message.rpartition(": ")[2]
-            raise StoreUnavailable(f"Cinder does not answer: {why}") from error
-        try:
-            return response.status, json.loads(text) if text else None
-        except ValueError:
-            if response.status < 400:
-                raise StoreUnavailable("what answers as Cinder is none") from None
-            return response.status, None
+        status, _, answer = await self._web.json(
+            "Cinder", method, grant.url + path, headers=headers, limit=limit, body=body
+        )
+        return status, answer
 
 
 class Volumes:

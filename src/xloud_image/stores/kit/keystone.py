@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -168,7 +167,7 @@ class Projects:
             raise StoreRefused("the identity service does not take the caller's token (any more)")
         if status != 200:
             raise StoreUnavailable(f"the identity service fails now ({status})")
-        found = self._catalogue.find(body.get("catalog"), project)
+        found = self._catalogue.find((body or {}).get("catalog"), project)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[project] = time.monotonic(), found
@@ -178,21 +177,9 @@ class Projects:
 async def ask_keystone(
     web: Web, method: str, url: str, body: Any = None, *, token: str | None = None
 ) -> tuple[int, Mapping[str, str], Any]:
-    """(status, headers, decoded body); `StoreUnavailable` naming the identity service when it does not answer."""
-    headers = {"Accept": "application/json", "Content-Type": "application/json"}
-    if token is not None:
-        headers["X-Auth-Token"] = token
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        async with asyncio.timeout(web.idle), web.request(method, url, headers=headers, data=data) as response:
-            text = await response.read()
-            decoded = json.loads(text) if text and response.status < 300 else {}
-            return response.status, response.headers, decoded
-    except (StoreUnavailable, TimeoutError) as error:
-        why = error.message.rpartition(": ")[2] if isinstance(error, StoreUnavailable) else "no answer in time"
-        raise StoreUnavailable(f"its identity service does not answer: {why}") from error
-    except ValueError as error:
-        raise StoreUnavailable("what answers as identity service is none") from error
+    """As `Web.json`."""
+    headers = {} if token is None else {"X-Auth-Token": token}
+    return await web.json("its identity service", method, url, headers=headers, limit=web.idle, body=body)
 
 
 def _seconds(when: str) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -124,6 +125,27 @@ class Web:
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise StoreUnavailable(f"it broke off: {reason(error)}") from error
+
+    async def json(
+        self, who: str, method: str, url: str, *, headers: Mapping[str, str], limit: float, body: Any = None
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """(status, headers, what the JSON of the answer says: None where there is none), all within `limit` seconds.
+        `body`: what to say in JSON. `StoreUnavailable` with `who` answers here."""
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            async with asyncio.timeout(limit), self.request(method, url, headers=sent, data=data) as response:
+                text = await response.read()
+        except TimeoutError:
+            raise StoreUnavailable(f"{who} does not answer within {limit:g} seconds") from None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{who} does not answer: {error.message.partition(': ')[2]}") from error
+        try:
+            return response.status, response.headers, json.loads(text) if text else None
+        except ValueError:
+            if response.status < 400:
+                raise StoreUnavailable(f"what answers as {who} is none") from None
+            return response.status, response.headers, None
 
     async def aclose(self) -> None:
         """Close all connections."""
