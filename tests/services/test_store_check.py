@@ -19,6 +19,7 @@ from xloud_image.errors import (
 )
 from xloud_image.services.store_check import Result, check_one
 from xloud_image.stores.base import Blob, Health, Reader
+from xloud_image.stores.layers import wrap
 
 
 async def check(store: MemoryStore, *, deep: bool = True, timeout: float = 5) -> Result:
@@ -101,6 +102,20 @@ async def test_a_store_that_does_not_work(store: MemoryStore, said: str) -> None
     assert said in result.detail
     assert store.blobs == {}
     assert store.running == {}
+
+
+async def test_the_name_and_the_cure_are_said_once() -> None:
+    class Cured(MemoryStore):
+        async def check(self) -> Health:
+            error = StoreUnavailable("it does not work now")
+            error.cure = "/srv does not answer: see 'ls /srv'"
+            raise error
+
+    for store, said in (
+        (Sick("mine", {}), "it does not answer"),
+        (Cured("mine", {}), "/srv does not answer: see 'ls /srv'"),
+    ):
+        assert (await check_one(wrap(store), "mine", "memory", deep=True, timeout=5)).detail == f"store mine: {said}"
 
 
 class Refused(StoreUnavailable):
