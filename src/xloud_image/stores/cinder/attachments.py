@@ -249,7 +249,7 @@ class Attachments:
             await asyncio.sleep(pause)
             pause *= 2
         raise StoreUnavailable(
-            f"somebody else has the volume attached and it cannot be attached twice; a volume type"
+            "somebody else has the volume attached and it cannot be attached twice; a volume type"
             f" with multiattach helps ({refusal})"
         )
 

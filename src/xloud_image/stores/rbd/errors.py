@@ -132,7 +132,7 @@ class Sentences:
     def no_data_pool(self) -> str:
         return (
             f"pool {self.data}, which rbd_default_data_pool of {self.conf} names, does not exist:"
-            f" make it, or remove that line"
+            " make it, or remove that line"
         )
 
     def silent(self) -> str:

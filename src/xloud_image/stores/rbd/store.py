@@ -179,7 +179,7 @@ class RbdStore(Store):
         if disk_format == "raw":
             return None
         return (
-            f"it is Ceph: volumes and machines are cloned from it without copying only when the image is"
+            "it is Ceph: volumes and machines are cloned from it without copying only when the image is"
             f" raw, this one is {disk_format}; convert it with 'qemu-img convert -O raw' and upload the result"
         )
 

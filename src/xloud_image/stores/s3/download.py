@@ -140,7 +140,7 @@ class Open:
                 self._undoing = Undoing(coding)
             except ValueError:
                 raise StoreRefused(
-                    f"what stands in front of its server compresses the data "
+                    "what stands in front of its server compresses the data "
                     f"({coding[:20]}) although it was asked not to: switch that off there"
                 ) from None
         self.size, self._skip, self.whole = size, self.at, True

@@ -62,7 +62,7 @@ def refusal(address: Address, answer: Answer, *, writing: bool) -> ImageServiceE
     if code in _KEYS or answer.status == 401:
         return denied(f"its server refuses the keys ({code}): see s3_store_access_key, s3_store_secret_key")
     if code in _REGION or answer.status in (301, 302, 303, 307, 308):
-        return denied(f"{_region(address, answer)}")
+        return denied(_region(address, answer))
     if answer.status == 403:
         return denied(
             f"its server refuses this ({code or 403}): see s3_store_access_key, s3_store_secret_key and "

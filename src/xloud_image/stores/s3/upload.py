@@ -169,7 +169,7 @@ class Upload:
 
     def _no_parts(self) -> NoParts:
         return NoParts(
-            f"its server takes no uploads in parts, so an image may have at most "
+            "its server takes no uploads in parts, so an image may have at most "
             f"{self._plan.part // MIB} MiB here (s3_store_large_object_chunk_size, all of it held in memory)"
         )
 
@@ -330,7 +330,7 @@ class Upload:
             return StoreUnavailable("it says that the upload is complete, and its data is not there")
         if isinstance(error, Gone) or (await self._claim.asked("GET", {"uploadId": self._id})).missing:
             return WriteDenied(
-                f"its server forgot the upload before it was complete: see what else "
+                "its server forgot the upload before it was complete: see what else "
                 f"removes unfinished uploads from the bucket {self._client.address.bucket}"
             )
         return error
