@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -43,7 +44,8 @@ class Web:
         resolver: AbstractResolver | None = None,
         keep: bool = True,
     ) -> None:
-        """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `ConfigError` for a bad CA file."""
+        """`name`: of the store, for logs. `ca_file` wins over `insecure`; `at_once` 0: any number of connections.
+        `ConfigError` for a bad CA file."""
         self.name = name
         self.idle = idle
         self._tls = _context(ca_file, insecure)
@@ -85,7 +87,7 @@ class Web:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(data, Outgoing) and data.error is not None:
                     raise data.error from None
-                raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+                raise StoreUnavailable(f"it does not answer: {reason(error)}") from error
 
     @contextlib.asynccontextmanager
     async def answer(
@@ -98,11 +100,11 @@ class Web:
                 method, url, headers=headers, data=data, allow_redirects=False, **more
             )
         except aiohttp.InvalidURL as error:
-            raise BadRequest(f"store {self.name}: this is no URL that can be asked") from error
+            raise BadRequest("this is no URL that can be asked") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if isinstance(data, Outgoing) and data.error is not None:
                 raise data.error from None
-            raise StoreUnavailable(f"store {self.name} does not answer: {reason(error)}") from error
+            raise StoreUnavailable(f"it does not answer: {reason(error)}") from error
         try:
             yield response
         finally:
@@ -122,7 +124,28 @@ class Web:
             async for chunk in response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StoreUnavailable(f"store {self.name} broke off: {reason(error)}") from error
+            raise StoreUnavailable(f"it broke off: {reason(error)}") from error
+
+    async def json(
+        self, who: str, method: str, url: str, *, headers: Mapping[str, str], limit: float, body: Any = None
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """(status, headers, what the JSON of the answer says: None where there is none), all within `limit` seconds.
+        `body`: what to say in JSON. `StoreUnavailable` with `who` answers here."""
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            async with asyncio.timeout(limit), self.request(method, url, headers=sent, data=data) as response:
+                text = await response.read()
+        except TimeoutError:
+            raise StoreUnavailable(f"{who} does not answer within {limit:g} seconds") from None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{who} does not answer: {error.message.partition(': ')[2]}") from error
+        try:
+            return response.status, response.headers, json.loads(text) if text else None
+        except ValueError:
+            if response.status < 400:
+                raise StoreUnavailable(f"what answers as {who} is none") from None
+            return response.status, response.headers, None
 
     async def aclose(self) -> None:
         """Close all connections."""
