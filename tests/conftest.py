@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol, TypeVar
 
+import hypothesis
 import pytest
 import structlog
 
@@ -35,6 +36,11 @@ from tests.servers.vsphere import Vsphere
 
 pytest_plugins = ["tests.journal"]
 CI = os.environ.get("CI") == "true"
+# no test asks how fast the machine is
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
 
 missing_servers = pytest.StashKey[set[str]]()
 remarks = pytest.StashKey[list[str]]()

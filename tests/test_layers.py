@@ -146,6 +146,28 @@ def test_a_type_of_store_needs_the_contract_only() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_store_names_itself_in_its_errors() -> None:
+    """`layers.Named` does, for all of them. The names of threads and tasks, and the log's lines, have no layer."""
+    wrong = []
+    for path in sorted((SOURCE / "stores").rglob("*.py")):
+        kind = path.relative_to(SOURCE / "stores").with_suffix("").parts[0]
+        if kind in STORES_ITSELF - {"kit", "base"}:
+            continue
+        tree = ast.parse(path.read_text())
+        named = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "name"}
+        said = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Raise) for part in ast.walk(node)}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.JoinedStr) or id(node) in named:
+                continue
+            begins = isinstance(node.values[0], ast.Constant) and re.match(
+                r"(the )?store '?$", node.values[0].value, re.IGNORECASE
+            )
+            holds = {ast.unparse(part.value) for part in node.values if isinstance(part, ast.FormattedValue)}
+            if begins or (path.name in ("store.py", "base.py") and id(node) in said and "self.name" in holds):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_a_type_of_store_is_a_package_of_its_name() -> None:
     types = {path.name for path in (SOURCE / "stores").iterdir() if path.is_dir()} - STORES_ITSELF - {"__pycache__"}
     assert types == set(TYPES)

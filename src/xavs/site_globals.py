@@ -76,10 +76,6 @@ class Globals:
             self._values[name] = value
         return self._values[name]
 
-    def raw(self, name: str) -> Entry | None:
-        """What was written for a name, also for one that is in no table."""
-        return self._entries.get(name)
-
     def is_upstreams(self, name: str) -> bool:
         """Whether what was written for a name is what kolla-ansible has as its default."""
         entry = self._entries.get(name)

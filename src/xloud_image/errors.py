@@ -44,6 +44,7 @@ class ImageServiceError(Exception):
         self.message = message
         self.headers: dict[str, str] = dict(headers or {})
         self.cure: str | None = None  # for the administrator, where the sentence says less; never for clients
+        self.store: str | None = None  # the store that says so, once its name stands before the sentence
 
 
 class BadRequest(ImageServiceError):

@@ -56,7 +56,7 @@ class MemoryStore(Store):
     def _key(self, url: str) -> str:
         key = url.removeprefix(f"memory://{self.name}/")
         if key not in self.blobs:
-            raise no_data(self.name)
+            raise no_data()
         return key
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
@@ -76,7 +76,7 @@ class MemoryStore(Store):
         self._require_write()
         plain_key(key)
         if key in self.blobs:
-            raise key_taken(self.name)
+            raise key_taken()
         me = object()
         self.running[me] = key
         try:
@@ -84,12 +84,12 @@ class MemoryStore(Store):
             exactly = Exactly(source, size)
             async for chunk in exactly:
                 if exactly.total > self.free:
-                    raise StoreFull(f"store {self.name} has no room for this data")
+                    raise StoreFull("it has no room for this data")
                 parts.append(chunk)
             if me not in self.running:
-                raise was_discarded(self.name)
+                raise was_discarded()
             if key in self.blobs:
-                raise key_taken(self.name)
+                raise key_taken()
             self.blobs[key] = b"".join(parts)
         finally:
             self.running.pop(me, None)
@@ -108,7 +108,7 @@ class MemoryStore(Store):
 
     def _require_write(self) -> None:
         if Can.WRITE not in self.can:
-            raise Unsupported(f"store {self.name} takes and deletes no data")
+            raise Unsupported("it takes and deletes no data")
 
 
 async def _chunks(data: memoryview) -> AsyncIterator[bytes]:

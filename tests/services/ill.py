@@ -26,11 +26,11 @@ class IllStore(MemoryStore):
         self.deleting = self.most_deleting = 0  # at once
 
     def advice(self, disk_format: str) -> str | None:
-        return f'store {self.name} likes "raw" — not {disk_format}' if disk_format != "raw" else None
+        return f'it likes "raw" — not {disk_format}' if disk_format != "raw" else None
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         if self.needed:
-            raise StillNeeded(f"store {self.name}: the volumes a and b are clones of the data")
+            raise StillNeeded("the volumes a and b are clones of the data")
         self.deleting += 1
         self.most_deleting = max(self.most_deleting, self.deleting)
         try:

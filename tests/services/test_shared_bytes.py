@@ -125,7 +125,7 @@ async def test_nothing_is_removed_while_the_store_does_not_know_its_place(
         patch.setattr(house.store("one"), "ready", unknown)
         await images.delete(house.service, ADMIN, image.id)
         (entry,) = await pending_of(house)
-        assert entry.error == "nobody answers"
+        assert entry.error == "store one: nobody answers"
         assert DATA in house.store("one").blobs.values()
     await at_once(house, entry)
     await reaper.once(house.service)
@@ -153,7 +153,7 @@ async def test_advice_is_in_the_answer_and_in_the_log(house: House, capfd: pytes
         image = await images.create(house.service, ADMIN, fields)
         status, headers = await house.ask("PUT", f"/v2/images/{image.id}/file", data=data, headers=octets)
         assert status == 204
-        expected = "299 - \"store one likes 'raw' ? not qcow2\"" if said else None
+        expected = "299 - \"store one: it likes 'raw' ? not qcow2\"" if said else None
         assert headers.get("Warning") == expected
         url = (await house.get(image)).locations[0].url
         for way in ("POST", "PATCH"):

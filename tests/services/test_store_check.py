@@ -19,6 +19,7 @@ from xloud_image.errors import (
 )
 from xloud_image.services.store_check import Result, check_one
 from xloud_image.stores.base import Blob, Health, Reader
+from xloud_image.stores.layers import wrap
 
 
 async def check(store: MemoryStore, *, deep: bool = True, timeout: float = 5) -> Result:
@@ -44,7 +45,7 @@ async def test_a_store_that_takes_no_data() -> None:
 
 class Sick(MemoryStore):
     async def check(self) -> Health:
-        raise StoreUnavailable("store mine does not answer")
+        raise StoreUnavailable("it does not answer")
 
 
 class Broken(MemoryStore):
@@ -78,13 +79,13 @@ class Keeps(MemoryStore):
 
 class Loses(MemoryStore):
     async def delete(self, url: str, **how: Any) -> None:
-        raise BlobNotFound("store mine has no such data")
+        raise BlobNotFound("it has no such data")
 
 
 @pytest.mark.parametrize(
     ("store", "said"),
     [
-        (Sick("mine", {}), "store mine does not answer"),
+        (Sick("mine", {}), "it does not answer"),
         (Broken("mine", {}), "unexpected: ZeroDivisionError: http://u:***@h/"),
         (Hung("mine", {}), "no answer within 0.5 s"),
         (Forgetful("mine", {}), "other bytes"),
@@ -101,6 +102,20 @@ async def test_a_store_that_does_not_work(store: MemoryStore, said: str) -> None
     assert said in result.detail
     assert store.blobs == {}
     assert store.running == {}
+
+
+async def test_the_name_and_the_cure_are_said_once() -> None:
+    class Cured(MemoryStore):
+        async def check(self) -> Health:
+            error = StoreUnavailable("it does not work now")
+            error.cure = "/srv does not answer: see 'ls /srv'"
+            raise error
+
+    for store, said in (
+        (Sick("mine", {}), "it does not answer"),
+        (Cured("mine", {}), "/srv does not answer: see 'ls /srv'"),
+    ):
+        assert (await check_one(wrap(store), "mine", "memory", deep=True, timeout=5)).detail == f"store mine: {said}"
 
 
 class Refused(StoreUnavailable):

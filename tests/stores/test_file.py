@@ -33,6 +33,7 @@ from xloud_image.errors import (
 )
 from xloud_image.stores.base import Store
 from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.layers import wrap
 from xloud_image.stores.suite import MIB, collect, feed, noise, patches
 
 
@@ -122,7 +123,7 @@ async def test_a_directory_under_another_name(
 
 async def test_a_link_to_a_single_file(make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where it leads is told to the administrator, not to the client."""
-    store = await make(tmp_path / "images")
+    store = wrap(await make(tmp_path / "images"))
     (tmp_path / "large disk").write_bytes(b"moved")
     (tmp_path / "images" / "key").symlink_to(tmp_path / "large disk")
     url = f"file://{tmp_path}/images/key"
@@ -421,6 +422,7 @@ async def test_a_full_disk(make: Any, tmp_path: Path, enter: Callable[[Any], Pat
 
 async def told(store: Store, caplog: pytest.LogCaptureFixture, words: str) -> None:
     """Writing is denied without a path, and the log and the check say the same cure."""
+    store = wrap(store)
     with pytest.raises(WriteDenied) as raised:
         await store.write("key", feed(b"x"), size=1)
     assert raised.value.status == 503
@@ -467,12 +469,13 @@ import asyncio, os, sys
 from tests.stores.drivers import file_options
 from xloud_image.errors import ImageServiceError
 from xloud_image.stores.file.store import FileStore
+from xloud_image.stores.layers import wrap
 from xloud_image.stores.suite import feed
 
 async def main():
     os.setgid(65534)
     os.setuid(65534)
-    store = FileStore("fast", file_options(sys.argv[1]))
+    store = wrap(FileStore("fast", file_options(sys.argv[1])))
     await store.start()
     for call in (store.write("key", feed(b"x"), size=1), store.check()):
         try:
@@ -495,7 +498,7 @@ def test_a_directory_of_another_user(tmp_path: Path) -> None:
         [sys.executable, "-c", AS_NOBODY, tmp_path / "images"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     written, checked = done.stdout.splitlines()
-    assert written.startswith("WriteDenied store fast takes no data now (permission denied)")
+    assert written.startswith("WriteDenied store fast: it takes no data now (permission denied)")
     assert checked == (
         f"WriteDenied store fast: user 65534 may not write in {tmp_path}/images: hand it over with"
         f" 'chown -R 65534:65534 {tmp_path}/images' (and see that each directory above it may be entered)"

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,9 +13,9 @@ from prometheus_client import REGISTRY
 
 from tests.load import quiet
 from tests.memory import MemoryStore
-from xloud_image.errors import BlobNotFound, StoreUnavailable
-from xloud_image.stores.base import Blob, Caller, Health, Reader
-from xloud_image.stores.layers import LayerSettings, Limited, Measured, Retrying, Timed, wrap
+from xloud_image.errors import BadRange, BadRequest, BlobNotFound, FormatRefused, StoreUnavailable, WriteDenied
+from xloud_image.stores.base import Blob, Caller, FileRange, Health, Reader
+from xloud_image.stores.layers import LayerSettings, Limited, Measured, Named, Retrying, Timed, wrap
 from xloud_image.stores.suite import collect, feed
 
 URL = "memory://ram/key"
@@ -223,3 +225,138 @@ async def test_what_is_measured(call: str) -> None:
     await CALLS[call](store)
     assert value("failures_total", operation=call, error="StoreUnavailable") == failed + 1
     assert value("seconds_count", operation=call) == counted + 2
+
+
+SAID = {
+    **CALLS,
+    "write": lambda store: store.write("new", feed(b"x"), size=1),
+    "forms": lambda store: asyncio.sleep(0, store.forms(URL)),
+    "examine": lambda store: store.examine(),
+    "ready": lambda store: store.ready(),
+}
+
+
+class Plain(Moody):
+    """Says how it feels at each call."""
+
+    def forms(self, url: str) -> list[str]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return [url]
+
+    async def ready(self) -> None:
+        await self._mood()
+
+    async def examine(self, key: str | None = None) -> list[str]:
+        await self._mood()
+        return []
+
+
+@pytest.mark.parametrize("call", SAID)
+async def test_the_name_stands_before_what_a_store_says_once(call: str) -> None:
+    failure = WriteDenied("it does not let us in")
+    for _ in range(2):  # a store may keep an error and raise it again
+        with pytest.raises(WriteDenied) as caught:
+            await SAID[call](wrap(Named(Plain(failure)), QUICK))
+        assert caught.value is failure
+        assert failure.message == str(failure) == "store ram: it does not let us in"
+
+
+async def test_a_layer_of_the_service_has_no_name_of_its_own() -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        await wrap(Moody(late=1), LayerSettings(store_timeout=0.01)).check()
+    assert caught.value.message == "store ram: it does not answer: nothing within 0.01 seconds"
+
+
+class Breaking(Moody):
+    """Gives a chunk, then fails; and its file cannot be read. `closing`: what its end says."""
+
+    closing: Exception | None = None
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str, *, offset: int = 0, length: Any = None, caller: Any = None) -> AsyncIterator[Reader]:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"da"
+            await self._mood()
+
+        async def warm(_at: int, _count: int) -> None:
+            await self._mood()
+
+        yield Reader(4, chunks(), FileRange(0, 0, 4, lambda _at, _count: False, warm))
+        if self.closing is not None:
+            raise self.closing
+
+
+async def test_what_comes_out_of_an_open_blob_has_the_name() -> None:
+    store = wrap(Breaking(StoreUnavailable("it broke off"), StoreUnavailable("it hangs")), QUICK)
+    async with store.open(URL) as reader:
+        assert await anext(reader.chunks) == b"da"
+        with pytest.raises(StoreUnavailable, match=r"^store ram: it broke off$"):
+            await anext(reader.chunks)
+    async with store.open(URL) as reader:
+        assert reader.file is not None
+        with pytest.raises(StoreUnavailable, match=r"^store ram: it hangs$"):
+            await reader.file.warm(0, 4)
+
+
+async def test_so_has_the_end_of_it_but_not_what_its_reader_raises() -> None:
+    inner = Breaking()
+    with pytest.raises(StoreUnavailable, match=r"^the client is slow$"):
+        async with wrap(inner, QUICK).open(URL):
+            raise StoreUnavailable("the client is slow")
+    inner.closing = StoreUnavailable("it hangs")
+    with pytest.raises(StoreUnavailable, match=r"^store ram: it hangs$"):
+        async with wrap(inner, QUICK).open(URL):
+            pass
+
+
+async def test_the_source_and_the_request_are_no_store() -> None:
+    store = wrap(Moody(), QUICK)
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise FormatRefused("this is no qcow2")
+
+    with pytest.raises(FormatRefused) as refused:
+        await store.write("new", source(), size=None)
+    assert (refused.value.message, refused.value.store) == ("this is no qcow2", None)
+    with pytest.raises(BadRequest, match=r"^1 bytes came, 2 were announced$"):
+        await store.write("new", feed(b"x"), size=2)
+    with pytest.raises(BadRange, match=r"^the range begins"):
+        async with store.open(URL, offset=9):
+            pass
+
+
+async def test_a_source_that_failed_is_let_go_at_once() -> None:
+    """What it holds does not wait for the collector of circles."""
+    held = bytearray(1)
+
+    async def source(_held: Any) -> AsyncIterator[bytes]:
+        yield b"x"
+        raise FormatRefused("this is no qcow2")
+
+    before = sys.getrefcount(held)
+    gc.disable()
+    try:
+        with contextlib.suppress(FormatRefused):
+            await wrap(Moody(), QUICK).write("new", source(held), size=None)
+        assert sys.getrefcount(held) == before
+    finally:
+        gc.enable()
+
+
+async def test_data_of_another_store_keep_its_name() -> None:
+    other, store = wrap(Breaking(StoreUnavailable("it broke off")), QUICK), MemoryStore("second", {})
+    async with other.open(URL) as reader:
+        with pytest.raises(StoreUnavailable, match=r"^store ram: it broke off$"):
+            await wrap(store, QUICK).write("copy", reader.chunks, size=None)
+
+
+async def test_a_cure_goes_to_the_log_with_the_name_and_not_to_the_client(caplog: pytest.LogCaptureFixture) -> None:
+    failure = StoreUnavailable("it does not work now")
+    failure.cure = "/srv does not work: see 'ls /srv'"
+    with pytest.raises(StoreUnavailable) as caught:
+        await wrap(Moody(failure, failure, failure), QUICK).check()
+    assert caught.value.message == "store ram: it does not work now"
+    assert [record.message for record in caplog.records] == [caught.value.cure]
+    assert caught.value.cure == "store ram: /srv does not work: see 'ls /srv'"

@@ -235,7 +235,7 @@ def test_what_os_brick_would_write_into_a_ceph_conf_is_looked_at(
 
     monkeypatch.setattr(devices, "_KEYRINGS", tmp_path)
     (tmp_path / "ceph.client.cinder.keyring").write_text(keyring)
-    brick = devices.Brick("volumes", base=tmp_path, locks=tmp_path, multipath=False, enforce=False)
+    brick = devices.Brick(base=tmp_path, locks=tmp_path, multipath=False, enforce=False)
     said = {"cluster_name": "ceph", "auth_username": "cinder", "hosts": ["127.0.0.1"], "name": "volumes/volume"} | more
     with contextlib.nullcontext() if fine else pytest.raises(StoreUnavailable, match="outside ASCII"):
         brick._spare(said)

@@ -214,15 +214,15 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
     ready.sqlite_place(loaded.settings)
     claims = _ask(loaded.settings, lambda runtime: runtime.db.read(rows.list_all), "db")
     if as_json:
-        typer.echo(json.dumps([_debt(claim) for claim in claims], indent=2))
+        typer.echo(json.dumps([_pending(claim) for claim in claims], indent=2))
     elif not claims:
         typer.echo("Nothing is pending.")
     else:
         titles = ("kind", "image", "store", "since", "attempts", "next_attempt", "error")
-        _table(titles, [tuple(str(_debt(claim)[name] or "") for name in titles) for claim in claims])
+        _table(titles, [tuple(str(_pending(claim)[name] or "") for name in titles) for claim in claims])
 
 
-def _debt(claim: "Claim") -> dict[str, Any]:
+def _pending(claim: "Claim") -> dict[str, Any]:
     def moment(value: "dt.datetime | None") -> str | None:
         return f"{value.isoformat(timespec='seconds')}Z" if value is not None else None
 

@@ -215,15 +215,8 @@ class Stores:
                 text = "is a placeholder of a guide, in angle brackets; write the real value"
                 self.values.guess(text, self.place(id_, opt.dest), opt.dest)
         options |= TYPES[type_].settle(_Section(self, id_, options))
-        common = {opt.dest: self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON}
-        return StoreSettings(
-            id=id_,
-            type=type_,
-            description=common["store_description"],
-            weight=common["weight"],
-            read_only=common["read_only"],
-            options=options,
-        )
+        description, weight, read_only = (self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON)
+        return StoreSettings(id_, type_, description, weight, options=options, read_only=read_only)
 
     def place(self, id_: str, name: str) -> str:
         """The section where the operator wrote this option of the store, or would write it; for what is told."""

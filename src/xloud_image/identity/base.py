@@ -21,9 +21,11 @@ ANONYMOUS = Context(roles=frozenset({"reader", "member"}), read_only=True)
 class Identity(abc.ABC):
     """Tells who asks. One per process, made before and started after the fork."""
 
-    def __init__(self, policy: Policy, *, anonymous: bool = False) -> None:
+    def __init__(self, policy: Policy, *, anonymous: bool = False, challenge: str = "") -> None:
+        """`challenge`: the header WWW-Authenticate of a 401 answer."""
         self._policy = policy
         self._anonymous = anonymous
+        self._challenge = {"WWW-Authenticate": challenge}
 
     async def start(self) -> None:
         """Open what is needed; never waits for another server."""
@@ -45,13 +47,9 @@ class Identity(abc.ABC):
 
         `method` and `path` are the request's, for credentials that are good for some calls only; without them
         such credentials are refused. `address` is the client's: one shall not take up what all need.
-        Raises Unauthorized (with the headers of `challenge`), Forbidden (known, but tied to no project),
+        Raises Unauthorized (with the challenge), Forbidden (known, but tied to no project),
         IdentityUnavailable (nobody can tell now).
         """
-
-    @abc.abstractmethod
-    def challenge(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The headers that a 401 answer carries."""
 
     def _without_credentials(self) -> Context:
         """A request without any: read-only where that is allowed, else Unauthorized."""
@@ -60,4 +58,4 @@ class Identity(abc.ABC):
         return ANONYMOUS
 
     def _refused(self, sentence: str) -> Unauthorized:
-        return Unauthorized(sentence, headers=self.challenge())
+        return Unauthorized(sentence, headers=self._challenge)

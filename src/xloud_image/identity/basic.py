@@ -77,7 +77,8 @@ class BasicIdentity(Identity):
     """Raises ConfigError, naming file and line, when one of the files cannot be used."""
 
     def __init__(self, settings: AuthSettings, policy: Policy) -> None:
-        super().__init__(policy, anonymous=settings.allow_anonymous_access)
+        challenge = 'Basic realm="xloud-image", charset="UTF-8"'
+        super().__init__(policy, anonymous=settings.allow_anonymous_access, challenge=challenge)
         if not settings.http_basic_user_file or not settings.http_basic_projects_file:
             raise ConfigError(
                 "authentication 'http_basic' needs http_basic_user_file (from htpasswd -B)"
@@ -101,10 +102,6 @@ class BasicIdentity(Identity):
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
-
-    def challenge(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Asks for user and password."""
-        return {"WWW-Authenticate": 'Basic realm="xloud-image", charset="UTF-8"'}
 
     async def authenticate(
         self,

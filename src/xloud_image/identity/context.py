@@ -23,4 +23,3 @@ class Context:
     domain: str | None = None
     service_roles: frozenset[str] = frozenset()
     token: str | None = dataclasses.field(default=None, repr=False)
-    request_id: str | None = None

@@ -33,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 REMEMBERED: Final = 4096  # tokens in this process; about 1.5 KiB each
 REFUSED_FOR: Final = 10.0  # seconds for which a refused token is refused without asking again
+_NOT_VALID: Final = "The token is not valid, or not any more."
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
 
 
@@ -40,7 +41,8 @@ class KeystoneIdentity(Identity):
     """Raises ConfigError when [keystone_authtoken] cannot work as written."""
 
     def __init__(self, settings: KeystoneSettings, policy: Policy, *, anonymous: bool = False) -> None:
-        super().__init__(policy, anonymous=anonymous)
+        uri = settings.www_authenticate_uri or settings.auth.get("auth_url", "")
+        super().__init__(policy, anonymous=anonymous, challenge=f'Keystone uri="{uri}"')
         self._settings = settings
         self._seal = Seal(settings.memcache_security_strategy, settings.memcache_secret_key)
         self._validator = Validator(settings)
@@ -49,7 +51,6 @@ class KeystoneIdentity(Identity):
         self._bad: Recent[float] = Recent(REMEMBERED)
         self._flights: dict[bytes, asyncio.Task[Token]] = {}
         self._service_roles = frozenset(role.lower() for role in settings.service_token_roles)
-        self._uri = settings.www_authenticate_uri or settings.auth.get("auth_url", "")
 
     async def start(self) -> None:
         """Opens nothing yet: each connection is made when the first token comes."""
@@ -71,10 +72,6 @@ class KeystoneIdentity(Identity):
         if self._shared is not None:
             await self._shared.aclose()
             self._shared = None
-
-    def challenge(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Where to get a token."""
-        return {"WWW-Authenticate": f'Keystone uri="{self._uri}"'}
 
     async def authenticate(
         self,
@@ -98,11 +95,11 @@ class KeystoneIdentity(Identity):
             service = await self._token(service_text.strip(), expired=False)
             trusted = not self._service_roles.isdisjoint(service.roles)
             if not trusted and self._settings.service_token_roles_required:
-                raise self._invalid("The service token does not have the role of a service.")
+                raise self._refused("The service token does not have the role of a service.")
         text = text.strip()
         token = await self._token(text, expired=trusted)
         if not trusted and not token.allows_call(self._settings.service_type, method, path):
-            raise self._invalid("The application credential of this token is not good for this call.")
+            raise self._refused("The application credential of this token is not good for this call.")
         return Context(
             user=token.user,
             project=token.project,
@@ -116,9 +113,6 @@ class KeystoneIdentity(Identity):
             token=text,
         )
 
-    def _invalid(self, sentence: str = "The token is not valid, or not any more.") -> Unauthorized:
-        return Unauthorized(sentence, headers=self.challenge())
-
     async def _token(self, text: str, *, expired: bool) -> Token:
         """The valid token, from memory if it is fresh there; `expired`: it may be past its expiry."""
         key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
@@ -127,10 +121,10 @@ class KeystoneIdentity(Identity):
         if known is not None and now < known.fresh_until and now < known.token.expires:
             return known.token
         if _TOKEN.fullmatch(text) is None:
-            raise self._invalid("The token is not written as a token.")
+            raise self._refused("The token is not written as a token.")
         key += b"x" if expired else b"."
         if (self._bad.get(key) or 0.0) > now:
-            raise self._invalid()
+            raise self._refused(_NOT_VALID)
         flight = self._flights.get(key)
         if flight is None:
             flight = self._start_flight(key, self._find(key, text, expired=expired))
@@ -168,7 +162,7 @@ class KeystoneIdentity(Identity):
         except Unauthorized as error:
             await self._forget(place, text)
             self._bad.put(key, time.time() + REFUSED_FOR)
-            raise self._invalid() from error
+            raise self._refused(_NOT_VALID) from error
         except IdentityUnavailable:
             if known is not None and time.time() < known.token.expires:
                 return known.token
@@ -178,7 +172,7 @@ class KeystoneIdentity(Identity):
             await self._forget(place, text)
             if expired:
                 return token
-            raise self._invalid("The token has expired.")
+            raise self._refused("The token has expired.")
         lasts = self._settings.token_cache_time
         if lasts > 0:
             known = Known(token, min(now + lasts, token.expires))

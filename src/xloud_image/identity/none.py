@@ -40,7 +40,3 @@ class NoIdentity(Identity):
             roles=roles,
             is_admin=self._policy.is_admin(roles),
         )
-
-    def challenge(self, headers: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Nothing: no request is refused."""
-        return {}

@@ -167,7 +167,7 @@ async def _revive(runtime: Runtime, image: Image, claims: Sequence[Claim], gone:
     await runtime.db.write(undo)
 
 
-async def pay_location(
+async def remove_location(
     runtime: Runtime, ctx: Context, image: Image, location: Location, claims: Sequence[Claim]
 ) -> None:
     """Remove the bytes of a location that was taken from its image. `InUse`: the location is back."""

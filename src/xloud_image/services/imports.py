@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 import uuid
@@ -66,9 +67,21 @@ class Possible:
             return enabled
         if not any(worker.alive for worker in workers):
             return ()
-        if "glance-direct" in enabled and not (STAGING in runtime.stores and (await runtime.stores.report(STAGING)).ok):
+        if "glance-direct" in enabled and not await _can_stage(runtime):
             return tuple(name for name in enabled if name != "glance-direct")
         return enabled
+
+
+async def _can_stage(runtime: Runtime) -> bool:
+    store = runtime.stores.reserved(STAGING)
+    if store is None:
+        return False
+    try:
+        async with asyncio.timeout(_SEEN):
+            await store.check()
+    except (ImageServiceError, TimeoutError):
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ async def _remove(runtime: Runtime, ctx: Context, image: Image, location: Locati
     changed, pending = await runtime.db.write(hide)
     await reach("delete.marked")
     with runtime.holding(*pending):
-        await deletions.pay_location(runtime, ctx, image, location, pending)
+        await deletions.remove_location(runtime, ctx, image, location, pending)
     await reach("delete.done")
     return changed
 

@@ -106,9 +106,8 @@ class Runtime:
 
     async def _look_at_stores(self) -> None:
         """So that a wrong password, a missing pool or a directory of another user is told before the first upload."""
-        for report in (await self.stores.health(_LOOK)).values():
-            if not report.ok:
-                log.warning("a store cannot be used now", store=report.id, type=report.type, reason=report.detail)
+        for store, reason in (await self.stores.sick(_LOOK)).items():
+            log.warning("a store cannot be used now", store=store, type=self.stores[store].TYPE.name, reason=reason)
 
     @contextmanager
     def holding(self, *claims: Claim) -> Iterator[None]:

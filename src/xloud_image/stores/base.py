@@ -13,6 +13,8 @@ Promises, each proved by `stores.suite` against every backend:
    called any number of times; a writer of that key which still runs fails and leaves nothing.
 8. Flag and method agree, both ways. No URL that we write holds a credential.
 9. Every answer is bounded in time: a store that hangs raises `StoreUnavailable`.
+
+An error says what happened («it has no room for this data») and does not name the store: `layers.Named` does, once.
 """
 
 from __future__ import annotations
@@ -230,15 +232,15 @@ class Store(abc.ABC):
 
         `AlreadyExists`, `StoreFull`, `WriteDenied`, `StoreUnavailable`, `BadRequest` (size), the source's errors.
         """
-        raise Unsupported(f"store {self.name} takes no data")
+        raise Unsupported("it takes no data")
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         """Remove whatever writes of `key` left. The caller has made sure that no location names it."""
-        raise Unsupported(f"store {self.name} takes no data")
+        raise Unsupported("it takes no data")
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         """Remove the bytes of this URL. `BlobNotFound`, `InUse`, `StoreUnavailable`, `StillNeeded`."""
-        raise Unsupported(f"store {self.name} deletes no data")
+        raise Unsupported("it deletes no data")
 
     async def share(
         self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
@@ -247,12 +249,12 @@ class Store(abc.ABC):
 
         Only with `Can.SHARE`. `BlobNotFound`, `StoreUnavailable`.
         """
-        raise Unsupported(f"store {self.name} has no rights of its own")
+        raise Unsupported("it has no rights of its own")
 
     async def keys(self, limit: int) -> Sequence[str]:
         """The keys of at most `limit` finished blobs that lie here, whoever wrote them, the first in the backend's own
         order: for an operator who wants to see what is there. `StoreUnavailable`."""
-        raise Unsupported(f"store {self.name} cannot tell what lies in it")
+        raise Unsupported("it cannot tell what lies in it")
 
     def notes(self) -> list[str]:
         """What an operator should know of this store before the service starts, a sentence each: what the files tell

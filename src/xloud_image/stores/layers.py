@@ -1,4 +1,5 @@
-"""What all stores have in common, as stores around a store: time limits, retries, a limit of calls, measuring.
+"""What all stores have in common, as stores around a store: time limits, retries, a limit of calls, measuring, and
+whose sentence an error is.
 
 A wrapped store keeps the whole contract. `wrap` is the only place where layers are put together. No backend here.
 """
@@ -8,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from prometheus_client import Counter, Histogram
 
-from xloud_image.errors import BlobNotFound, ImageServiceError, StoreUnavailable
+from xloud_image.errors import BadRange, BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Health, Reader, Store
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _SECONDS: Final = Histogram(
     "xloud_image_store_seconds",
@@ -52,10 +56,10 @@ class LayerSettings:
 
 def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
     """The store as the service uses it. From the inside: retries happen under one slot, the slot is waited for under
-    the time limit, and what is measured is what the caller sees."""
+    the time limit, what is measured is what the caller sees, and whatever any of them says gets the store's name."""
     settings = settings or LayerSettings()
     store.store_timeout = settings.store_timeout
-    return Measured(Timed(Limited(Retrying(store, settings), settings), settings))
+    return Named(Measured(Timed(Limited(Retrying(store, settings), settings), settings)))
 
 
 class Layer(Store):
@@ -168,15 +172,17 @@ class _Begun:
 
     def __init__(self, begin: Callable[[], Awaitable[tuple[AsyncIterator[bytes], bytes | None]]]) -> None:
         self._begin = begin
-        self._chunks: AsyncIterator[bytes] | None = None
+        self.rest: AsyncIterator[bytes] | None = None  # once the first one is there
 
     def __aiter__(self) -> _Begun:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._chunks is not None:
-            return await anext(self._chunks)
-        self._chunks, first = await self._begin()
+        if self.rest is not None:
+            return await anext(self.rest)
+        chunks, first = await self._begin()
+        # those of another layer have done their part
+        self.rest = chunks.rest if isinstance(chunks, _Begun) and chunks.rest is not None else chunks
         if first is None:
             raise StopAsyncIteration
         return first
@@ -251,7 +257,7 @@ class Limited(Layer):
                 async with asyncio.timeout(self._patience):
                     await stack.enter_async_context(self._transfers.one(caller))
             except TimeoutError:
-                raise StoreUnavailable(f"store {self.name} is busy: too many transfers are under way") from None
+                raise StoreUnavailable("it is busy: too many transfers are under way") from None
             return await call(0)
 
     @contextlib.asynccontextmanager
@@ -285,9 +291,7 @@ class Timed(Layer):
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise StoreUnavailable(
-                f"store {self.name} does not answer: nothing within {self._limit:g} seconds"
-            ) from None
+            raise StoreUnavailable(f"it does not answer: nothing within {self._limit:g} seconds") from None
 
 
 class Measured(Layer):
@@ -303,3 +307,98 @@ class Measured(Layer):
             raise
         finally:
             _SECONDS.labels(self.name, operation).observe(time.perf_counter() - begun)
+
+
+class Named(Layer):
+    """Puts the store's name before what its errors say, once, also when chunks of an open blob raise them; their cures,
+    which no client sees, go to the log with it. What is wrong with the request (`BadRequest`, `BadRange`), and what the
+    source of a write raises, is said by no store and passes as it is."""
+
+    def _stamp(self, error: ImageServiceError) -> None:
+        if error.store is not None or isinstance(error, (BadRequest, BadRange)):
+            return
+        error.store = self.name
+        error.message = f"store {self.name}: {error.message}"
+        error.args = (error.message,)
+        if error.cure is not None:
+            error.cure = f"store {self.name}: {error.cure}"
+            _log.error("%s", error.cure)
+
+    @contextlib.contextmanager
+    def _named(self, others: list[ImageServiceError] | None = None) -> Iterator[None]:
+        """`others`: errors that are not the store's, forgotten at the end: an error must not hold what holds it."""
+        try:
+            yield
+        except ImageServiceError as error:
+            if error not in (others or ()):
+                self._stamp(error)
+            raise
+        finally:
+            if others is not None:
+                others.clear()
+
+    async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
+        with self._named():
+            return await call(0)
+
+    async def examine(self, key: str | None = None) -> Sequence[str]:
+        with self._named():
+            return await self.inner.examine(key)
+
+    async def ready(self) -> None:
+        with self._named():
+            await self.inner.ready()
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        async def warm(at: int, count: int) -> None:
+            assert reader.file is not None
+            with self._named():
+                await reader.file.warm(at, count)
+
+        others: list[ImageServiceError] = []
+        with self._named(others):
+            async with self.inner.open(url, offset=offset, length=length, caller=caller) as reader:
+                file = reader.file and dataclasses.replace(reader.file, warm=warm)
+                try:
+                    yield dataclasses.replace(reader, chunks=_Watched(reader.chunks, self._stamp), file=file)
+                except ImageServiceError as error:
+                    others.append(error)
+                    raise
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        others: list[ImageServiceError] = []
+        with self._named(others):
+            return await self.inner.write(key, _Watched(source, others.append), size=size, caller=caller)
+
+    def forms(self, url: str) -> Sequence[str]:
+        with self._named():
+            return self.inner.forms(url)
+
+    def notes(self) -> list[str]:
+        return [f"store {self.name}: {note}" for note in self.inner.notes()]
+
+    def advice(self, disk_format: str) -> str | None:
+        advice = self.inner.advice(disk_format)
+        return advice and f"store {self.name}: {advice}"
+
+
+class _Watched:
+    """Chunks; `seen` is told of an error of theirs before it goes on."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], seen: Callable[[ImageServiceError], None]) -> None:
+        self._chunks, self._seen = chunks, seen
+
+    def __aiter__(self) -> _Watched:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except ImageServiceError as error:
+            self._seen(error)
+            raise

@@ -6,10 +6,8 @@ Per process: each worker opens its own stores after the fork, so health, limits 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import importlib
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -31,20 +29,6 @@ class Placed(Protocol):
     def url(self) -> str: ...
     @property
     def store(self) -> str | None: ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
-    """The health of one store. `detail` is one sentence for the administrator (paths and cures, no secret); `free` is
-    bytes, None where unknown; `error` is the name of the error, None when the store works; `seconds` the time taken."""
-
-    id: str
-    type: str
-    ok: bool
-    detail: str
-    free: int | None = None
-    error: str | None = None
-    seconds: float = 0.0
 
 
 def backend(type_name: str) -> type[Store]:
@@ -71,7 +55,7 @@ class Stores:
             try:
                 store = backend(one.type)(one.id, one.options)  # type: ignore[call-arg]
             except ConfigError as error:
-                raise ConfigError(f"store {one.id}: {error.message.removeprefix(f'store {one.id}: ')}") from None
+                raise ConfigError(f"store {one.id}: {error.message}") from None
             for place in store.places:
                 if place in places:
                     raise ConfigError(f"stores {places[place]} and {one.id} share the {place}: give each its own")
@@ -180,24 +164,21 @@ class Stores:
         except Exception as error:  # noqa: BLE001 - one sick store must not stop the others
             _log.error("store %s: %s failed: %s", store.name, what, str(error) or type(error).__name__)
 
-    async def health(self, timeout: float = 5.0) -> dict[str, Report]:
-        """All at once, each within `timeout` seconds, reserved ones included."""
-        reports = await asyncio.gather(*(self.report(store_id, timeout) for store_id in self._stores))
-        return {report.id: report for report in reports}
+    async def sick(self, timeout: float = 5.0) -> dict[str, str]:
+        """Those that cannot be used now, reserved ones included, and what the administrator may know of it (paths and
+        cures, no secret). All are asked at once, each for `timeout` seconds."""
+        found = await asyncio.gather(*(self._complaint(store, timeout) for store in self._stores.values()))
+        return {store_id: said for store_id, said in zip(self._stores, found, strict=True) if said is not None}
 
-    async def report(self, store_id: str, timeout: float = 5.0) -> Report:
-        """One store's health within `timeout` seconds; never raises but for an unknown id (KeyError)."""
-        store, kind = self._stores[store_id], self.settings[store_id].type
-        begun = time.monotonic()
+    async def _complaint(self, store: Store, timeout: float) -> str | None:
         try:
             async with asyncio.timeout(timeout):
-                found = await store.check()
-            return Report(store_id, kind, True, found.detail, found.free, None, time.monotonic() - begun)
+                await store.check()
         except TimeoutError:
-            name, detail = "StoreUnavailable", f"store {store_id} does not answer within {timeout:g} seconds"
+            return f"store {store.name}: it does not answer within {timeout:g} seconds"
         except ImageServiceError as error:
-            name, detail = type(error).__name__, error.message
+            return error.message
         except Exception as error:  # noqa: BLE001 - one sick store must not stop the others
-            _log.exception("store %s: check failed", store_id)
-            name, detail = type(error).__name__, f"store {store_id}: {type(error).__name__}; see the log"
-        return Report(store_id, kind, False, detail, None, name, time.monotonic() - begun)
+            _log.exception("store %s: check failed", store.name)
+            return f"store {store.name}: {type(error).__name__}; see the log"
+        return None

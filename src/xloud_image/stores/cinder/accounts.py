@@ -17,8 +17,7 @@ _FOUR: Final = ("auth_address", "user_name", "password", "project_name")
 class Accounts:
     """`own`: there is a service account. `ConfigError` for half of one, and where no endpoint could ever be found."""
 
-    def __init__(self, name: str, web: Web, options: Mapping[str, Any]) -> None:
-        self._name = name
+    def __init__(self, web: Web, options: Mapping[str, Any]) -> None:
         login = _login(options)
         service, _, rest = (options["cinder_catalog_info"] or "").partition(":")
         interface = rest.partition(":")[2].removesuffix("URL")
@@ -46,8 +45,7 @@ class Accounts:
         if caller is None or not caller.token or refused is not None:
             why = "needs a caller's token and has none here" if refused is None else "does not take the caller's token"
             raise StoreRefused(
-                f"store {self._name} has no service account and Cinder {why}: give it one (cinder_store_user_name and"
-                " the other three)"
+                f"it has no service account and Cinder {why}: give it one (cinder_store_user_name and the other three)"
             )
         return Grant(await self._projects.url(caller.token, caller.project or ""), caller.token)
 

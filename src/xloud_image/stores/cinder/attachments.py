@@ -92,7 +92,7 @@ class Attachments:
             return await self._threads.run(call)
         except OSError as error:
             raise WriteDenied(
-                f"store {self._name}: cinder_mount_point_base cannot be used ({error}): make it, for the service's user"
+                f"cinder_mount_point_base cannot be used ({error}): make it, for the service's user"
             ) from error
 
     async def attach(self, volumes: Volumes, volume: str, *, write: bool) -> Attachment:
@@ -122,16 +122,14 @@ class Attachments:
             return await self._threads.run(lambda: self._brick.connect(information, write=write), lost=Device.close)
         except OSError as error:
             raise StoreUnavailable(
-                f"store {self._name}: a volume cannot be attached to this host ({error}): see Cinder's documentation"
+                f"a volume cannot be attached to this host ({error}): see Cinder's documentation"
                 " of os-brick for what this kind of volume needs here"
             ) from error
         except ImageServiceError:
             raise
         except Exception as error:
             _log.exception("store %s: os-brick failed", self._name)
-            raise StoreUnavailable(
-                f"store {self._name}: a volume cannot be attached to this host ({type(error).__name__})"
-            ) from error
+            raise StoreUnavailable(f"a volume cannot be attached to this host ({type(error).__name__})") from error
 
     async def _undo(self, volumes: Volumes, volume: str, identity: str | None) -> None:
         """An attachment that came to nothing; its id may be unknown when the answer to its making was lost."""
@@ -251,7 +249,7 @@ class Attachments:
             await asyncio.sleep(pause)
             pause *= 2
         raise StoreUnavailable(
-            f"store {self._name}: somebody else has the volume attached and it cannot be attached twice; a volume type"
+            "somebody else has the volume attached and it cannot be attached twice; a volume type"
             f" with multiattach helps ({refusal})"
         )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import re
 import time
@@ -103,7 +102,7 @@ class Client:
             if status == 401:
                 status, answer = await self._once(await self._accounts.grant(caller, grant), method, path, body)
             if status in _FAILING:
-                raise _failing(self.name, status, answer)
+                raise _failing(status, answer)
             return status, answer
 
         # what hangs is not asked again, what refuses is, a few times within seconds
@@ -113,28 +112,12 @@ class Client:
         return await asking if method == "GET" else await finish(asking)
 
     async def _once(self, grant: Grant, method: str, path: str, body: Any) -> tuple[int, Any]:
-        headers = {"X-Auth-Token": grant.token or "", "Accept": "application/json", "OpenStack-API-Version": _VERSION}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        data = None if body is None else json.dumps(body).encode()
+        headers = {"X-Auth-Token": grant.token or "", "OpenStack-API-Version": _VERSION}
         limit = min(_LOOK, self.limit) if method == "GET" else self.limit
-        try:
-            async with (
-                asyncio.timeout(limit),
-                self._web.request(method, grant.url + path, headers=headers, data=data) as response,
-            ):
-                text = await response.read()
-        except TimeoutError:
-            raise StoreUnavailable(f"store {self.name}: Cinder does not answer within {limit:g} seconds") from None
-        except StoreUnavailable as error:
-            why = error.message.rpartition(": ")[2]
-            raise StoreUnavailable(f"store {self.name}: Cinder does not answer: {why}") from error
-        try:
-            return response.status, json.loads(text) if text else None
-        except ValueError:
-            if response.status < 400:
-                raise StoreUnavailable(f"store {self.name}: what answers as Cinder is none") from None
-            return response.status, None
+        status, _, answer = await self._web.json(
+            "Cinder", method, grant.url + path, headers=headers, limit=limit, body=body
+        )
+        return status, answer
 
 
 class Volumes:
@@ -152,22 +135,22 @@ class Volumes:
             return answer
         said = _words(answer)
         if status == 404:
-            raise BlobNotFound(f"store {self.name}: Cinder has no such volume")
+            raise BlobNotFound("Cinder has no such volume")
         _log.info("store %s: %s %s: %d %s", self.name, method, path.partition("?")[0], status, said)
         if status == 413:
             if self._client.own:
-                raise StoreFull(f"store {self.name} is full: the quota of its project is used up ({said})")
-            raise QuotaExceeded(f"store {self.name}: the caller's quota of volumes is used up ({said})")
+                raise StoreFull(f"it is full: the quota of its project is used up ({said})")
+            raise QuotaExceeded(f"the caller's quota of volumes is used up ({said})")
         if status in (400, 409):
-            raise NotNow(f"store {self.name}: Cinder refuses: {said}")
+            raise NotNow(f"Cinder refuses: {said}")
         if status in (401, 403):
-            raise WriteDenied(f"store {self.name}: its account may not do this in Cinder: {said or status}")
+            raise WriteDenied(f"its account may not do this in Cinder: {said or status}")
         if status in _NEVER:
             raise StoreRefused(
-                f"store {self.name}: what answers as Cinder does not do this at all ({status}): see that"
+                f"what answers as Cinder does not do this at all ({status}): see that"
                 " cinder_catalog_info or cinder_endpoint_template names Cinder's API, version 3.54 or newer"
             )
-        raise _failing(self.name, status, answer)
+        raise _failing(status, answer)
 
     async def find(self, name: str | None = None, **more: str) -> list[Volume]:
         """The volumes of this name, or that match `more` as Cinder's filters do; at most 1000."""
@@ -245,8 +228,8 @@ class Volumes:
         except BlobNotFound:
             return
         if volume.status == "deleting":
-            raise StillDeleting(f"store {self.name}: Cinder is deleting volume {identity}")
-        raise StoreUnavailable(f"store {self.name}: volume {identity} is {volume.status} and cannot be deleted{said}")
+            raise StillDeleting(f"Cinder is deleting volume {identity}")
+        raise StoreUnavailable(f"volume {identity} is {volume.status} and cannot be deleted{said}")
 
     async def until(self, identity: str, *statuses: str) -> Volume:
         """Wait for one of these states. `StoreUnavailable` with Cinder's own words for a state of error, or when the
@@ -258,12 +241,11 @@ class Volumes:
                 return volume
             if volume.status.startswith("error"):
                 raise StoreUnavailable(
-                    f"store {self.name}: Cinder put volume {identity} into state {volume.status}: "
-                    f"{await self._why(identity)}"
+                    f"Cinder put volume {identity} into state {volume.status}: {await self._why(identity)}"
                 )
             if time.monotonic() + pause > end:
                 raise StoreUnavailable(
-                    f"store {self.name}: volume {identity} is still {volume.status}, not {' or '.join(statuses)}, after"
+                    f"volume {identity} is still {volume.status}, not {' or '.join(statuses)}, after"
                     f" {self._client.patience:g} seconds (cinder_state_transition_timeout): look at Cinder's volume"
                     " service"
                 )
@@ -280,9 +262,9 @@ class Volumes:
         return str(found[0]["user_message"]) if found else "see the log of Cinder's volume service"
 
 
-def _failing(store: str, status: int, answer: Any) -> StoreUnavailable:
+def _failing(status: int, answer: Any) -> StoreUnavailable:
     said = _words(answer)
-    return StoreUnavailable(f"store {store}: Cinder fails now ({status}{': ' if said else ''}{said})")
+    return StoreUnavailable(f"Cinder fails now ({status}{': ' if said else ''}{said})")
 
 
 def _words(answer: Any) -> str:

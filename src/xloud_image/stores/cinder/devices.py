@@ -28,8 +28,7 @@ class Brick:
     """os-brick, set up once for a process. `base`: where shares are mounted; `locks`: os-brick's own lock files, which
     all processes of the node must share. `ConfigError` when it is not installed."""
 
-    def __init__(self, name: str, *, base: Path, locks: Path, multipath: bool, enforce: bool) -> None:
-        self.name = name
+    def __init__(self, *, base: Path, locks: Path, multipath: bool, enforce: bool) -> None:
         self._base, self._locks = base, locks
         self._multipath, self._enforce = multipath, enforce
         install = "the Python package os-brick (`make install EXTRAS=cinder`; for volumes in Ceph also python3-rbd)"
@@ -70,10 +69,10 @@ class Brick:
         self.properties()
         kind = str(information["driver_volume_type"])
         if information.get("encrypted"):
-            raise Unsupported(f"store {self.name}: encrypted volumes are not used: choose a volume type without it")
+            raise Unsupported("encrypted volumes are not used: choose a volume type without it")
         if information.get("format") not in (None, "", "raw"):
             raise Unsupported(
-                f"store {self.name}: the volume is a file of format {information['format']}, not raw: set"
+                f"the volume is a file of format {information['format']}, not raw: set"
                 " nfs_qcow2_volumes = false in Cinder's backend"
             )
         if kind == "rbd":
@@ -107,19 +106,19 @@ class Brick:
         user, cluster = information.get("auth_username"), information.get("cluster_name")
         words = " ".join(map(str, (user, cluster, information.get("hosts"), information.get("name"))))
         if not words.isascii():
-            raise StoreUnavailable(f"store {self.name}: Cinder names a cluster with characters outside ASCII: {words}")
+            raise StoreUnavailable(f"Cinder names a cluster with characters outside ASCII: {words}")
         keyring = information.get("keyring")
         if keyring is not None:  # handed over: no file is read then
             if not str(keyring).isascii():
                 raise StoreUnavailable(
-                    f"store {self.name}: the keyring of client.{user} that Cinder hands over has characters outside"
+                    f"the keyring of client.{user} that Cinder hands over has characters outside"
                     " ASCII, which Ceph's library does not survive: write it again there in ASCII"
                 )
             return
         with contextlib.suppress(OSError):  # os-brick says better what is missing
             if not (_KEYRINGS / f"{cluster}.client.{user}.keyring").read_bytes().isascii():
                 raise StoreUnavailable(
-                    f"store {self.name}: the keyring of client.{user} has characters outside ASCII, which Ceph's"
+                    f"the keyring of client.{user} has characters outside ASCII, which Ceph's"
                     f" library does not survive: write it again with 'ceph auth get client.{user} -o FILE'"
                 )
 

@@ -75,7 +75,6 @@ class CinderStore(Store):
         self.places = (f"volume type {self._type or '(default)'} ({account})",)
         base = Path(options["cinder_mount_point_base"])
         self._brick = Brick(
-            name,
             base=base,
             locks=base / ".locks",
             multipath=options["cinder_use_multipath"],
@@ -85,7 +84,7 @@ class CinderStore(Store):
         # servers of Python applications end idle connections at once, and a request that changes something cannot be
         # sent twice: each gets a connection of its own
         self._web = Web(name, ca_file=ca_file, insecure=insecure, idle=self.ANSWER, keep=False)
-        self._accounts = Accounts(name, self._web, options)
+        self._accounts = Accounts(self._web, options)
         self._client = Client(
             self._web,
             self._accounts,
@@ -114,7 +113,7 @@ class CinderStore(Store):
         try:
             await self._attachments.begin()
         except ImageServiceError as error:
-            _log.warning("%s", error.message)
+            _log.warning("store %s: %s", self.name, error)
         if self._accounts.own:
             self._tidying = asyncio.ensure_future(self._tidy())
 
@@ -136,7 +135,7 @@ class CinderStore(Store):
             found = next((one for one in types if one["name"] == self._type), None)
             if found is None:
                 raise WriteDenied(
-                    f"store {self.name}: Cinder has no volume type '{self._type}', or hides it from our account: make"
+                    f"Cinder has no volume type '{self._type}', or hides it from our account: make"
                     f" it with 'openstack volume type create {self._type}' or correct cinder_volume_type"
                 )
             backend = (found.get("extra_specs") or {}).get("volume_backend_name")
@@ -160,7 +159,7 @@ class CinderStore(Store):
     async def keys(self, limit: int) -> list[str]:
         """Of the first thousand volumes of the store's project."""
         if not self._accounts.own:
-            raise Unsupported(f"store {self.name} keeps its data in the projects of all callers")
+            raise Unsupported("it keeps its data in the projects of all callers")
         volumes = [one for one in await self._client.of(None).find() if finished(one) is not None]
         return [one.metadata["glance_image_id"] for one in volumes if "glance_image_id" in one.metadata][:limit]
 
@@ -186,7 +185,7 @@ class CinderStore(Store):
     def _identity(self, url: str) -> str:
         found = _URL.fullmatch(url)
         if found is None or not self.owns(url):
-            raise BlobNotFound(f"store {self.name} has no such data: the location is not one of its own")
+            raise BlobNotFound("it has no such data: the location is not one of its own")
         return found[2]
 
     async def _finished(self, volumes: Volumes, url: str) -> tuple[Volume, int]:
@@ -194,7 +193,7 @@ class CinderStore(Store):
         volume = await volumes.show(self._identity(url))
         size = finished(volume)
         if size is None:
-            raise BlobNotFound(f"store {self.name} has no such data: the volume holds no finished image")
+            raise BlobNotFound("it has no such data: the volume holds no finished image")
         return volume, size
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
@@ -235,7 +234,7 @@ class CinderStore(Store):
             if isinstance(error, StoreUnavailable):
                 raise
             why = (error.strerror or "failure").lower()
-            raise StoreUnavailable(f"store {self.name} cannot read its data now ({why})") from error
+            raise StoreUnavailable(f"it cannot read its data now ({why})") from error
 
     # writing
 
@@ -245,7 +244,6 @@ class CinderStore(Store):
         plain_key(key)
         volumes = self._client.of(caller)
         draft = Draft(
-            self.name,
             key,
             volumes,
             self._attachments,
@@ -303,7 +301,7 @@ class CinderStore(Store):
     async def _may_go(self, volumes: Volumes, volume: Volume) -> None:
         """`InUse` when snapshots depend on a volume, `StoreUnavailable` while somebody reads it."""
         if names := await volumes.snapshots(volume.id):
-            raise InUse(f"store {self.name}: snapshots of the volume depend on it: {', '.join(names)}")
+            raise InUse(f"snapshots of the volume depend on it: {', '.join(names)}")
         identity = volume.id
         end = time.monotonic() + min(_READERS, self.store_timeout / 4)
         while True:
@@ -313,7 +311,7 @@ class CinderStore(Store):
             if free and not (await volumes.show(identity)).devices:
                 return
             if time.monotonic() > end:
-                raise StoreUnavailable(f"store {self.name}: the volume is still being read")
+                raise StoreUnavailable("the volume is still being read")
             await asyncio.sleep(0.3)
 
     async def aclose(self) -> None:

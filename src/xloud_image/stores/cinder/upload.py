@@ -61,7 +61,6 @@ class Draft:
 
     def __init__(
         self,
-        store: str,
         key: str,
         volumes: Volumes,
         attachments: Attachments,
@@ -76,7 +75,7 @@ class Draft:
         self.token = secrets.token_hex(8)
         self.volumes = volumes
         self.discarded = asyncio.Event()
-        self._store, self._type, self._owner = store, volume_type, owner
+        self._type, self._owner = volume_type, owner
         self._attachments, self._threads, self._marks = attachments, threads, mark
         self._extend_attached = extend_attached
         self._volume: Volume | None = None
@@ -101,7 +100,7 @@ class Draft:
         if filling.cancelled() or self.discarded.is_set():
             if not filling.cancelled():
                 filling.exception()
-            raise was_discarded(self._store)
+            raise was_discarded()
         filling.result()
         await self._end()
         assert self._volume is not None
@@ -144,7 +143,7 @@ class Draft:
                     older = other.created < mine.created
                     if not older and not (ties and (other.created, other.id) < (mine.created, mine.id)):
                         continue
-            raise AlreadyExists(f"store {self._store} has data of this name already, or it is being written")
+            raise AlreadyExists("it has data of this name already, or it is being written")
 
     async def _watch(self) -> None:
         """Ends when the draft was discarded, here or by another process."""
@@ -192,9 +191,9 @@ class Draft:
             yield
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-                raise StoreFull(f"store {self._store} has no room for this data") from error
+                raise StoreFull("it has no room for this data") from error
             why = (error.strerror or "failure").lower()
-            raise StoreUnavailable(f"store {self._store} cannot write its data now ({why})") from error
+            raise StoreUnavailable(f"it cannot write its data now ({why})") from error
 
     async def _attach(self) -> None:
         assert self._volume is not None
@@ -256,7 +255,7 @@ class Draft:
         self._lose(found, everyone=False, ties=True)
         ours = next((one for one in found if one.id == identity), None)
         if ours is None or DISCARDED in ours.metadata or self.discarded.is_set():
-            raise was_discarded(self._store)
+            raise was_discarded()
         metadata = {"glance_image_id": self.key, "image_size": str(self._at)}
         if self._owner:
             metadata["image_owner"] = self._owner

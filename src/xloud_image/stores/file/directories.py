@@ -24,11 +24,10 @@ _AT_ONCE: Final = 8  # looks that may hang; further names are unknown until one 
 
 
 class Places:
-    """`paths`: the configured directories; `store`: its name, for sentences. Each name is looked at in a thread of its
-    own, so that a mount that hangs holds up whoever asks for that very name, for a tenth of a second, once."""
+    """`paths`: the configured directories. Each name is looked at in a thread of its own, so that a
+    mount that hangs holds up whoever asks for that very name, for a tenth of a second, once."""
 
-    def __init__(self, store: str, paths: Sequence[str]) -> None:
-        self._store = store
+    def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str | None, float]] = {}  # name → (configured path, when it was looked at)
@@ -55,7 +54,7 @@ class Places:
         with self._lock:
             known = self._known.get(name)
         if known is None:
-            raise StoreUnavailable(f"store {self._store}: a directory that may be its own does not answer")
+            raise StoreUnavailable("a directory that may be its own does not answer")
         return known[0]
 
     def _look(self, name: str, done: threading.Event) -> None:

@@ -117,38 +117,34 @@ def normal(path: str) -> str:
     return "/" + path.lstrip("/")
 
 
-def directories(store: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+def directories(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The store's directories, the highest priority first. `path:priority`; a priority that is left out is 0."""
     found: dict[str, int] = {}
     for option, entry in _entries(options):
         path, priority = entry or "", 0
         if problem := _problem(path):
-            raise ConfigError(f"store {store}: {option}: {problem}")
+            raise ConfigError(f"{option}: {problem}")
         if option == _SEVERAL and ":" in path:
             path, _, number = path.rpartition(":")
             try:
                 priority = int(number)
             except ValueError:
-                raise ConfigError(
-                    f"store {store}: {option} = {entry}: write path:priority, the priority a whole number"
-                ) from None
+                raise ConfigError(f"{option} = {entry}: write path:priority, the priority a whole number") from None
         if not path.strip() or "\0" in path:
-            raise ConfigError(f"store {store}: {option} is empty: name a directory")
+            raise ConfigError(f"{option} is empty: name a directory")
         path = normal(os.path.abspath(path.strip()))
         if path in found:
-            raise ConfigError(f"store {store}: {option} names {path} twice")
+            raise ConfigError(f"{option} names {path} twice")
         found[path] = priority
     return tuple(sorted(found, key=lambda path: -found[path]))
 
 
-def mode(store: str, digits: int) -> int:
+def mode(digits: int) -> int:
     """The permission bits that octal digits, written as a decimal number, mean; 0: as the umask says."""
     try:
         return int(str(digits), 8)
     except ValueError:
-        raise ConfigError(
-            f"store {store}: filesystem_store_file_perm = {digits}: write octal digits, such as 640"
-        ) from None
+        raise ConfigError(f"filesystem_store_file_perm = {digits}: write octal digits, such as 640") from None
 
 
 def metadata(file: str, paths: Sequence[str]) -> dict[str, Mapping[str, Any]]:

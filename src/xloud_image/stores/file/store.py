@@ -51,11 +51,11 @@ class FileStore(Store):
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self.name = name
         self.can = Can.WRITE
-        self.paths = file_options.directories(name, options)  # the highest priority first
+        self.paths = file_options.directories(options)  # the highest priority first
         self.places = tuple(f"directory {path}" for path in self.paths)
-        self._places = Places(name, self.paths)
+        self._places = Places(self.paths)
         self._relative = file_options.relative(options)
-        self._mode = file_options.mode(name, options["filesystem_store_file_perm"])
+        self._mode = file_options.mode(options["filesystem_store_file_perm"])
         self._thin: bool = options["filesystem_thin_provisioning"]
         self._batch: int = max(syscalls.BATCH, options["filesystem_store_chunk_size"])
         self._metadata_file: str | None = options["filesystem_store_metadata_file"]
@@ -79,10 +79,9 @@ class FileStore(Store):
         for path in self.paths:
             try:
                 await self._threads.run(syscalls.make_directory, path)
-            except OSError as error:
-                _log.warning("%s", errors.cure(self.name, path, error).message)
-            except StoreUnavailable as error:
-                _log.warning("%s", error.message)
+            except (OSError, StoreUnavailable) as error:
+                said = errors.cure(path, error) if isinstance(error, OSError) else error
+                _log.warning("store %s: %s", self.name, said)
         if self._metadata_file:
             try:
                 self._metadata = await self._threads.run(file_options.metadata, self._metadata_file, self.paths)
@@ -100,7 +99,7 @@ class FileStore(Store):
         failures: list[ImageServiceError] = []
         for path, answer in zip(self.paths, answers, strict=True):
             if isinstance(answer, OSError):
-                failures.append(errors.cure(self.name, path, answer))
+                failures.append(errors.cure(path, answer))
             elif isinstance(answer, ImageServiceError):
                 failures.append(answer)
             elif isinstance(answer, BaseException):
@@ -110,7 +109,7 @@ class FileStore(Store):
         if len(failures) == len(self.paths):
             raise failures[0]
         if self._metadata_error:
-            raise WriteDenied(f"store {self.name}: {self._metadata_error}: correct the file, restart the service")
+            raise WriteDenied(f"{self._metadata_error}: correct the file, restart the service")
         told = [failure.message for failure in failures]
         if self._relative:
             entries, places = ", ".join(self._relative), ", ".join(self.paths)
@@ -164,7 +163,7 @@ class FileStore(Store):
     def _locate(self, url: str) -> tuple[str, str]:
         found = self._parse(url)
         if found is None:
-            raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its directories")
+            raise BlobNotFound("it has no such data: the location lies outside its directories")
         return found
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
@@ -203,7 +202,7 @@ class FileStore(Store):
     ) -> Blob:
         plain_key(key)
         if self._metadata_error:
-            raise WriteDenied(f"store {self.name} takes no data: its metadata file is wrong; see the service's log")
+            raise WriteDenied("it takes no data: its metadata file is wrong; see the service's log")
         steps = await self._begin(key, size)
         async with self._all_or_nothing(steps):
             await steps.take(Exactly(source, size), self._batch, steps.draft.write, cut=False)
@@ -275,23 +274,23 @@ class FileStore(Store):
         try:
             yield
         except syscalls.IsLink as error:
-            raise errors.link(self.name, path, error) from None
+            raise errors.link(path, error) from None
         except OSError as error:
             if isinstance(error, FileNotFoundError) and error.filename != path:
-                raise no_data(self.name) from None
-            raise errors.unreadable(self.name, path, error) from error
+                raise no_data() from None
+            raise errors.unreadable(path, error) from error
 
     @contextlib.contextmanager
     def _writing(self, path: str, name: str | None = None) -> Iterator[None]:
         try:
             yield
         except Discarded:
-            raise was_discarded(self.name) from None
+            raise was_discarded() from None
         except FileExistsError:
-            raise key_taken(self.name) from None
+            raise key_taken() from None
         except syscalls.IsLink as error:
-            raise errors.link(self.name, path, error) from None
+            raise errors.link(path, error) from None
         except OSError as error:
             if name is not None and isinstance(error, FileNotFoundError) and error.filename == name:
-                raise no_data(self.name) from None
-            raise errors.refusal(self.name, path, error) from error
+                raise no_data() from None
+            raise errors.refusal(path, error) from error

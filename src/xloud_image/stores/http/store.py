@@ -87,8 +87,7 @@ class HttpStore(Store):
                     writer.close()
             except (OSError, TimeoutError) as error:
                 raise StoreUnavailable(
-                    f"store {self.name}: the proxy for {scheme} URLs (http_proxy_information) takes no connection: "
-                    f"{reason(error)}"
+                    f"the proxy for {scheme} URLs (http_proxy_information) takes no connection: {reason(error)}"
                 ) from error
         through = f", through proxies for {', '.join(sorted(self._guarded.proxies))}" if self._guarded.proxies else ""
         return Health(detail=f"reads http and https URLs{through}; each location has a server of its own")
@@ -106,9 +105,9 @@ class HttpStore(Store):
                     return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
         async with self._ask("GET", url, caller) as (response, elsewhere):
             if response.status != 200:
-                raise answers.failure(self.name, response.status)
+                raise answers.failure(response.status)
             if odd := answers.oddity(response.headers):
-                raise BadRequest(f"store {self.name}: the server of the URL {odd}")
+                raise BadRequest(f"the server of the URL {odd}")
             size = answers.length(response.headers)
             if size is not None:
                 return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
@@ -118,9 +117,7 @@ class HttpStore(Store):
             elif response.status == 416:
                 size = answers.total_of_416(response.headers)
             if size is None:
-                raise BadRequest(
-                    f"store {self.name}: the server of the URL does not tell the size of the file (no Content-Length)"
-                )
+                raise BadRequest("the server of the URL does not tell the size of the file (no Content-Length)")
             return Blob(url, size, version=answers.version(response.headers, size, elsewhere=elsewhere))
 
     @contextlib.asynccontextmanager
@@ -139,9 +136,9 @@ class HttpStore(Store):
                     return
         async with self._ask("GET", url, caller) as (response, elsewhere):
             if response.status == 206:
-                raise BlobError(f"store {self.name}: the server of the URL gives a part where the whole was asked for")
+                raise BlobError("the server of the URL gives a part where the whole was asked for")
             if response.status != 200:
-                raise answers.failure(self.name, response.status)
+                raise answers.failure(response.status)
             yield await self._whole(response, offset, length, elsewhere=elsewhere)
 
     async def _part(
@@ -167,7 +164,7 @@ class HttpStore(Store):
                 raise BadRange(f"the range begins at byte {offset}, the file has {size} bytes")
             chunks = self._counted(self._chunks(response), 0, exact=False)
             return Reader(0, chunks, version=answers.version(headers, 0, elsewhere=elsewhere))
-        failure = answers.failure(self.name, status)
+        failure = answers.failure(status)
         if failure.temporary or isinstance(failure, BlobNotFound):
             raise failure
         return None
@@ -178,7 +175,7 @@ class HttpStore(Store):
         """The part wanted of an answer that gives all."""
         headers = response.headers
         if odd := answers.oddity(headers, page=False):
-            raise BlobError(f"store {self.name}: the server of the URL {odd}")
+            raise BlobError(f"the server of the URL {odd}")
         size, count = answers.length(headers), length
         chunks = self._chunks(response)
         if size is not None:
@@ -205,7 +202,7 @@ class HttpStore(Store):
         `_NoAnswer`: a server was there and hung up, or spoke no HTTP, at a HEAD."""
         at = answers.parsed(url)
         if at is None:
-            raise BlobNotFound(f"store {self.name}: this is no http or https URL")
+            raise BlobNotFound("this is no http or https URL")
         older = caller is None or caller.older
         reach = Reach.ANY if older else self._filters.reach(trusted=caller is not None and caller.trusted)
         after = Reach.PRIVATE if older and caller is not None else None
@@ -230,21 +227,21 @@ class HttpStore(Store):
         """Total size, and how many bytes a partial answer brings of those wanted."""
         found = answers.content_range(headers)
         if found is None:
-            raise BlobError(f"store {self.name}: the server of the URL answers a range without saying which")
+            raise BlobError("the server of the URL answers a range without saying which")
         first, last, size = found
         expected = _MOST if length is None else offset + max(length, 1) - 1
         if size is not None:
             expected = min(expected, size - 1)
         if first != offset or (last != expected and (size is not None or last > expected)):
-            raise BlobError(f"store {self.name}: the server of the URL answers another range than it was asked for")
+            raise BlobError("the server of the URL answers another range than it was asked for")
         return size, 0 if length == 0 else last - first + 1
 
     async def _after(self, chunks: AsyncIterator[bytes], offset: int, size: int | None) -> AsyncIterator[bytes]:
         """The chunks from `offset` on. `BadRange` when the body ends before it."""
         if offset > SKIP:
             raise Unsupported(
-                f"store {self.name}: the server of the URL knows no ranges, and the one wanted begins too far behind "
-                f"the start; read the whole image"
+                "the server of the URL knows no ranges, and the one wanted begins too far behind "
+                "the start; read the whole image"
             )
         left, paced = offset, self._counted(chunks, None, exact=False)
         rest = b""
@@ -268,10 +265,10 @@ class HttpStore(Store):
             waited = time.monotonic() - begun
             if chunk is None:
                 if exact and count is not None:
-                    raise StoreUnavailable(f"store {self.name} broke off: the data ended too early")
+                    raise StoreUnavailable("it broke off: the data ended too early")
                 return
             if pace.is_slow(waited, len(chunk)):
-                raise StoreUnavailable(f"store {self.name} broke off: the data comes too slowly")
+                raise StoreUnavailable("it broke off: the data comes too slowly")
             if count is not None:
                 chunk = chunk[: count - done]
             done += len(chunk)

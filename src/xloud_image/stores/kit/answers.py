@@ -151,10 +151,10 @@ def plain(text: str) -> str:
     return shown if len(data) <= _LONG else f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def failure(name: str, status: int) -> ImageServiceError:
+def failure(status: int) -> ImageServiceError:
     """The error that a status means which is none of those expected."""
     if status in (404, 410):
-        return BlobNotFound(f"store {name}: the server of the URL has no such file (it answers {status})")
+        return BlobNotFound(f"the server of the URL has no such file (it answers {status})")
     if status in TEMPORARY:
-        return StoreUnavailable(f"store {name}: the server of the URL cannot give the file now (it answers {status})")
-    return BadRequest(f"store {name}: the server of the URL does not give the file (it answers {status})")
+        return StoreUnavailable(f"the server of the URL cannot give the file now (it answers {status})")
+    return BadRequest(f"the server of the URL does not give the file (it answers {status})")

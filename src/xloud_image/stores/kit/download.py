@@ -80,11 +80,11 @@ class Download:
         if response.status not in (200, 206):
             raise self._failure(response.status)
         if first is None:
-            raise StoreUnavailable(f"store {self._web.name}: its server gives a part of the data to a plain request")
+            raise StoreUnavailable("its server gives a part of the data to a plain request")
         part = content_range(response.headers)
         told = part[2] if part else answers.length(response.headers)
         if told is None:
-            raise StoreUnavailable(f"store {self._web.name}: its server does not say how long the data is")
+            raise StoreUnavailable("its server does not say how long the data is")
         self.size = told
         self.version = answers.tag(response.headers) or None
         start, count = span(self.size, self._at, self._length)
@@ -113,7 +113,7 @@ class Download:
         while count:
             chunk = await anext(self._chunks, None)
             if chunk is None:
-                raise StoreUnavailable(f"store {self._web.name} broke off: the data ended too early")
+                raise StoreUnavailable("it broke off: the data ended too early")
             self._held, count = chunk[count:], max(0, count - len(chunk))
 
     async def _get(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
@@ -132,7 +132,7 @@ class Download:
                 else:
                     chunk = await anext(self._chunks, None)
                 if chunk is None:
-                    raise StoreUnavailable(f"store {self._web.name} broke off: the data ended too early")
+                    raise StoreUnavailable("it broke off: the data ended too early")
             except StoreUnavailable:
                 if not self._retries:
                     raise
@@ -153,13 +153,11 @@ class Download:
             headers["If-Match"] = f'"{self.version}"'
         response = await self._get(headers)
         if response.status in (404, 412):
-            raise StoreUnavailable(f"store {self._web.name}: the data was changed while it was read")
+            raise StoreUnavailable("the data was changed while it was read")
         if response.status not in (200, 206):
             raise self._failure(response.status)
         first, part = await self._first(response, asked=True), content_range(response.headers)
         if first is None or (part[2] if part else answers.length(response.headers)) not in (self.size, None):
-            raise StoreUnavailable(
-                f"store {self._web.name}: its server gives another part of the data than was asked for"
-            )
+            raise StoreUnavailable("its server gives another part of the data than was asked for")
         self._chunks = self._web.chunks(response)
         await self._skip(self._at - first)

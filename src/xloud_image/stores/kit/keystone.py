@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -85,7 +84,7 @@ class Catalogue:
     endpoint: str | None
     cure: str
 
-    def find(self, name: str, catalog: Any, project: str) -> str:
+    def find(self, catalog: Any, project: str) -> str:
         """The service's URL for a project, out of the catalogue that came with its token. `StoreRefused`."""
         if self.endpoint:
             return self.fixed(project)
@@ -98,7 +97,7 @@ class Catalogue:
                 if endpoint.get("interface") == interface and self.region in (None, "", where):
                     return str(endpoint["url"]).rstrip("/")
         raise StoreRefused(
-            f"store {name}: the service catalogue has no {interface} address of type {self.service_type}"
+            f"the service catalogue has no {interface} address of type {self.service_type}"
             + (f" in region {self.region}" if self.region else "")
             + f": {self.cure}"
         )
@@ -131,21 +130,21 @@ class Account:
             return known
 
     async def _log_in(self) -> Grant:
-        name, auth = self._web.name, self.login.auth
+        auth = self.login.auth
         status, headers, body = await ask_keystone(self._web, "POST", f"{auth}/auth/tokens", self.login.body())
         if status == 201:
             self._refusal = None
             token = body["token"]
             project = str(token.get("project", {}).get("id", ""))
             lives = _seconds(token["expires_at"]) - _seconds(token["issued_at"])
-            url = self._catalogue.find(name, token.get("catalog"), project)
+            url = self._catalogue.find(token.get("catalog"), project)
             return Grant(url, headers["X-Subject-Token"], time.monotonic() + lives, project)
         if status in (400, 401, 403, 404):
             what = "is no identity service (version 3)" if status == 404 else "refuses the login"
-            message = f"store {name}: {auth} {what}: correct {self.login.source}"
+            message = f"{auth} {what}: correct {self.login.source}"
             self._refusal = time.monotonic(), message
             raise StoreRefused(message)
-        raise StoreUnavailable(f"store {name}: the identity service fails now ({status})")
+        raise StoreUnavailable(f"the identity service fails now ({status})")
 
 
 class Projects:
@@ -165,12 +164,10 @@ class Projects:
             return known
         status, _, body = await ask_keystone(self._web, "GET", f"{self.auth}/auth/catalog", token=token)
         if status in (401, 403, 404):
-            raise StoreRefused(
-                f"store {self._web.name}: the identity service does not take the caller's token (any more)"
-            )
+            raise StoreRefused("the identity service does not take the caller's token (any more)")
         if status != 200:
-            raise StoreUnavailable(f"store {self._web.name}: the identity service fails now ({status})")
-        found = self._catalogue.find(self._web.name, body.get("catalog"), project)
+            raise StoreUnavailable(f"the identity service fails now ({status})")
+        found = self._catalogue.find((body or {}).get("catalog"), project)
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[project] = time.monotonic(), found
@@ -180,21 +177,9 @@ class Projects:
 async def ask_keystone(
     web: Web, method: str, url: str, body: Any = None, *, token: str | None = None
 ) -> tuple[int, Mapping[str, str], Any]:
-    """(status, headers, decoded body); `StoreUnavailable` naming the identity service when it does not answer."""
-    headers = {"Accept": "application/json", "Content-Type": "application/json"}
-    if token is not None:
-        headers["X-Auth-Token"] = token
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        async with asyncio.timeout(web.idle), web.request(method, url, headers=headers, data=data) as response:
-            text = await response.read()
-            decoded = json.loads(text) if text and response.status < 300 else {}
-            return response.status, response.headers, decoded
-    except (StoreUnavailable, TimeoutError) as error:
-        why = error.message.rpartition(": ")[2] if isinstance(error, StoreUnavailable) else "no answer in time"
-        raise StoreUnavailable(f"store {web.name}: its identity service does not answer: {why}") from error
-    except ValueError as error:
-        raise StoreUnavailable(f"store {web.name}: what answers as identity service is none") from error
+    """As `Web.json`."""
+    headers = {} if token is None else {"X-Auth-Token": token}
+    return await web.json("its identity service", method, url, headers=headers, limit=web.idle, body=body)
 
 
 def _seconds(when: str) -> float:

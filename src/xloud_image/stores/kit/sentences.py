@@ -1,20 +1,20 @@
-"""The errors that every store raises in the same words. `store`: its name."""
+"""The errors that every store raises in the same words."""
 
 from __future__ import annotations
 
 from xloud_image.errors import AlreadyExists, BlobNotFound, Gone
 
 
-def no_data(store: str) -> BlobNotFound:
+def no_data() -> BlobNotFound:
     """Nothing is there under this URL."""
-    return BlobNotFound(f"store {store} has no such data")
+    return BlobNotFound("it has no such data")
 
 
-def key_taken(store: str) -> AlreadyExists:
+def key_taken() -> AlreadyExists:
     """Somebody has written this key before."""
-    return AlreadyExists(f"store {store} has data under this key already")
+    return AlreadyExists("it has data under this key already")
 
 
-def was_discarded(store: str) -> Gone:
+def was_discarded() -> Gone:
     """`discard` took the data of a write that still runs."""
-    return Gone(f"store {store}: the data was discarded while it was being written")
+    return Gone("the data was discarded while it was being written")

@@ -64,9 +64,7 @@ class Job(Generic[T]):
             raise
         self.late = True
         self._drop()
-        raise StoreUnavailable(
-            f"store {self._threads.name} does not answer: no result within {self._threads.limit:g} seconds"
-        )
+        raise StoreUnavailable(f"it does not answer: no result within {self._threads.limit:g} seconds")
 
     async def ended(self, limit: float) -> bool:
         """Wait until the call has returned or raised, at most `limit` seconds."""
@@ -146,7 +144,7 @@ class Threads:
         job = Job(self, call, lost=lost, must=must)
         with self._lock:
             if self._closed:
-                raise StoreUnavailable(f"store {self.name} is being closed")
+                raise StoreUnavailable("it is being closed")
             stuck = not must and self._stuck()
             if not stuck:
                 self._waiting += 1
@@ -159,7 +157,7 @@ class Threads:
         if self._threshold is not None and busy > 1 and 100 * busy >= self._threshold * self.size:
             self._warn(busy)
         if stuck:
-            raise StoreUnavailable(f"store {self.name} does not answer: all its {self.size} threads wait for it")
+            raise StoreUnavailable(f"it does not answer: all its {self.size} threads wait for it")
         return job
 
     def _stuck(self) -> bool:
@@ -191,7 +189,7 @@ class Threads:
                 if job.must or not job.dropped:
                     result = job.perform()
                 else:
-                    error = StoreUnavailable(f"store {self.name} was too busy")
+                    error = StoreUnavailable("it was too busy")
             except BaseException as failure:  # noqa: BLE001 - raised where the result is waited for
                 error = failure
             with self._lock:

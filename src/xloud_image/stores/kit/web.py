@@ -48,8 +48,8 @@ class Web:
         keep: bool = True,
         failure: Failure | None = None,
     ) -> None:
-        """`ca_file` wins over `insecure`; `at_once` 0: any number of connections. `failure`: what is raised in place of
-        `StoreUnavailable`. `ConfigError` for a bad CA file."""
+        """`name`: of the store, for logs. `ca_file` wins over `insecure`; `at_once` 0: any number of connections.
+        `failure`: what is raised in place of `StoreUnavailable`. `ConfigError` for a bad CA file."""
         self.name = name
         self._failure = failure or self._unavailable
         self.idle = idle
@@ -131,8 +131,30 @@ class Web:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._failure("broke off", error) from error
 
-    def _unavailable(self, what: str, error: BaseException) -> StoreUnavailable:
-        return StoreUnavailable(f"store {self.name} {what}: {reason(error)}")
+    @staticmethod
+    def _unavailable(what: str, error: BaseException) -> StoreUnavailable:
+        return StoreUnavailable(f"it {what}: {reason(error)}")
+
+    async def json(
+        self, who: str, method: str, url: str, *, headers: Mapping[str, str], limit: float, body: Any = None
+    ) -> tuple[int, Mapping[str, str], Any]:
+        """(status, headers, what the JSON of the answer says: None where there is none), all within `limit` seconds.
+        `body`: what to say in JSON. `StoreUnavailable` with `who` answers here."""
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            async with asyncio.timeout(limit), self.request(method, url, headers=sent, data=data) as response:
+                text = await response.read()
+        except TimeoutError:
+            raise StoreUnavailable(f"{who} does not answer within {limit:g} seconds") from None
+        except StoreUnavailable as error:
+            raise StoreUnavailable(f"{who} does not answer: {error.message.partition(': ')[2]}") from error
+        try:
+            return response.status, response.headers, json.loads(text) if text else None
+        except ValueError:
+            if response.status < 400:
+                raise StoreUnavailable(f"what answers as {who} is none") from None
+            return response.status, response.headers, None
 
     async def aclose(self) -> None:
         """Close all connections."""

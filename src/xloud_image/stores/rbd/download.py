@@ -63,7 +63,7 @@ class OpenImage:
             raise Told(self._cluster.sentences.cure(error).message, data)
         # An image that is being removed reads as zeros; it has lost its name before it lost its bytes.
         if identity(self._connection, self._name) is None:
-            raise Told(f"store {self._cluster.sentences.store}: an image was deleted while it was read", errno.ESTALE)
+            raise Told("an image was deleted while it was read", errno.ESTALE)
         self._ask()
         return data
 

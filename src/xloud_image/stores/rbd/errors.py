@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import logging
 from typing import Final
 
 from xloud_image.errors import ImageServiceError, StoreFull, StoreUnavailable, WriteDenied
 from xloud_image.stores.kit.sentences import no_data
-
-_log = logging.getLogger(__name__)
 
 TIMEOUT: Final = errno.ETIMEDOUT
 # the cluster has shut this connection out, or lost it: a new one is needed
@@ -53,7 +50,8 @@ def caps(user: str, pool: str, *, data: str = "", clones: str | None = None) -> 
 
 
 class Sentences:
-    """The sentences of one store. `conf`: as configured, "" where the library looks by itself."""
+    """The sentences of one store. `store`: its name, for logs; `conf`: as configured, "" where the library looks by
+    itself."""
 
     def __init__(self, store: str, *, conf: str, user: str, pool: str) -> None:
         self.store, self.user, self.pool = store, user, pool
@@ -62,16 +60,16 @@ class Sentences:
 
     def no_conf(self) -> str:
         return (
-            f"store {self.store}: {self.conf} cannot be read: put the cluster's ceph.conf there, readable for this"
+            f"{self.conf} cannot be read: put the cluster's ceph.conf there, readable for this"
             " service, or name another path in rbd_store_ceph_conf"
         )
 
     def deadly(self, why: str) -> str:
         files = f"{self.conf} or the keyring of client.{self.user}"
-        return f"store {self.store}: Ceph's library does not survive {files}: {why}"
+        return f"Ceph's library does not survive {files}: {why}"
 
     def unreadable(self, why: str) -> str:
-        return f"store {self.store}: Ceph's library does not understand {self.conf}: {why}"
+        return f"Ceph's library does not understand {self.conf}: {why}"
 
     def prefixed(self) -> str:
         """What is wrong with a user that is called `client.…`."""
@@ -88,37 +86,37 @@ class Sentences:
 
     def no_keyring(self, places: str) -> str:
         if self.user.startswith("client."):
-            return f"store {self.store}: no keyring of client.{self.user} among {places}: {self.prefixed()}"
+            return f"no keyring of client.{self.user} among {places}: {self.prefixed()}"
         return (
-            f"store {self.store}: no keyring of client.{self.user} among {places}: write it there with"
+            f"no keyring of client.{self.user} among {places}: write it there with"
             f" 'ceph auth get client.{self.user} -o FILE', readable for this service"
         )
 
     def wrong_key(self) -> str:
         if self.user.startswith("client."):
-            return f"store {self.store}: Ceph knows no client.{self.user}: {self.prefixed()}"
+            return f"Ceph knows no client.{self.user}: {self.prefixed()}"
         return (
-            f"store {self.store}: Ceph refuses the key of client.{self.user}: put the one that 'ceph auth get"
+            f"Ceph refuses the key of client.{self.user}: put the one that 'ceph auth get"
             f" client.{self.user}' prints into its keyring (and see that the service may read that file)"
         )
 
     def unreachable(self, seconds: float, hosts: str) -> str:
         return (
-            f"store {self.store}: no monitor of Ceph answers within {seconds:g} seconds ({hosts or 'no mon_host'}): see"
+            f"no monitor of Ceph answers within {seconds:g} seconds ({hosts or 'no mon_host'}): see"
             f" 'ceph -s' there, mon_host in {self.conf}, and the way from here to ports 3300 and 6789"
         )
 
     def no_pool(self) -> str:
         if "/" in self.pool:
-            return f"store {self.store}: pool {self.pool} does not exist: {self.namespaced()}"
+            return f"pool {self.pool} does not exist: {self.namespaced()}"
         return (
-            f"store {self.store}: pool {self.pool} does not exist: make it with 'ceph osd pool create {self.pool}' and"
+            f"pool {self.pool} does not exist: make it with 'ceph osd pool create {self.pool}' and"
             f" 'rbd pool init {self.pool}', or name another one in rbd_store_pool"
         )
 
     def full(self) -> str:
         return (
-            f"store {self.store}: pool {self.pool} is full: look with 'ceph df detail', then delete, add disks, or"
+            f"pool {self.pool} is full: look with 'ceph df detail', then delete, add disks, or"
             f" raise its quota with 'ceph osd pool set-quota {self.pool} max_bytes N'"
         )
 
@@ -127,21 +125,21 @@ class Sentences:
         if self.data and self.data != self.pool:
             where += f", or not in pool {self.data}, where rbd_default_data_pool of {self.conf} puts the bytes"
         return (
-            f"store {self.store}: client.{self.user} may not do this in {where}: give it its rights with"
+            f"client.{self.user} may not do this in {where}: give it its rights with"
             f' "{caps(self.user, self.pool, data=self.data)}"'
         )
 
     def no_data_pool(self) -> str:
         return (
-            f"store {self.store}: pool {self.data}, which rbd_default_data_pool of {self.conf} names, does not exist:"
-            f" make it, or remove that line"
+            f"pool {self.data}, which rbd_default_data_pool of {self.conf} names, does not exist:"
+            " make it, or remove that line"
         )
 
     def silent(self) -> str:
-        return f"store {self.store}: pool {self.pool} does not answer in time: see 'ceph -s' and 'ceph osd pool stats'"
+        return f"pool {self.pool} does not answer in time: see 'ceph -s' and 'ceph osd pool stats'"
 
     def other(self, error: BaseException) -> str:
-        return f"store {self.store}: Ceph failed: {error}"
+        return f"Ceph failed: {error}"
 
     def cure(self, error: BaseException) -> ImageServiceError:
         """The error for the administrator, for anything that the bindings raise."""
@@ -165,21 +163,18 @@ class Sentences:
     def answer(self, error: BaseException, *, writing: bool) -> ImageServiceError:
         """The same for a client, who learns no path; the cure goes to the log."""
         if isinstance(error, Missing):
-            return no_data(self.store)
+            return no_data()
         told = self.cure(error)
-        _log.error("%s", told.message)
         answer: ImageServiceError
         if isinstance(told, StoreFull):
-            answer = StoreFull(f"store {self.store} has no room for this data")
+            answer = StoreFull("it has no room for this data")
         elif isinstance(told, WriteDenied) and writing:
             answer = WriteDenied(
-                f"store {self.store} takes no data now; its administrator finds the cure in the service's log and by"
+                "it takes no data now; its administrator finds the cure in the service's log and by"
                 " 'xloud-image stores check --deep'"
             )
         else:
             reason = "does not answer in time" if number(error) == TIMEOUT else "does not work now"
-            answer = StoreUnavailable(
-                f"store {self.store} {reason}; its administrator finds the cure in the service's log"
-            )
+            answer = StoreUnavailable(f"it {reason}; its administrator finds the cure in the service's log")
         answer.cure = told.message
         return answer

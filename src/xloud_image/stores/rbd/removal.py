@@ -127,8 +127,8 @@ def names(cluster: Cluster, one: Connection, limit: int) -> list[str]:
 class Images:
     """Removing in one pool. `store` names it in sentences."""
 
-    def __init__(self, cluster: Cluster, store: str) -> None:
-        self._cluster, self._store = cluster, store
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
 
     def hide(self, name: str) -> str | None:
         """Move an image to the trash and return its id, None when it was there already. `Missing`, and `InUse` when a
@@ -157,13 +157,13 @@ class Images:
         others = [snap["name"] for snap in snaps if snap["namespace"] != self._trash and snap["name"] != SNAPSHOT]
         if others:
             listed = ", ".join(map(str, others[:_MANY]))
-            raise InUse(f"store {self._store}: the image has snapshots that somebody else made: {listed}")
+            raise InUse(f"the image has snapshots that somebody else made: {listed}")
         pools = self._old_clones(one, str(image.id()), [int(snap["id"]) for snap in snaps])
         if pools:
             raise InUse(self._told(one, name, pools))
         watching = [str(one_of["addr"]) for one_of in image.watchers_list() if str(one_of["addr"]) != one.address]
         if watching:
-            raise InUse(f"store {self._store}: the image is open for writing by the client at {', '.join(watching)}")
+            raise InUse(f"the image is open for writing by the client at {', '.join(watching)}")
 
     @property
     def _trash(self) -> int:
@@ -200,11 +200,11 @@ class Images:
             listed = [f"{child['pool']}/{child['image']}" for child in image.list_children2()]
         if listed:
             more = f" and {len(listed) - _MANY} more" if len(listed) > _MANY else ""
-            return f"store {self._store}: clones depend on the image: {', '.join(sorted(listed)[:_MANY])}{more}"
+            return f"clones depend on the image: {', '.join(sorted(listed)[:_MANY])}{more}"
         sentences = self._cluster.sentences
         where = ", ".join(f"{count} in pool {pool}" for pool, count in sorted(pools.items()))
         return (
-            f"store {self._store}: clones depend on the image: {where}. Their names can be shown here after"
+            f"clones depend on the image: {where}. Their names can be shown here after"
             f' "{caps(sentences.user, sentences.pool, data=sentences.data, clones=min(pools))}"'
         )
 
@@ -226,7 +226,7 @@ class Images:
                     ):
                         self._refuse(one, image, name)
                         if image.op_features() & self._cluster.rbd.RBD_OPERATION_FEATURE_CLONE_PARENT:
-                            raise StillNeeded(f"store {self._store}: clones depend on the image; it goes with the last")
+                            raise StillNeeded("clones depend on the image; it goes with the last")
                     self._destroy(one, image_id=image_id)
                 except InUse as error:
                     if not hidden:
@@ -246,7 +246,7 @@ class Images:
                         image.unprotect_snap(snap["name"])
                     image.remove_snap(snap["name"])
                 except rbd.ImageBusy:
-                    raise InUse(f"store {self._store}: clones depend on the image") from None
+                    raise InUse("clones depend on the image") from None
                 except (rbd.ImageNotFound, rbd.InvalidArgument):  # another one does the same
                     continue
         try:
@@ -257,14 +257,12 @@ class Images:
         except rbd.ImageNotFound:
             return  # also when only a name without an image was left: that is gone now
         except rbd.ImageBusy:
-            raise StillNeeded(f"store {self._store}: the image is still open; it goes when it is closed") from None
+            raise StillNeeded("the image is still open; it goes when it is closed") from None
         except rbd.ImageHasSnapshots:
-            raise StillNeeded(f"store {self._store}: the image's snapshot is still needed") from None
+            raise StillNeeded("the image's snapshot is still needed") from None
         except rbd.PermissionError as error:
             if image_id is not None and number(error) == errno.EPERM:
-                raise StillNeeded(
-                    f"store {self._store}: an administrator keeps the image in the trash for now"
-                ) from None
+                raise StillNeeded("an administrator keeps the image in the trash for now") from None
             raise
 
     def discard(self, key: str) -> list[str]:

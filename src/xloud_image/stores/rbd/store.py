@@ -85,7 +85,7 @@ class RbdStore(Store):
             pool=self._pool,
             connect=options["rados_connect_timeout"],
         )
-        self._images = removal.Images(self._cluster, name)
+        self._images = removal.Images(self._cluster)
         self._budget = Budget(self._block, _IN_FLIGHT)
         self._threads = Threads(name, _THREADS, limit=OPERATION)
         self._guarded = Threads(name, _GUARDED, limit=OPERATION)
@@ -106,9 +106,9 @@ class RbdStore(Store):
         """What is wrong with ceph.conf and the names in the options, as far as files tell."""
         sentences, found = self._sentences, []
         if sentences.user.startswith("client."):
-            found.append(f"store {self.name}: {sentences.prefixed()}")
+            found.append(sentences.prefixed())
         if "/" in self._pool:
-            found.append(f"store {self.name}: {sentences.namespaced()}")
+            found.append(sentences.namespaced())
         if wrong := self._cluster.trial.wrong(connect=False):
             found.append(sentences.deadly(wrong))
         return found
@@ -179,7 +179,7 @@ class RbdStore(Store):
         if disk_format == "raw":
             return None
         return (
-            f"store {self.name} is Ceph: volumes and machines are cloned from it without copying only when the image is"
+            "it is Ceph: volumes and machines are cloned from it without copying only when the image is"
             f" raw, this one is {disk_format}; convert it with 'qemu-img convert -O raw' and upload the result"
         )
 
@@ -214,7 +214,7 @@ class RbdStore(Store):
         if parts is not None:
             await self.ready()
         if parts is None or not self.owns(url):
-            raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its pool")
+            raise BlobNotFound("it has no such data: the location lies outside its pool")
         return (parts[0], None) if len(parts) == 1 else (parts[2], parts[3])
 
     def _reach(self) -> None:
@@ -304,7 +304,7 @@ class RbdStore(Store):
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         name, _ = await self._locate(url)
         if name in self._going:
-            raise StillNeeded(f"store {self.name}: the image is being removed")
+            raise StillNeeded("the image is being removed")
         hidden = await self._run(self._images.hide, name, writing=True)
         self._going.add(name)
         try:
@@ -314,7 +314,7 @@ class RbdStore(Store):
             raise
         with self._errors(writing=True):
             if not await job.ended(self._guarded.limit):
-                raise StillNeeded(f"store {self.name}: the image is being removed")
+                raise StillNeeded("the image is being removed")
             await job.result()
 
     def _purge(self, name: str, hidden: str | None) -> None:
@@ -357,9 +357,9 @@ class RbdStore(Store):
         except ImageServiceError:
             raise
         except Discarded:
-            raise was_discarded(self.name) from None
+            raise was_discarded() from None
         except Taken:
-            raise key_taken(self.name) from None
+            raise key_taken() from None
         except Exception as error:
             raise self._sentences.answer(error, writing=writing) from error
 

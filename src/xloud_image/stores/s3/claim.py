@@ -58,7 +58,7 @@ class Claim:
         """Be the one who writes the key. `AlreadyExists`, and what keeps images from being stored or read there."""
         known = self._client.known
         if (await self._client.head(self._key, writing=True)).good:
-            raise key_taken(self._client.name)
+            raise key_taken()
         self.touched = True
         answer = await self._put()
         if answer.code == "NoSuchBucket" and self._create_bucket:
@@ -88,7 +88,7 @@ class Claim:
                 return there.answer
             if there.answer.good:
                 self.touched = False
-                raise key_taken(self._client.name)
+                raise key_taken()
         plain = await self._put_if({})
         if plain.good and refused is not None:
             known.refused(Lack.CREATE, refused)
@@ -103,7 +103,7 @@ class Claim:
         client, known = self._client, self._client.known
         there = await self.look()
         if not there.mine:
-            raise was_discarded(self._client.name) if there.answer.missing else key_taken(self._client.name)
+            raise was_discarded() if there.answer.missing else key_taken()
         if there.answer.headers.get(MARK) != self.token:
             known.learn(Lack.METADATA)
         self.tag = self.tag or there.answer.tag
@@ -114,8 +114,8 @@ class Claim:
         got = await client.again(self._read_back)
         if got != self.token[_PROBE[0] : _PROBE[1] + 1].encode():
             if not (await self.look()).mine:  # another writer, on a server without conditions
-                raise key_taken(self._client.name)
-            raise WriteDenied(f"store {client.name}: its server gives back other bytes than were written to it")
+                raise key_taken()
+            raise WriteDenied("its server gives back other bytes than were written to it")
         try:
             listed = await client.surely("GET", "", {"max-keys": "1"})
             if not listed.missing:
@@ -132,11 +132,10 @@ class Claim:
 
     async def _read_back(self) -> bytes:
         """Some bytes of the claim, by a range."""
-        who = f"store {self._client.name}"
         try:
             return await self._bytes(*_PROBE)
         except (BlobNotFound, BadRange):
-            raise Busy(f"{who}: what was just written to it cannot be read back") from None
+            raise Busy("what was just written to it cannot be read back") from None
         except (BlobError, StoreRefused) as error:
             raise WriteDenied(f"what is written cannot be read back: {error.message}") from error
 

@@ -151,7 +151,7 @@ class Client:
                 async for chunk in self._web.chunks(response):
                     body += chunk
                     if len(body) > MOST:
-                        raise StoreUnavailable(f"store {self.name}: an answer of the server has no end")
+                        raise StoreUnavailable("an answer of the server has no end")
         except TimeoutError:
             raise self._hung(self.patience) from None
         return Answer.of(response.status, response.headers, body)
@@ -177,10 +177,10 @@ class Client:
 
     def refusal(self, answer: Answer, *, writing: bool = False) -> ImageServiceError:
         """What an answer that is not good means; the sentence says what to do."""
-        return refusal(self.name, self.address, answer, writing=writing)
+        return refusal(self.address, answer, writing=writing)
 
     def _hung(self, seconds: float) -> Hung:
-        return Hung(f"store {self.name} does not answer: nothing within {seconds:g} seconds")
+        return Hung(f"it does not answer: nothing within {seconds:g} seconds")
 
 
 async def _moving(body: Sequence[Piece], limit: asyncio.Timeout, wait: float) -> AsyncIterator[Piece]:

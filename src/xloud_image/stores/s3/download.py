@@ -75,7 +75,7 @@ class Open:
         if response.status != 200 and not (response.status == 206 and self._is_whole(response)):
             raise await self._refused(response)
         if not await self._take_whole(response, asked=False):
-            raise StoreRefused(f"store {self._client.name}: its server gives a part of the data to a plain GET")
+            raise StoreRefused("its server gives a part of the data to a plain GET")
         if asked:
             known.refused(Lack.RANGES, refused)
 
@@ -93,7 +93,7 @@ class Open:
         if response.status in (200, 206):
             self.headers, self.tag = response.headers, tag_of(response.headers)
             if self._expected and self.tag and self.tag != self._expected:
-                raise BlobError(f"store {self._client.name}: the data was changed while it was being read")
+                raise BlobError("the data was changed while it was being read")
         return response
 
     def _take_part(self, response: aiohttp.ClientResponse) -> bool:
@@ -124,13 +124,13 @@ class Open:
         if size is None or coding or (asked and (self.at or size == self.last + 1)):
             head = await self._client.head(self._key)
             if head.missing:
-                raise no_data(self._client.name)
+                raise no_data()
             found = head.size
             if asked and size is not None and found != size:
                 return False  # a part that does not say so
             size = found if size is None or coding else size
         if size is None:
-            raise StoreUnavailable(f"store {self._client.name}: its server does not say how large the data is")
+            raise StoreUnavailable("its server does not say how large the data is")
         if asked and (self.at or self.last < size - 1):
             self._client.known.learn(Lack.RANGES, time.monotonic() + MINUTES)  # it answered, and passed over it
         if self.at >= size:
@@ -140,7 +140,7 @@ class Open:
                 self._undoing = Undoing(coding)
             except ValueError:
                 raise StoreRefused(
-                    f"store {self._client.name}: what stands in front of its server compresses the data "
+                    "what stands in front of its server compresses the data "
                     f"({coding[:20]}) although it was asked not to: switch that off there"
                 ) from None
         self.size, self._skip, self.whole = size, self.at, True
@@ -153,7 +153,7 @@ class Open:
         answer = await self._client.answer(response)
         found = await self._client.head(self._key)
         if found.missing:
-            raise no_data(self._client.name)
+            raise no_data()
         if found.size is not None and self.at >= found.size:
             raise BadRange(f"the range begins at byte {self.at}, the data has {found.size} bytes")
         if answer.status == 400 and not answer.misunderstood:
@@ -163,11 +163,11 @@ class Open:
     async def _refused(self, response: aiohttp.ClientResponse) -> Exception:
         answer = await self._client.answer(response)
         if answer.status == 412:
-            return BlobError(f"store {self._client.name}: the data was changed while it was being read")
+            return BlobError("the data was changed while it was being read")
         if answer.status == 416:
             return BadRange(f"the range begins at byte {self.at}, the data is shorter")
         if answer.good:
-            return StoreRefused(f"store {self._client.name}: its server answers {answer.status} to a plain GET")
+            return StoreRefused(f"its server answers {answer.status} to a plain GET")
         return self._client.refusal(answer)
 
     async def next(self) -> bytes:
@@ -181,7 +181,7 @@ class Open:
                 chunk = chunk[cut:]
                 if time.monotonic() > end:
                     raise StoreRefused(
-                        f"store {self._client.name}: its server honours no ranges, and what lies before byte {self.at} "
+                        f"its server honours no ranges, and what lies before byte {self.at} "
                         f"did not come within {SKIP:g} seconds: read the image whole"
                     )
             if chunk:
@@ -197,9 +197,9 @@ class Open:
             async with asyncio.timeout(self._client.patience):
                 chunk = await anext(self._chunks, b"")
         except TimeoutError:
-            raise Hung(f"store {self._client.name} stopped in the middle of the data") from None
+            raise Hung("it stopped in the middle of the data") from None
         if not chunk:
-            raise StoreUnavailable(f"store {self._client.name} broke off in the middle of the data")
+            raise StoreUnavailable("it broke off in the middle of the data")
         if self._undoing is None:
             return chunk
         self._ready = self._undoing.feed(chunk)
@@ -210,7 +210,7 @@ class Open:
         try:
             return await asyncio.to_thread(next, self._ready, b"")
         except ValueError:
-            raise StoreUnavailable(f"store {self._client.name}: the data was damaged on the way") from None
+            raise StoreUnavailable("the data was damaged on the way") from None
 
     async def aclose(self) -> None:
         await self._stack.aclose()
@@ -287,7 +287,7 @@ class Windows:
                 await window.begin()
             except BadRange:
                 await window.aclose()
-                raise BlobError(f"store {self._client.name}: the data was changed while it was being read") from None
+                raise BlobError("the data was changed while it was being read") from None
             except BaseException:
                 await window.aclose()
                 raise

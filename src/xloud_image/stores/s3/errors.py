@@ -35,49 +35,49 @@ class Busy(StoreUnavailable):
     """It answered, and asking again may help."""
 
 
-def refusal(name: str, address: Address, answer: Answer, *, writing: bool) -> ImageServiceError:
-    """Of the store `name`. `writing`: what was asked changes something."""
-    who, code = f"store {name}", answer.code
+def refusal(address: Address, answer: Answer, *, writing: bool) -> ImageServiceError:
+    """`writing`: what was asked changes something."""
+    code = answer.code
     denied: type[ImageServiceError] = WriteDenied if writing else StoreRefused
     if code == "NoSuchUpload":
-        return was_discarded(name)
+        return was_discarded()
     if code == "NoSuchBucket":
-        return denied(f"{who}: there is no bucket {address.bucket}: {_cure(address)}")
+        return denied(f"there is no bucket {address.bucket}: {_cure(address)}")
     if code == "InvalidBucketName":
         return denied(
-            f"{who}: its server takes no bucket of the name {address.bucket}: see s3_store_bucket (3 to 63 of a-z, "
+            f"its server takes no bucket of the name {address.bucket}: see s3_store_bucket (3 to 63 of a-z, "
             "0-9, '-' and '.')"
         )
     if code in _FULL or answer.status == 507:
-        return StoreFull(f"{who} is full, or its quota is used up ({code or answer.status})")
+        return StoreFull(f"it is full, or its quota is used up ({code or answer.status})")
     if code == "EntityTooLarge":
-        return StoreFull(f"{who}: the server does not take objects of this size")
+        return StoreFull("the server does not take objects of this size")
     if answer.status == 413:
         return denied(
-            f"{who}: what stands in front of its server takes no body as large as a part (413): raise its limit "
+            "what stands in front of its server takes no body as large as a part (413): raise its limit "
             "(client_max_body_size of nginx) above s3_store_large_object_chunk_size, which is at least 5 MiB"
         )
     if code == "RequestTimeTooSkewed":
-        return denied(f"{who}: the clocks of this host and of {address.host} differ too much: set one of them")
+        return denied(f"the clocks of this host and of {address.host} differ too much: set one of them")
     if code in _KEYS or answer.status == 401:
-        return denied(f"{who}: its server refuses the keys ({code}): see s3_store_access_key, s3_store_secret_key")
+        return denied(f"its server refuses the keys ({code}): see s3_store_access_key, s3_store_secret_key")
     if code in _REGION or answer.status in (301, 302, 303, 307, 308):
-        return denied(f"{who}: {_region(address, answer)}")
+        return denied(_region(address, answer))
     if answer.status == 403:
         return denied(
-            f"{who}: its server refuses this ({code or 403}): see s3_store_access_key, s3_store_secret_key and "
+            f"its server refuses this ({code or 403}): see s3_store_access_key, s3_store_secret_key and "
             f"what they may do in the bucket {address.bucket}"
         )
     if answer.unknown:
-        return denied(f"{who}: its server has not implemented what was asked ({code or 501})")
+        return denied(f"its server has not implemented what was asked ({code or 501})")
     if code in _AGAIN or answer.status in (408, 425, 429) or answer.status >= 500:
-        return Busy(f"{who} cannot serve this now ({code or answer.status})")
+        return Busy(f"it cannot serve this now ({code or answer.status})")
     if answer.status == 404:
-        return no_data(name)
+        return no_data()
     if answer.status == 400 and b"HTTPS" in answer.body[:4096]:
-        return denied(f"{who}: its server speaks https there: write s3_store_host with https://")
+        return denied("its server speaks https there: write s3_store_host with https://")
     said = f": {answer.said[:200]}" if answer.said else ""
-    return BlobError(f"{who}: its server answered {answer.status} {code}".rstrip() + said)
+    return BlobError(f"its server answered {answer.status} {code}".rstrip() + said)
 
 
 def _cure(address: Address) -> str:

@@ -25,7 +25,7 @@ async def _listed(client: Client, query: Mapping[str, str], kind: str) -> Answer
         if not answer.good and isinstance(error := client.refusal(answer), Busy):
             raise error
         if answer.good and not answer.is_a(kind) and not answer.is_a("ListBucketResult"):
-            raise Busy(f"store {client.name}: its server's answer cannot be understood (no {kind})")
+            raise Busy(f"its server's answer cannot be understood (no {kind})")
         return answer
 
     return await client.again(once)
@@ -71,7 +71,7 @@ async def begin(client: Client, key: str, headers: Mapping[str, str]) -> Answer:
     if not answer.good and isinstance(error := client.refusal(answer, writing=True), Busy):
         raise error
     if answer.good and len(answer.texts("UploadId")) != 1:
-        raise Busy(f"store {client.name} began an upload and did not say which")
+        raise Busy("it began an upload and did not say which")
     return answer
 
 

@@ -78,7 +78,7 @@ async def _objects(client: Client, key: str) -> None:
         raise client.refusal(answer, writing=True)
     there = await client.head(key, writing=True)
     if there.missing:
-        raise StoreUnavailable(f"store {client.name}: what was just written to it is not there")
+        raise StoreUnavailable("what was just written to it is not there")
     if there.headers.get(MARK) != mark:
         client.known.learn(Lack.METADATA)
     if not there.tag:

@@ -115,7 +115,7 @@ class S3Store(Store):
     def _key(self, url: str) -> str:
         key = self._address.key_of(url)
         if key is None:
-            raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its bucket")
+            raise BlobNotFound("it has no such data: the location lies outside its bucket")
         return key
 
     async def stat(self, url: str, *, caller: Caller | None = None) -> Blob:
@@ -161,9 +161,7 @@ class S3Store(Store):
             except BadRange:
                 blob = await self.stat(url)  # nothing to read, or nothing there
                 if span(blob.size, offset, length)[1]:
-                    raise StoreUnavailable(
-                        f"store {self.name}: the data was changed while it was being opened"
-                    ) from None
+                    raise StoreUnavailable("the data was changed while it was being opened") from None
                 yield Reader(blob.size, nothing(), version=blob.version)
                 return
             _, wanted = span(current.size, offset, length)
@@ -189,7 +187,7 @@ class S3Store(Store):
                 raise self._client.refusal(gone, writing=True)
             if not await abort_all(self._client, key) and (await self._client.head(key)).missing:
                 return
-        raise StoreUnavailable(f"store {self.name}: somebody goes on writing this data")
+        raise StoreUnavailable("somebody goes on writing this data")
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
         key = self._key(url)

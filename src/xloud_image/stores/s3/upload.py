@@ -125,7 +125,7 @@ class Upload:
             await self._wait()
         self._count += 1
         if self._count > PARTS:
-            raise TooLarge(f"store {self._client.name}: the data is too large to be stored without its size announced")
+            raise TooLarge("the data is too large to be stored without its size announced")
         self._pending += 1
         self._flying += size
         task = asyncio.ensure_future(self._send_one(self._count, part, size))
@@ -165,11 +165,11 @@ class Upload:
         self._client.known.has(Lack.PARTS)
         self._id = answer.texts("UploadId")[0]
         if not (await self._claim.look()).mine:
-            raise was_discarded(self._client.name)
+            raise was_discarded()
 
     def _no_parts(self) -> NoParts:
         return NoParts(
-            f"store {self._client.name}: its server takes no uploads in parts, so an image may have at most "
+            "its server takes no uploads in parts, so an image may have at most "
             f"{self._plan.part // MIB} MiB here (s3_store_large_object_chunk_size, all of it held in memory)"
         )
 
@@ -214,7 +214,7 @@ class Upload:
                     raise self._client.refusal(answer, writing=True)
                 there = await self._claim.look()
                 if not there.mine:
-                    raise was_discarded(self._client.name)
+                    raise was_discarded()
                 if not there.claim:  # an attempt whose answer was lost
                     self._done = there.answer.tag
                     return True
@@ -227,7 +227,7 @@ class Upload:
             return False
         # nothing guards it but this look
         if not (await self._claim.look()).mine:
-            raise was_discarded(self._client.name)
+            raise was_discarded()
         answer = await self._put_all(pieces, {})
         if not answer.good:
             raise self._client.refusal(answer, writing=True)
@@ -263,7 +263,7 @@ class Upload:
             query["part-number-marker"] = more[0]
         if any(not tag for tag in self._tags.values()):
             raise WriteDenied(
-                f"store {self._client.name}: its server, or what stands in front of it, gives no ETags to parts, and "
+                "its server, or what stands in front of it, gives no ETags to parts, and "
                 "without them no upload in parts can be completed"
             )
 
@@ -272,7 +272,7 @@ class Upload:
         if self._client.known.lacks(Lack.LISTING):
             there = await self._claim.look()  # who discards could not find the upload
             if not (there.mine and there.claim):
-                raise was_discarded(self._client.name)
+                raise was_discarded()
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(tag)}</ETag></Part>"
             for number, tag in sorted(self._tags.items())
@@ -323,16 +323,14 @@ class Upload:
     async def _why_not(self, there: There, error: ImageServiceError | None) -> ImageServiceError:
         """Why the data is not there after the upload should have been completed; `error`: what the server said."""
         if not there.mine:
-            return was_discarded(self._client.name)
+            return was_discarded()
         if not there.claim:
-            return BlobError(f"store {self._client.name} made {there.answer.size} bytes out of {self.total}")
+            return BlobError(f"it made {there.answer.size} bytes out of {self.total}")
         if error is None:
-            return StoreUnavailable(
-                f"store {self._client.name} says that the upload is complete, and its data is not there"
-            )
+            return StoreUnavailable("it says that the upload is complete, and its data is not there")
         if isinstance(error, Gone) or (await self._claim.asked("GET", {"uploadId": self._id})).missing:
             return WriteDenied(
-                f"store {self._client.name}: its server forgot the upload before it was complete: see what else "
+                "its server forgot the upload before it was complete: see what else "
                 f"removes unfinished uploads from the bucket {self._client.address.bucket}"
             )
         return error

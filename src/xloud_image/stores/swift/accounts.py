@@ -121,17 +121,16 @@ class Elsewhere:
 class Borrowed:
     """A caller's token, which nobody can renew (None: as nobody), for the account `storage`."""
 
-    name: str
     storage: str
     token: str | None = dataclasses.field(repr=False)
 
     async def grant(self, refused: Grant | None = None) -> Grant:
         if refused is not None:
             raise StoreRefused(
-                f"store {self.name}: Swift does not take the caller's token (any more). A token must be valid whenever"
+                "Swift does not take the caller's token (any more). A token must be valid whenever"
                 " a segment of the transfer begins: ask for a new one, or raise the lifetime of tokens in Keystone"
                 if self.token
-                else f"store {self.name}: Swift wants a token, and nobody's is at hand: give the store a service"
+                else "Swift wants a token, and nobody's is at hand: give the store a service"
                 " account (swift_store_user, swift_store_key)"
             )
         return Grant(self.storage, self.token)

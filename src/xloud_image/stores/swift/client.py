@@ -138,7 +138,7 @@ class Container:
                         self._web.answer(method, url, headers=sent, data=data, **more)
                     )
             except TimeoutError:
-                raise StoreUnavailable(f"store {self.store} does not answer: no answer in time") from None
+                raise StoreUnavailable("it does not answer: no answer in time") from None
             finally:
                 if isinstance(data, Body):
                     data.limit = None
@@ -153,9 +153,9 @@ class Container:
                     async for chunk in self._web.chunks(response):
                         body += chunk
                         if len(body) > _SMALL:
-                            raise StoreUnavailable(f"store {self.store}: an answer of Swift is too long")
+                            raise StoreUnavailable("an answer of Swift is too long")
             except TimeoutError:
-                raise StoreUnavailable(f"store {self.store} does not answer: no answer in time") from None
+                raise StoreUnavailable("it does not answer: no answer in time") from None
             return Answer(response.status, response.headers, bytes(body))
 
     async def done(self, method: str, name: str | None = None, **more: Any) -> Answer:
@@ -206,28 +206,27 @@ class Container:
         """What a status means that the caller of a request did not expect."""
         if status in (401, 403):
             return StoreRefused(
-                f"store {self.store}: Swift does not allow it ({status}): the account needs a role of Swift's"
+                f"Swift does not allow it ({status}): the account needs a role of Swift's"
                 " operator_roles in its project, or an ACL of the container"
             )
         if status == 404:
-            return no_data(self.store)
+            return no_data()
         if status in (413, 507):
             return StoreFull(
-                f"store {self.store} takes no more data"
+                "it takes no more data"
                 + (": a quota of the account or container is used up, or the object is too large" * (status == 413))
             )
         if status in _NEVER:
             return StoreRefused(
-                f"store {self.store}: Swift, or what stands before it, does not take this request ({status}): asking"
+                f"Swift, or what stands before it, does not take this request ({status}): asking"
                 " again cannot help; see its log"
             )
-        return StoreUnavailable(f"store {self.store}: Swift fails now ({status})")
+        return StoreUnavailable(f"Swift fails now ({status})")
 
     def denied(self) -> WriteDenied:
         """The container is missing and may not be made."""
         return WriteDenied(
-            f"store {self.store}: the container {self.name} is missing: make it, or set"
-            " swift_store_create_container_on_put = True"
+            f"the container {self.name} is missing: make it, or set swift_store_create_container_on_put = True"
         )
 
 

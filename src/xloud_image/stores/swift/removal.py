@@ -19,7 +19,7 @@ async def remove_object(container: Container, name: str) -> None:
         await _remove_segments(container, name, unquote(manifest))
     answer = await container.done("DELETE", name, query=query)
     if query and (result := answer.json()).get("Errors"):
-        raise StoreUnavailable(f"store {container.store}: segments stay for now: {result['Response Status']}")
+        raise StoreUnavailable(f"segments stay for now: {result['Response Status']}")
 
 
 async def _remove_segments(container: Container, name: str, manifest: str) -> None:

@@ -90,9 +90,7 @@ class Segments:
         """The next segment, which begins at byte `at`."""
         number = len(self._names)
         if number >= MOST_SEGMENTS:
-            raise BadRequest(
-                f"store {self._container.store}: more data than {MOST_SEGMENTS} segments of 5 GiB can hold"
-            )
+            raise BadRequest(f"more data than {MOST_SEGMENTS} segments of 5 GiB can hold")
         name = f"{self._prefix}{number + 1:05}"
         self._names[name] = 0
         if size is None:
@@ -130,7 +128,7 @@ class Segments:
         headers = {} if length is None else {"Content-Length": str(length)}
         answer = await sent_whole(self._container.ask("PUT", feed.name, headers=headers, data=body), body)
         if answer.status == 404:
-            raise StoreUnavailable(f"store {self._container.store}: the container {self._container.name} went away")
+            raise StoreUnavailable(f"the container {self._container.name} went away")
         if not answer.ok:
             raise self._container.failure(answer.status)
         self.etags[feed.name] = answers.tag(answer.headers)
@@ -144,7 +142,7 @@ class Segments:
             await retry(lambda: self._send(feed, Body(_read(file, disk.threads)), feed.sent), _AGAIN)
         except OSError as error:
             raise StoreUnavailable(
-                f"store {self._container.store} cannot keep a segment in swift_upload_buffer_dir {disk.directory}:"
+                f"it cannot keep a segment in swift_upload_buffer_dir {disk.directory}:"
                 f" {(error.strerror or type(error).__name__).lower()}"
             ) from error
         finally:

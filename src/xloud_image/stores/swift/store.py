@@ -158,16 +158,16 @@ class SwiftStore(Store):
         if self._projects.auth is not None:
             status, _, _ = await ask_keystone(self._web, "GET", self._projects.auth)
             if status >= 400:
-                raise StoreUnavailable(f"store {self.name}: swift_store_auth_address gives no identity service")
+                raise StoreUnavailable("swift_store_auth_address gives no identity service")
         for root in self._projects.roots:
-            await Container(self._web, Borrowed(self.name, str(URL(root).origin()), None), "info").ask("GET")
+            await Container(self._web, Borrowed(str(URL(root).origin()), None), "info").ask("GET")
         asked = "Swift and the identity service answer" if self._projects.roots else "the identity service answers"
         return Health(f"{asked}; each upload uses the caller's own account", None, self.facts)
 
     async def keys(self, limit: int) -> list[str]:
         """By name, container by container; segments left out. Not in the accounts of uploaders, who are not known."""
         if self._multi:
-            raise Unsupported(f"store {self.name} keeps its data in the accounts of all projects")
+            raise Unsupported("it keeps its data in the accounts of all projects")
         account = Container(self._web, self._own(), "")
         containers = [self._container]
         if self._seed:
@@ -227,8 +227,8 @@ class SwiftStore(Store):
         place = location.parse(url)
         if place is None or not self._ours(place):
             if self._broken:
-                raise StoreUnavailable(f"store {self.name}: {self._broken}: correct it and restart the service")
-            raise BlobNotFound(f"store {self.name} has no such data: the location is not of its account and container")
+                raise StoreUnavailable(f"{self._broken}: correct it and restart the service")
+            raise BlobNotFound("it has no such data: the location is not of its account and container")
         if place.storage is None:
             for reference, account in self._accounts.items():
                 one = account.login
@@ -242,23 +242,23 @@ class SwiftStore(Store):
         if self._near(place.storage) is None:
             await self._root(caller)
         if not self._near(place.storage):
-            raise BlobNotFound(f"store {self.name} has no such data: the location is of another Swift")
+            raise BlobNotFound("it has no such data: the location is of another Swift")
         return Container(self._web, self._tenant(place.storage, caller), place.container), place.name
 
     def _own(self) -> Account:
         """The account for new images."""
         if self._broken or self._default not in self._accounts:
             why = self._broken or "it was not started"
-            raise StoreRefused(f"store {self.name}: {why}: correct it and restart the service")
+            raise StoreRefused(f"{why}: correct it and restart the service")
         return self._accounts[self._default]
 
     def _tenant(self, storage: str, caller: Caller | None) -> Access:
         """Whoever may use the account of a project: the caller, else the service account, else nobody."""
         if caller is not None and caller.token:
-            return Borrowed(self.name, storage, caller.token)
+            return Borrowed(storage, caller.token)
         if self._accounts:
             return Elsewhere(self._own(), storage)
-        return Borrowed(self.name, storage, None)
+        return Borrowed(storage, None)
 
     async def _root(self, caller: Caller | None) -> None:
         """Learn where our Swift is."""
@@ -268,21 +268,21 @@ class SwiftStore(Store):
             grant = await self._own().grant()
             self._projects.learn(grant.url, grant.project)
         else:
-            raise StoreRefused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(_NOBODY)
 
     async def _account_of(self, caller: Caller | None) -> Access:
         """The account that takes the data of this caller."""
         if not self._multi:
             return self._own()
         if caller is None or not caller.project:
-            raise StoreRefused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(_NOBODY)
         if caller.token:
             storage = await self._projects.url(caller.token, caller.project)
         elif self._accounts:
             grant = await self._own().grant()
             storage = grant.url.replace(grant.project, caller.project)
         else:
-            raise StoreRefused(f"store {self.name}: {_NOBODY}")
+            raise StoreRefused(_NOBODY)
         return self._tenant(storage, caller)
 
     async def _container_for(self, key: str, caller: Caller | None) -> Container:
@@ -301,7 +301,7 @@ class SwiftStore(Store):
         found = await container.done("HEAD", name)
         size = answers.length(found.headers)
         if size is None:
-            raise StoreUnavailable(f"store {self.name}: Swift does not say how long the object is")
+            raise StoreUnavailable("Swift does not say how long the object is")
         return Blob(url, size, version=answers.tag(found.headers) or None)
 
     @contextlib.asynccontextmanager
@@ -403,7 +403,7 @@ class SwiftStore(Store):
         self, url: str, *, readers: Sequence[str], public: bool = False, caller: Caller | None = None
     ) -> None:
         if not self._multi:
-            raise Unsupported(f"store {self.name} keeps all images in one account: it has no rights of its own")
+            raise Unsupported("it keeps all images in one account: it has no rights of its own")
         container, _ = await self._locate(url, caller)
         headers = self._rights(readers, public=public)
         answer = await container.ask("POST", headers=headers)

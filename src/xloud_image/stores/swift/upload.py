@@ -97,7 +97,7 @@ class Upload:
             if isinstance(end, BaseException):
                 raise end
         if not isinstance(taken, BaseException) and taken.ok:
-            raise key_taken(self._container.store)
+            raise key_taken()
         segments = Segments(self._container, self._own, self._segments, self._segment, self._disk)
         total = await segments.send(source, size)
         await self._alone()
@@ -144,7 +144,7 @@ class Upload:
             if not others:
                 return
             if min(others) < self._id or asyncio.get_running_loop().time() > end:
-                raise key_taken(self._container.store)
+                raise key_taken()
             await asyncio.sleep(0.05)
 
     async def _publish(self, data: bytes | Body, headers: dict[str, str], query: dict[str, str]) -> None:
@@ -161,9 +161,9 @@ class Upload:
         if answer.ok:
             self.etag = answers.tag(answer.headers) or None
         elif answer.status in (409, 412):
-            raise key_taken(self._container.store)
+            raise key_taken()
         elif answer.status == 400 and query and await self._discarded():
-            raise was_discarded(self._container.store)
+            raise was_discarded()
         else:
             raise self._container.failure(answer.status)
 
@@ -191,11 +191,11 @@ class Upload:
                 if end.status == 404:  # after an answer that was lost it may have been us
                     if why and await self._is_ours() is not False:
                         return
-                    raise was_discarded(self._container.store)
+                    raise was_discarded()
                 why = self._container.failure(end.status).message
             await asyncio.sleep(wait or 0)
         if await self._is_ours() is False:
-            raise was_discarded(self._container.store)
+            raise was_discarded()
         _log.warning("store %s: the note %s of a finished upload stays: %s", self._container.store, name, why)
 
     async def _is_ours(self) -> bool | None:

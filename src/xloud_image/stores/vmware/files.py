@@ -83,14 +83,14 @@ class Files:
             rooms = await self.rooms(refresh=refresh)
             usable = [place for place, room in rooms.items() if room.usable]
             if not usable:
-                raise StoreUnavailable(f"store {self._name}: none of its datastores is accessible now")
+                raise StoreUnavailable("none of its datastores is accessible now")
             for wanted in (ROOMY, 1) if size is None else (size,):
                 roomy = [place for place in usable if rooms[place].free >= wanted]
                 if roomy:
                     return max(roomy, key=lambda place: (place.weight, rooms[place].free))
         most = max(rooms[place].free for place in usable)
         wish = "any data" if size is None else f"{size} bytes"
-        raise StoreFull(f"store {self._name} has no datastore with room for {wish}: {most} bytes are free at most")
+        raise StoreFull(f"it has no datastore with room for {wish}: {most} bytes are free at most")
 
     def _ref(self, login: Login, place: Place) -> tuple[Any, Any]:
         """(datacenter, datastore) as objects of the server, kept for the session; in a thread."""
@@ -99,7 +99,7 @@ class Files:
             datacenter = login.content.searchIndex.FindByInventoryPath(place.datacenter)
             if not isinstance(datacenter, vim.Datacenter):
                 raise StoreUnavailable(
-                    f"store {self._name}: vmware_datastores names the datacenter {place.datacenter}, which is not"
+                    f"vmware_datastores names the datacenter {place.datacenter}, which is not"
                     f" there or not shown to this user; there are: {', '.join(self._datacenters(login)) or 'none'}"
                 )
             found = list(datacenter.datastore)
@@ -110,7 +110,7 @@ class Files:
                     break
             else:
                 raise StoreUnavailable(
-                    f"store {self._name}: vmware_datastores names the datastore {place}, which is not there or not"
+                    f"vmware_datastores names the datastore {place}, which is not there or not"
                     f" shown to this user; {place.datacenter} has: {', '.join(sorted(names.values())) or 'none'}"
                 )
         found_before: tuple[Any, Any] = login.refs[place]
@@ -220,7 +220,7 @@ class Files:
             if info.state == "error":
                 raise info.error
             if time.monotonic() > end:
-                raise StoreUnavailable(f"store {self._name}: a task has not ended within {self._limit:g} seconds")
+                raise StoreUnavailable(f"a task has not ended within {self._limit:g} seconds")
             pause = min(self._interval, pause * 2 or _FIRST_LOOK)
             await asyncio.sleep(pause)
 
@@ -235,17 +235,17 @@ class Files:
         try:
             yield
         except fault.FileNotFound:
-            raise no_data(self._name) from None
+            raise no_data() from None
         except fault.FileAlreadyExists:
-            raise key_taken(self._name) from None
+            raise key_taken() from None
         except (fault.FileLocked, fault.ResourceInUse):
-            raise InUse(f"store {self._name}: the file is open in a virtual machine or being written") from None
+            raise InUse("the file is open in a virtual machine or being written") from None
         except fault.NoDiskSpace:
-            raise StoreFull(f"store {self._name}: the datastore is full") from None
+            raise StoreFull("the datastore is full") from None
         except fault.NoPermission as error:
             denied = StoreRefused if reads else WriteDenied
             raise denied(
-                f"store {self._name}: its user lacks a right on the server: grant {error.privilegeId or 'it'} on the"
+                f"its user lacks a right on the server: grant {error.privilegeId or 'it'} on the"
                 " datastore (a role with Datastore.Browse, Datastore.FileManagement)"
             ) from error
         except self._session.fault as error:
@@ -253,4 +253,4 @@ class Files:
             _log.warning("store %s: the server answers %s: %s", self._name, kind, getattr(error, "msg", ""))
             if kind == "ManagedObjectNotFound":  # the datastore was removed or added anew
                 self._session.forget()
-            raise StoreUnavailable(f"store {self._name}: the server answers {kind}; see the service's log") from error
+            raise StoreUnavailable(f"the server answers {kind}; see the service's log") from error

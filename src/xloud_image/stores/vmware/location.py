@@ -47,12 +47,12 @@ class Server:
         return name if self.port == _PORT else f"{name}:{self.port}"
 
 
-def server(store: str, text: str) -> Server:
+def server(text: str) -> Server:
     """`host`, `host:port`, `[v6]:port`, or a bare IPv6 address. `ConfigError` for a scheme, a path or nothing."""
     found = _server(text.strip())
     if found is None:
         raise ConfigError(
-            f"store {store}: vmware_server_host = {text!r} is no name or address: write it without https:// and"
+            f"vmware_server_host = {text!r} is no name or address: write it without https:// and"
             " without a path, with :PORT only when it is not 443"
         )
     return found
@@ -73,7 +73,7 @@ def _server(text: str) -> Server | None:
     return Server(host, int(match[3] or _PORT))
 
 
-def places(store: str, lines: Sequence[str]) -> tuple[Place, ...]:
+def places(lines: Sequence[str]) -> tuple[Place, ...]:
     """`datacenter_path:datastore:weight`, split from the right, the weight optional. `ConfigError` names the line."""
     found: dict[tuple[str, str], Place] = {}
     for line in filter(None, (line.strip() for line in lines)):
@@ -81,25 +81,24 @@ def places(store: str, lines: Sequence[str]) -> tuple[Place, ...]:
         weight = parts.pop() if len(parts) == 3 else ""
         if len(parts) != 2 or not all(parts) or (weight and not re.fullmatch(r"[0-9]+", weight)):
             raise ConfigError(
-                f"store {store}: vmware_datastores = {line!r} means nothing: write datacenter path:datastore:weight,"
+                f"vmware_datastores = {line!r} means nothing: write datacenter path:datastore:weight,"
                 " such as DC1:images:100"
             )
         datacenter, datastore = parts[0].strip("/"), parts[1]
         if (datacenter, datastore) in found:
-            raise ConfigError(f"store {store}: vmware_datastores names {datacenter}:{datastore} twice")
+            raise ConfigError(f"vmware_datastores names {datacenter}:{datastore} twice")
         found[datacenter, datastore] = Place(datacenter, datastore, int(weight or 0))
     if not found:
-        raise ConfigError(f"store {store}: vmware_datastores is empty: name datacenter path:datastore:weight")
+        raise ConfigError("vmware_datastores is empty: name datacenter path:datastore:weight")
     return tuple(found.values())
 
 
-def image_dir(store: str, text: str) -> str:
+def image_dir(text: str) -> str:
     """The folder without slashes at its ends. `ConfigError` for the datastore itself and for what no URL can say."""
     folder = "/".join(part for part in text.strip().split("/") if part)
     if not folder or re.search(r"[\[\]?#%\\\x00-\x1f]", folder) or {".", ".."} & set(folder.split("/")):
         raise ConfigError(
-            f"store {store}: vmware_store_image_dir = {text!r} cannot be used: name a folder of its own, such as"
-            " /openstack_glance"
+            f"vmware_store_image_dir = {text!r} cannot be used: name a folder of its own, such as /openstack_glance"
         )
     return folder
 

@@ -110,7 +110,7 @@ class Session:
         try:
             return await self._perform(work, login, reads)
         except self._pyvmomi.vim.fault.NotAuthenticated as error:
-            raise StoreUnavailable(f"store {self.name}: its sessions end at once; see the server's log") from error
+            raise StoreUnavailable("its sessions end at once; see the server's log") from error
 
     async def _perform(self, work: Callable[[Login], T], login: Login, reads: bool) -> T:
         return await self._run(lambda: work(login), retries=self._retries if reads else 0)
@@ -158,15 +158,15 @@ class Session:
     def _not_let_in(self, error: Exception) -> ImageServiceError:
         if isinstance(error, self.vim.fault.InvalidLogin):
             sentence = (
-                f"store {self.name}: {self._server} refuses the user or the password; correct vmware_server_username"
+                f"{self._server} refuses the user or the password; correct vmware_server_username"
                 f" and vmware_server_password (tried again after {_REFUSED:.0f} seconds)"
             )
             self._refused = (time.monotonic() + _REFUSED, sentence)
             return StoreRefused(sentence)
-        return StoreUnavailable(f"store {self.name}: {self._server} lets nobody in ({type(error).__name__})")
+        return StoreUnavailable(f"{self._server} lets nobody in ({type(error).__name__})")
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
-        return StoreUnavailable(f"store {self.name}: {self._server} {self._reason(error)}")
+        return StoreUnavailable(f"{self._server} {self._reason(error)}")
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):

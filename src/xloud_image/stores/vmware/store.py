@@ -62,9 +62,9 @@ class VmwareStore(Store):
     def __init__(self, name: str, options: Mapping[str, Any], *, patience: float = 30.0) -> None:
         self.name = name
         self.can = Can.WRITE
-        server = location.server(name, options["vmware_server_host"])
-        folder = location.image_dir(name, options["vmware_store_image_dir"])
-        self._where = Locations(server, folder, location.places(name, options["vmware_datastores"]))
+        server = location.server(options["vmware_server_host"])
+        folder = location.image_dir(options["vmware_store_image_dir"])
+        self._where = Locations(server, folder, location.places(options["vmware_datastores"]))
         self.places = tuple(f"folder {server}/{place}/{folder}" for place in self._where.places)
         self.facts = {
             "server": str(server),
@@ -94,7 +94,7 @@ class VmwareStore(Store):
             try:
                 await self._files.make_folder(place)
             except ImageServiceError as error:
-                _log.warning("store %s: %s: %s", self.name, place, error.message.removeprefix(f"store {self.name}: "))
+                _log.warning("store %s: %s: %s", self.name, place, error.message)
 
     async def check(self) -> Health:
         """Whether each datastore is there and takes data. Raises when none does; else `detail` names those."""
@@ -107,9 +107,9 @@ class VmwareStore(Store):
                 remarks.append(f"the folder /{self._where.folder} is not on {place} yet: the first upload makes it")
         usable = {place: room.free for place, room in rooms.items() if room.usable}
         if not usable:
-            raise StoreUnavailable(f"store {self.name}: none of its datastores is accessible: {'; '.join(remarks)}")
+            raise StoreUnavailable(f"none of its datastores is accessible: {'; '.join(remarks)}")
         if not any(usable.values()):
-            raise StoreFull(f"store {self.name}: its datastores are full: {', '.join(map(str, usable))}")
+            raise StoreFull(f"its datastores are full: {', '.join(map(str, usable))}")
         free = {str(place): room.free for place, room in rooms.items()}
         return Health("; ".join(remarks) or "ok", sum(usable.values()), {**self.facts, "free": free})
 
@@ -135,7 +135,7 @@ class VmwareStore(Store):
     def _locate(self, url: str) -> tuple[Place, str]:
         found = self._where.parse(url)
         if found is None:
-            raise BlobNotFound(f"store {self.name} has no such data: the location lies outside its folders")
+            raise BlobNotFound("it has no such data: the location lies outside its folders")
         return found
 
     # reading
@@ -178,7 +178,7 @@ class VmwareStore(Store):
         place, key = self._locate(url)
         size = await self._head(place, key)
         if size is None:
-            raise no_data(self.name)
+            raise no_data()
         return Blob(url, size)
 
     @contextlib.asynccontextmanager
@@ -193,7 +193,7 @@ class VmwareStore(Store):
             return
 
         def failure(status: int) -> ImageServiceError:
-            return no_data(self.name) if status == 404 else self._refusal(status, "read")
+            return no_data() if status == 404 else self._refusal(status, "read")
 
         def get(headers: dict[str, str]) -> AbstractAsyncContextManager[ClientResponse]:
             return self._ask("GET", place, key, headers=headers)
@@ -211,7 +211,7 @@ class VmwareStore(Store):
         place = await self._files.choose(size)  # the session is proved by it: a source cannot be sent twice
         await self._files.make_folder(place)
         if await self._taken(key):
-            raise key_taken(self.name)
+            raise key_taken()
         upload = Upload(source, size, self._patience)
         part = f"{key}~{secrets.token_hex(8)}.part"
         try:
@@ -237,7 +237,7 @@ class VmwareStore(Store):
         try:
             where = self._where.https(place, part)
             async with (
-                upload.watched(self.name),
+                upload.watched(),
                 self._web.request("PUT", where, headers=headers, data=upload, timeout=self._long) as response,
             ):
                 upload.answered = True
@@ -245,13 +245,13 @@ class VmwareStore(Store):
                     raise self._refusal(response.status, "write")
             stored = await self._kept(place, part)
             if stored is None:
-                raise was_discarded(self.name)
+                raise was_discarded()
             if stored != upload.sent:
-                raise StoreUnavailable(f"store {self.name} has kept {stored} of {upload.sent} bytes")
+                raise StoreUnavailable(f"it has kept {stored} of {upload.sent} bytes")
         except StoreUnavailable as error:
             known = upload.error is not None or upload.stalled  # why it failed
             if not known and await self._full(place, part, size or upload.sent):
-                raise StoreFull(f"store {self.name}: the datastore became full during the upload") from error
+                raise StoreFull("the datastore became full during the upload") from error
             raise
 
     async def _full(self, place: Place, part: str, size: int) -> bool:
@@ -279,10 +279,10 @@ class VmwareStore(Store):
         try:
             async with self._one_at_a_time(key):
                 if len(self._where.places) > 1 and await self._taken(key):
-                    raise key_taken(self.name)
+                    raise key_taken()
                 await self._files.move(place, part, key)
         except BlobNotFound:
-            raise was_discarded(self.name) from None
+            raise was_discarded() from None
         except BaseException:
             await self._remove_part(place, part, cut=False)
             raise
@@ -348,7 +348,7 @@ class VmwareStore(Store):
         place, key = self._locate(url)
         # a folder would go with all that is in it
         if (await self._files.listing(place, key)).get(key, True):
-            raise no_data(self.name)
+            raise no_data()
         await self._files.delete(place, key)
 
     async def aclose(self) -> None:
@@ -359,14 +359,14 @@ class VmwareStore(Store):
         if status == 403:
             kind = WriteDenied if what == "write" else StoreRefused
             return kind(
-                f"store {self.name}: the server does not let its user {what} (HTTP 403): grant Datastore.Browse and"
+                f"the server does not let its user {what} (HTTP 403): grant Datastore.Browse and"
                 " Datastore.FileManagement on the datastore"
             )
         if status in {413, 507}:
-            return StoreFull(f"store {self.name}: the datastore is full")
+            return StoreFull("the datastore is full")
         if status in _NEVER:
             return StoreRefused(
-                f"store {self.name}: the server answers HTTP {status}, so it will never {what} here: vmware_server_host"
+                f"the server answers HTTP {status}, so it will never {what} here: vmware_server_host"
                 " has to name the vCenter or ESXi itself, and what stands before it has to let /folder through"
             )
-        return StoreUnavailable(f"store {self.name}: the server answers HTTP {status}")
+        return StoreUnavailable(f"the server answers HTTP {status}")

@@ -29,7 +29,7 @@ class Upload(Outgoing):
         self.begun = True
 
     @contextlib.asynccontextmanager
-    async def watched(self, store: str) -> AsyncIterator[None]:
+    async def watched(self) -> AsyncIterator[None]:
         """A chunk that is not taken within `patience` seconds is `StoreUnavailable`: aiohttp watches answers only."""
         try:
             async with asyncio.timeout(None) as self._limit:
@@ -38,4 +38,4 @@ class Upload(Outgoing):
             if self._limit is None or not self._limit.expired():
                 raise  # the source's own
             self.stalled = True
-            raise StoreUnavailable(f"store {store} takes no data: nothing in {self._patience:g} seconds") from error
+            raise StoreUnavailable(f"it takes no data: nothing in {self._patience:g} seconds") from error
