@@ -72,6 +72,14 @@ async def test_attempts_are_bounded(make: Make, server: Flawed) -> None:
         assert caught.value.temporary
 
 
+async def test_ranges_without_their_bytes_are_no_loop(make: Make, server: Flawed) -> None:
+    server.how = lambda number, span: "none" if number else ""
+    async with asyncio.timeout(60):
+        with pytest.raises(SourceUnavailable, match="ended too early"):
+            await fetched(make(retries=2, connections=1), server.url)
+    assert len(server.seen) == 4
+
+
 async def test_one_stream_is_not_taken_up(make: Make, server: Flawed) -> None:
     server.how = lambda number, span: "whole"
     server.cut, server.cuts = 1_000_000, 1
