@@ -19,7 +19,8 @@ class Flawed:
     `cut`: bytes of an answer after which the connection ends, `cuts` times. `width`: more requests at once get 503.
     `how`: a request's number (0 is the first) and its range → what is wrong with its answer, "" nothing:
     "whole" (200), "wrong" (another range), "416", "multipart", "more" (bytes behind the range), "bare" (no validator),
-    "page", "drip" (a byte at a time), "hang" (in the middle), "packed", or a status. `tag` and `date`: the validators.
+    "none" (of its bytes), "page", "late" (0.3 s), "drip" (a byte at a time), "hang" (in the middle), "packed", or a status. `tag` and `date`:
+    the validators.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -85,6 +86,8 @@ class Flawed:
         self, handler: http.server.BaseHTTPRequestHandler, number: int, span: tuple[int, int] | None, full: bool
     ) -> None:
         how = "503" if full else self.how(number, span)
+        if how == "late":
+            time.sleep(0.3)
         tag, told = self.tag(number), {}
         data = self.other.get(tag, self.data)
         if tag and how != "bare":
@@ -109,7 +112,8 @@ class Flawed:
                 first += 1
             told["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             body = data[first : last + 1]
-            self._send(handler, 206, told, body + b"more" if how == "more" else body, how)
+            body = {"more": body + b"more", "none": b""}.get(how, body)
+            self._send(handler, 206, told, body, how)
 
     def _send(
         self, handler: http.server.BaseHTTPRequestHandler, status: int, told: dict[str, str], body: bytes, how: str = ""

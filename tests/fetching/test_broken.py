@@ -72,6 +72,14 @@ async def test_attempts_are_bounded(make: Make, server: Flawed) -> None:
         assert caught.value.temporary
 
 
+async def test_ranges_without_their_bytes_are_no_loop(make: Make, server: Flawed) -> None:
+    server.how = lambda number, span: "none" if number else ""
+    async with asyncio.timeout(60):
+        with pytest.raises(SourceUnavailable, match="ended too early"):
+            await fetched(make(retries=2, connections=1), server.url)
+    assert len(server.seen) == 4
+
+
 async def test_one_stream_is_not_taken_up(make: Make, server: Flawed) -> None:
     server.how = lambda number, span: "whole"
     server.cut, server.cuts = 1_000_000, 1
@@ -110,8 +118,11 @@ async def test_a_byte_at_a_time_takes_no_more_memory() -> None:
 @pytest.mark.parametrize("width", [1, 2])
 async def test_a_server_that_takes_few_at_once(make: Make, server: Flawed, width: int) -> None:
     """Windows that are refused wait for their turn: no more attempts are needed than for one connection."""
+    server.data = DATA[:1_200_000]
     server.width = width
-    assert await fetched(make(pause=0.1), server.url) == DATA
+    server.how = lambda number, span: "late" if number else ""
+    assert await fetched(make(pause=0.05, retries=2), server.url) == server.data
+    assert len(server.seen) <= 1 + 5 + 5, "once it has refused, it is asked for no more than it takes"
 
 
 async def test_whoever_still_reads_when_the_file_is_closed_hears_of_it(make: Make, server: Flawed) -> None:
@@ -197,6 +208,14 @@ async def test_a_change_before_the_first_byte_is_none(make: Make, server: Flawed
     async with make().open(server.url, trusted=True) as found:
         assert b"".join([chunk async for chunk in found.chunks()]) == DATA
         assert not found.ranges
+
+
+async def test_a_change_of_the_size_is_seen_under_the_same_tag(make: Make, server: Flawed) -> None:
+    async with make().open(server.url, trusted=True) as found:
+        assert await found.read(0, 10) == DATA[:10]
+        server.data = DATA + b"more"
+        with pytest.raises(SourceChanged):
+            await found.read(0, 10)
 
 
 async def test_a_change_of_the_size_is_always_one(make: Make, server: Flawed) -> None:

@@ -39,6 +39,7 @@ class Resource:
         self._held: Answer | None = None  # to a plain request, unread
         self._stack = contextlib.AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._width = limits.connections  # windows at once; fewer once the server has refused one
         self._places = asyncio.Semaphore(limits.connections)
 
     async def begin(self, *, plain: bool) -> None:
@@ -135,7 +136,7 @@ class Resource:
         at, ahead = offset, deque[_Window]()
         try:
             while True:
-                while at < self.size and len(ahead) < self._limits.connections:
+                while at < self.size and len(ahead) < self._width:
                     end = min(at + self._limits.window, self.size)
                     window = _Window()
                     window.task = asyncio.create_task(self._fill(window, at, end))
@@ -169,7 +170,7 @@ class Resource:
         self, at: int, end: int, give: Callable[[bytes], object], *, turn: asyncio.Event | None = None
     ) -> None:
         """`give` the bytes from `at` to `end`, all of one file. A server that is there and refuses for now (too many
-        connections, often) is asked again when it is the `turn` of this range."""
+        connections, often) is asked again when it is the `turn` of this range, and for fewer at once."""
         failures = 0
         while at < end:
             condition = self._condition
@@ -190,6 +191,7 @@ class Resource:
             except SourceUnavailable as error:
                 failures += 1
                 if turn is not None and error.answered is not None:
+                    self._width = max(1, self._width - 1)
                     await turn.wait()
                 await self._pause(failures, error)
 
