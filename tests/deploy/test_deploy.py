@@ -32,7 +32,7 @@ from xavs import extra_vars
 from xavs.render import Inputs, render
 from xloud_image.config.findings import Findings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
