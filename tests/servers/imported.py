@@ -77,45 +77,46 @@ def serve(path: str, name: str) -> dict[str, Any]:
         Path(f"{path}.new").rename(path)  # where it is found it can be asked
         waiting.register(listening, selectors.EVENT_READ)
         while True:
-            for key, _ in waiting.select():
-                if key.fileobj is listening:
-                    connection, _ = listening.accept()
-                    try:
-                        asked, streams = _receive(connection)
-                    except (OSError, ValueError, struct.error):  # the caller has gone
-                        connection.close()
-                        continue
-                    child = os.fork()
-                    if child == 0:
-                        for process, (_, caller) in running.items():
-                            os.close(process)
-                            caller.close()
-                        connection.close()
-                        library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                        asked["streams"] = streams
-                        return asked
-                    for stream in streams:
-                        os.close(stream)
-                    process = os.pidfd_open(child)
-                    running[process] = child, connection
-                    waiting.register(process, selectors.EVENT_READ)
-                    waiting.register(connection, selectors.EVENT_READ, child)
-                    with contextlib.suppress(OSError):
-                        connection.sendall(struct.pack("!i", child))
-                elif key.fd in running:
-                    child, connection = running.pop(key.fd)
-                    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-                    with contextlib.suppress(OSError):
-                        connection.sendall(struct.pack("!i", code))
-                    waiting.unregister(key.fd)
-                    os.close(key.fd)
-                    with contextlib.suppress(KeyError):
-                        waiting.unregister(connection)
+            key = waiting.select()[0][0]  # one at a time: what is done for it may end what the next one is about
+            if key.fileobj is listening:
+                connection, _ = listening.accept()
+                try:
+                    asked, streams = _receive(connection)
+                except (OSError, ValueError, struct.error):  # the caller has gone
                     connection.close()
-                else:  # the caller has gone
-                    waiting.unregister(key.fileobj)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(key.data, signal.SIGKILL)
+                    continue
+                child = os.fork()
+                if child == 0:
+                    os.setsid()
+                    library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+                    with contextlib.suppress(OSError):
+                        connection.sendall(struct.pack("!i", os.getpid()))
+                    for process, (_, caller) in running.items():
+                        os.close(process)
+                        caller.close()
+                    connection.close()
+                    asked["streams"] = streams
+                    return asked
+                for stream in streams:
+                    os.close(stream)
+                process = os.pidfd_open(child)
+                running[process] = child, connection
+                waiting.register(process, selectors.EVENT_READ)
+                waiting.register(connection, selectors.EVENT_READ, child)
+            elif key.fd in running:
+                child, connection = running.pop(key.fd)
+                code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                with contextlib.suppress(OSError):
+                    connection.sendall(struct.pack("!i", code))
+                waiting.unregister(key.fd)
+                os.close(key.fd)
+                with contextlib.suppress(KeyError):
+                    waiting.unregister(connection)
+                connection.close()
+            else:  # the caller has gone
+                waiting.unregister(key.fileobj)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(key.data, signal.SIGKILL)
 
 
 def _load(name: str) -> None:
@@ -158,7 +159,6 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def become(asked: dict[str, Any]) -> Any:
     """This process is the program from now on; its `main`."""
-    os.setsid()
     for number, stream in enumerate(asked["streams"]):
         os.dup2(stream, number)
         os.close(stream)
