@@ -19,8 +19,7 @@ import pytest
 import structlog
 
 from tests import turns
-from tests.servers import Missing, place
-from tests.servers import client as clients
+from tests.servers import Missing, place, programs
 from tests.servers.ceph import Ceph
 from tests.servers.cinder import Cinder
 from tests.servers.client import OpenStack
@@ -78,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     result = yield
-    clients.end()
+    programs.end()
     # the fixtures have stopped everything; children of a killed process may still be on their way out
     end = time.monotonic() + 5
     while (left := place.left_processes()) and time.monotonic() < end:

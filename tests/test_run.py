@@ -31,6 +31,7 @@ class Project:
             (path / "tests" / folder).mkdir(parents=True)
             self.write(f"{folder}/test_of_{folder}.py", "def test_fine(): pass")
         self.write("stores/test_cinder.py", "def test_fine(): pass")
+        self.write("deploy/test_two_nodes.py", "def test_fine(): pass")
         (path / ".venv-test").symlink_to(ROOT / ".venv-test")
         (path / "tests/servers").mkdir()
         for name in ("run", "journal.py", "servers/place.py", "servers/__main__.py"):

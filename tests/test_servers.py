@@ -1,5 +1,8 @@
 """The servers that the other tests stand on do what their users rely on."""
 
+import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from tests.servers.memcached import Memcached
 from tests.servers.nginx import Nginx
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Stuck
+from tests.servers.service import Service, command
 
 
 def test_postgresql_keeps_databases_apart(postgresql: PostgreSQL) -> None:
@@ -74,3 +78,29 @@ def test_ceph_knows_its_users_and_comes_back(ceph: Ceph) -> None:
     ceph.start_daemon("osd")
     for user, pool in (("glance", "images"), ("cinder", "volumes")):
         ceph.admin("rbd", "rm", f"{pool}/of-{user}")
+
+
+def test_a_command_that_is_forked_is_the_program(tmp_path: Path) -> None:
+    """Folder, environment, streams and code are the caller's."""
+    words = [*command(), "config", "check", "--config-file", "none.conf"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "none.conf" in done.stderr
+    fails = {**os.environ, "XLOUD_FAILPOINTS": "nowhere=kill"}
+    done = subprocess.run([*command(), "serve"], cwd=tmp_path, env=fails, capture_output=True, text=True, check=False)
+    assert "XLOUD_FAILPOINTS: 'nowhere=kill' is no failpoint" in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_forked_command_ends_with_its_caller(service: Callable[..., Service]) -> None:
+    """And the others go on, those of callers that have gone in the middle of asking too."""
+    other = service()
+    callers = [subprocess.Popen([*command(), "serve", "--config-file", other.configuration]) for _ in range(3)]
+    for one in callers:
+        one.kill()
+        one.wait()
+    one = service()
+    assert one.request("GET", "/healthcheck").status == 200
+    one.kill()
+    assert one.exit_code == -signal.SIGKILL
+    assert other.request("GET", "/healthcheck").status == 200

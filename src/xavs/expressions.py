@@ -79,7 +79,7 @@ def read(text: str, known: Callable[[str], Any]) -> Any:
         except Failed as error:
             failed[name] = error
     try:
-        return (_by_ansible or _by_jinja)(text, values)
+        return (_ansible() or _by_jinja)(text, values)
     except Failed as error:
         if error.name in failed:
             raise failed[error.name] from None
@@ -129,8 +129,9 @@ def _syntax(message: str, *, ansible: bool) -> str:
     return f"uses the {found[1]} '{found[2]}', which is not known here{cure}"
 
 
+@functools.cache
 def _ansible() -> Callable[[str, Mapping[str, Any]], Any] | None:
-    """Ansible's templar, where it is installed."""
+    """Ansible's templar, where it is installed: loaded for the first expression, as most globals have none."""
     try:
         from ansible.errors import AnsibleError, AnsibleUndefinedVariable
         from ansible.parsing.dataloader import DataLoader
@@ -181,8 +182,6 @@ def _plain(value: Any, depth: int = 0) -> Any:
     raise Failed(f"has an expression that gives a {type(value).__name__}, which is no value: a text, a number, a flag, "
                  "a list or a mapping is needed")  # fmt: skip
 
-
-_by_ansible: Final[Callable[[str, Mapping[str, Any]], Any] | None] = _ansible()
 
 # Jinja, where Ansible is not
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.servers.service import command
+from tests.servers.service import command, installed
 
 STORE = """
 [DEFAULT]
@@ -35,12 +35,14 @@ class Home:
         if images:
             (self.path / "images").mkdir(exist_ok=True)
 
-    def run(self, *words: str, env: Mapping[str, str | None] | None = None) -> subprocess.CompletedProcess[str]:
-        """`env`: more of the environment; None takes a variable away."""
+    def run(
+        self, *words: str, env: Mapping[str, str | None] | None = None, anew: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """`env`: more of the environment; None takes a variable away. `anew`: the program as it is installed."""
         kept = {k: v for k, v in os.environ.items() if not re.match("OS_|XLOUD|HOST$|PORT$|COLUMNS", k)}
         given = {**kept, "COLUMNS": "100", **(env or {})}
         return subprocess.run(
-            [*command(), *words],
+            [*(installed() if anew else command()), *words],
             cwd=self.path,
             env={name: value for name, value in given.items() if value is not None},
             capture_output=True,

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.db.conftest import MakeEmpty
+from tests.servers.service import command
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import connect, images, indexes, listing, schema, tables
 from xloud_image.db.engine import Database
@@ -155,23 +155,16 @@ async def test_lists_work_without_our_indexes(empty: MakeEmpty) -> None:
     await db.aclose()
 
 
-async def test_many_nodes_at_once(empty: MakeEmpty, engine: str) -> None:
+async def test_many_nodes_at_once(empty: MakeEmpty, engine: str, tmp_path: Path) -> None:
+    """The command itself, five times."""
     for glance in (False, True):
         settings = empty()
         if glance:
             await make_glance(settings, engine)
-        words = (
-            "import asyncio, sys; from xloud_image.config.settings import DatabaseSettings;"
-            " from xloud_image.db import schema;"
-            " assert asyncio.run(schema.upgrade(DatabaseSettings(connection=sys.argv[1]))).current"
-        )
-        nodes = [
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-W", "error", "-c", words, settings.connection,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            for _ in range(5)
-        ]  # fmt: skip
+        file = tmp_path / "x.conf"
+        file.write_text(f"[database]\nconnection = {settings.connection}\nmax_retries = 0\n")
+        words = [*command(), "db", "upgrade", "--config-file", file]
+        nodes = [await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE) for _ in range(5)]
         ended = [(node.returncode, errors.decode()) for node, (_, errors) in
                  zip(nodes, [await node.communicate() for node in nodes], strict=True)]  # fmt: skip
         assert ended == [(0, "")] * 5

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, told, values
+from tests.servers.service import command
 from xavs import expressions, passwords, render
 from xloud_image.errors import ConfigError
 
@@ -366,7 +367,7 @@ def test_a_directory_that_cannot_be_made(desk: Desk) -> None:
 
 def run(desk: Desk, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "xloud_image", "config", "render", *words],
+        [*command(), "config", "render", *words],
         cwd=desk.path,
         capture_output=True,
         text=True,
@@ -388,7 +389,7 @@ def test_the_command(desk: Desk) -> None:
     second = run(desk, "--globals", "globals.yml", "--output", "out")
     assert second.stdout == "out is as it should be already.\n"
     checked = subprocess.run(
-        [sys.executable, "-m", "xloud_image", "config", "check", "--config-dir", desk.path / "out"],
+        [*command(), "config", "check", "--config-dir", desk.path / "out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert checked.returncode == 0, checked.stdout

@@ -15,6 +15,7 @@ def usual() -> Iterator[rows.Usual]:
     one.close()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("one", rows.everything(), ids=lambda one: one.name)
 def test_a_row_is_right(one: rows.Row, usual: rows.Usual, request: pytest.FixtureRequest) -> None:
     def server(name: str) -> Any:

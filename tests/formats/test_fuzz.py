@@ -1,4 +1,5 @@
-"""Images by chance with fixed seeds: nothing that is taken makes qemu open anything but itself."""
+"""Images by chance with fixed seeds, some hundreds: nothing that is taken makes qemu open anything but itself.
+`make fuzz` is the long run."""
 
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from xloud_image.inspection import Inspection
 DATA_FILE = build.qcow2(incompatible=4, extensions=[(0x44415441, b"canary")])
 
 
-@pytest.mark.timeout(1800)  # a thousand processes
+@pytest.mark.timeout(1800)  # hundreds of processes
 def test_no_image_that_is_taken_leads_elsewhere() -> None:
     counts = fuzz.run(iter(range(2000)))
     assert counts.findings == {}
@@ -23,7 +24,7 @@ def test_no_image_that_is_taken_leads_elsewhere() -> None:
 @pytest.mark.timeout(900)
 def test_without_the_walls_it_finds_something() -> None:
     """The library alone takes VMDK that lead qemu to the canary."""
-    counts = fuzz.run(iter(range(600)), fuzz.library, kind="vmdk", enough=1)
+    counts = fuzz.run(iter(range(60)), fuzz.library, kind="vmdk", enough=1)
     assert any("canary" in name for names in counts.findings.values() for name in names)
 
 
@@ -32,7 +33,7 @@ def test_with_walls_that_hide_the_claim_it_finds_something(monkeypatch: pytest.M
     """Data that look like one format, and are a descriptor for who believes that they are a VMDK."""
     begin = Inspection._begin_claimed
     monkeypatch.setattr(Inspection, "_begin_claimed", lambda judge: None if judge._walls else begin(judge))
-    counts = fuzz.run(iter(range(1000)), kind="polyglot", enough=1)
+    counts = fuzz.run(iter(range(60)), kind="polyglot", enough=1)
     assert any("canary" in name for names in counts.findings.values() for name in names)
 
 

@@ -57,7 +57,7 @@ def test_blocks_that_are_not_run_are_few(request: pytest.FixtureRequest) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("heading", [heading for heading, blocks in SECTIONS.items() if blocks])
 def test_a_section_does_what_it_says(heading: str, follower: Follower) -> None:
     for block in SECTIONS[heading]:

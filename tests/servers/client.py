@@ -3,36 +3,20 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.servers.place import environment, new_directory, program
-from tests.servers.process import Process
+from tests.servers.programs import Programs
 
 ENVIRONMENT = ".venv-client"
-_SCRIPT = Path(__file__).with_name("client_process.py")
-_serving: list[Process] = []
+_PROGRAMS = Programs("clients", lambda: environment(ENVIRONMENT, "python"), "-W", "ignore")
 
 
 def command(name: str) -> list[str]:
-    """The words that begin a command of `openstack` or `glance`; from the first call on `client_process` runs."""
+    """The words that begin a command of `openstack` or `glance`."""
     environment(ENVIRONMENT, name)
-    if not _serving:
-        directory = new_directory("clients")
-        path = directory / "socket"
-        words = [environment(ENVIRONMENT, "python"), "-P", _SCRIPT, "serve", os.path.relpath(path, directory)]
-        _serving.append(Process("clients", [str(word) for word in words], log=directory / "log", directory=directory,
-                                environment={"PYTHONWARNINGS": "ignore"}))  # fmt: skip
-        _serving[0].wait_for(path.exists)
-    # a short path: those of sockets are limited
-    return [sys.executable, "-IS", str(_SCRIPT), f"/proc/{_serving[0].pid}/cwd/socket", name]
-
-
-def end() -> None:
-    """The end of what `command` started; at the end of the session."""
-    while _serving:
-        _serving.pop().kill()
+    return _PROGRAMS.command(name)
 
 
 class Failed(Exception):

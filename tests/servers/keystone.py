@@ -134,7 +134,7 @@ class Keystone:
                 environment(ENVIRONMENT, "gunicorn"),
                 *("--bind", f"{HOST}:{self.port}"),
                 *("--workers", str(self._workers), "--threads", "4", "--worker-class", "gthread"),
-                *("--timeout", "120", "--keep-alive", "5", "--no-control-socket"),
+                *("--timeout", "120", "--keep-alive", "5", "--no-control-socket", "--preload"),
                 *("--pythonpath", str(directory)),
                 "keystone_application:application",
             ],

@@ -1,18 +1,23 @@
 """Podman with images and containers of the tests' own: another run of it, and the machine's, never see them.
 
 The base image is a Debian made by debootstrap once and kept in `.cache`, so that no registry is asked; the image of the
-service is built anew in each session from the sources, on layers that are kept.
+service is built anew in each session from the sources, on layers that are kept. Sessions side by side have a storage
+each: the first that is free.
 """
 
+import contextlib
+import fcntl
+import functools
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from tests.servers.place import ROOT, Missing, new_directory, program
 from tests.servers.process import run
@@ -32,7 +37,7 @@ class Podman:
     _built: ClassVar[str | None] = None
 
     def __init__(self, images: "Podman | None" = None, *, enter: Sequence[str] = ()) -> None:
-        self._kept = new_directory("containers") if images else ROOT / ".cache" / "containers"
+        self._kept = new_directory("containers") if images else _storage()
         self._images = images
         self._enter = tuple(enter)
         self.environment: dict[str, str] = {}
@@ -102,10 +107,39 @@ class Podman:
             [program("podman", "podman"), "image", "exists", BASE],
             env={**os.environ, **self.environment}, check=False,
         )  # fmt: skip
-        how |= {"BASE": BASE, "PACKAGES": ""} if there.returncode == 0 else {"ROOTFS": str(_debian())}
-        output = run([ROOT / "deploy" / "build-image"], environment={**self.environment, **how}, seconds=900)
+        with _one_at_a_time():
+            how |= {"BASE": BASE, "PACKAGES": ""} if there.returncode == 0 else {"ROOTFS": str(_debian())}
+            output = run([ROOT / "deploy" / "build-image"], environment={**self.environment, **how}, seconds=900)
         Podman._built = output.strip().splitlines()[-1].removeprefix("built ")
         return Podman._built
+
+
+@functools.cache
+def _storage() -> Path:
+    """Of this session, until its process ends: no other one has it meanwhile."""
+    for number in itertools.count(1):
+        path = ROOT / ".cache" / ("containers" if number == 1 else f"containers-{number}")
+        path.parent.mkdir(exist_ok=True)
+        file = path.with_suffix(".lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        _held.append(file)
+        return path
+    raise AssertionError
+
+
+_held: list[IO[str]] = []
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """What is fetched and made for an image is kept for all sessions."""
+    with (ROOT / ".cache" / "image.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _debian() -> Path:

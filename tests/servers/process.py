@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from tests.load import quiet
 from tests.servers.place import program
@@ -21,6 +22,16 @@ from tests.servers.place import program
 
 class Stuck(Exception):
     """A process did not start, or did not end, in the time it has; its log is in the message."""
+
+
+class Child(Protocol):
+    """What is needed of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
 
 
 class Process:
@@ -46,7 +57,7 @@ class Process:
         if user is not None:
             words += ["--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--clear-groups"]
         with log.open("ab") as output:
-            self._popen = subprocess.Popen(
+            self._popen: Child = subprocess.Popen(
                 [*words, "--", *(os.fspath(word) for word in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -1,7 +1,6 @@
 """Our own service as a child process, from a configuration file made for one test."""
 
 import configparser
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -12,24 +11,39 @@ from tests.memory import PYTHONPATH
 from tests.servers.http import Answer, request
 from tests.servers.place import HOST, ROOT, free_port, new_directory
 from tests.servers.process import Process, answers, run
+from tests.servers.programs import Forked, Programs
 
 Sections = Mapping[str, Mapping[str, Any]]
 
 
+NAME = "xloud-image"
+
+
+def _python() -> Path:
+    """Of the environment that `make install` built, or this interpreter."""
+    built = ROOT / ".venv"
+    return built / "bin" / "python" if (built / ".installed").exists() else Path(sys.executable)
+
+
+_PROGRAMS = Programs("service", _python)
+
+
+def installed() -> list[str]:
+    """The `xloud-image` command as it is installed, for tests of its start; `command()` is quicker."""
+    script = _python().with_name(NAME)
+    return [str(script)] if script.exists() else [str(_python()), "-m", "xloud_image"]
+
+
 def command() -> list[str]:
-    """The `xloud-image` command: the one that `make install` built, or that of this interpreter."""
-    named = os.environ.get("XLOUD_IMAGE_COMMAND")
-    if named:
-        return [named]
-    if (ROOT / ".venv" / ".installed").exists():
-        return [str(ROOT / ".venv" / "bin" / "xloud-image")]
-    return [sys.executable, "-m", "xloud_image"]
+    """The words that begin an `xloud-image` command."""
+    return _PROGRAMS.command(NAME)
 
 
 class Service:
     """`sections`: the configuration file, by section and option, over a default of SQLite, one file store
     and no login; None removes an option. `environment`: more of it for the process (failpoints). `files`: how many open
-    files it may have (as by `ulimit -n`)."""
+    files it may have (as by `ulimit -n`); with them, and in `launch`, it is the installed program from its first line
+    on, else a fork that has the libraries already."""
 
     _database: bytes | None = None  # a new one of SQLite, as `db upgrade` makes it: made once, a second each time
 
@@ -137,17 +151,18 @@ class Service:
         if usual and not Path(f"{database}-wal").exists():
             Service._database = database.read_bytes()
 
-    def launch(self) -> Process:
+    def launch(self, *, forked: bool = False) -> Process:
         """Start the process and return at once; for starts that are to fail."""
         assert self._process is None or self._process.exit_code is not None, "it runs already"
         self._starts += 1
-        self._process = Process(
-            "xloud-image",
-            [*self._limits(), *command(), "serve", "--config-file", self.configuration],
-            log=self.directory / f"log-{self._starts}",
-            directory=self.directory,
-            environment={"PYTHONUNBUFFERED": "1", **self._environment()},
-        )
+        words: list[str | Path] = ["serve", "--config-file", self.configuration]
+        log = self.directory / f"log-{self._starts}"
+        environment = {"PYTHONUNBUFFERED": "1", **self._environment()}
+        if forked:
+            self._process = Forked(_PROGRAMS, NAME, words, log=log, directory=self.directory, environment=environment)
+        else:
+            self._process = Process(NAME, [*self._limits(), *installed(), *words], log=log, directory=self.directory,
+                                    environment=environment)  # fmt: skip
         return self._process
 
     def _limits(self) -> list[str]:
@@ -157,7 +172,7 @@ class Service:
         """Prepare (the first time), start, and wait until it answers at /healthcheck."""
         if not self._starts:
             self.prepare()
-        self.launch().wait_for(lambda: answers(f"{self.url}/healthcheck", below=400), seconds)
+        self.launch(forked=self.files is None).wait_for(lambda: answers(f"{self.url}/healthcheck", below=400), seconds)
 
     def stop(self, seconds: float = 30) -> int:
         """SIGTERM; the exit code. Raises `Stuck` when it does not end."""

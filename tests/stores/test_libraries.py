@@ -3,12 +3,12 @@ its store hears in one sentence what to install, before the port opens. Each cas
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.servers.place import ROOT, free_port
+from tests.servers.place import free_port
+from tests.servers.service import command
 from xloud_image.stores import TYPES
 
 # type → (modules that are missing, the words that say what to install, options)
@@ -30,7 +30,7 @@ NEED_NOTHING = {
 }
 MISSING = tuple(name for modules, _, _ in NEEDS.values() for name in modules)
 
-# the command in an interpreter without some modules
+# imported by an interpreter before the command: it is without some modules
 BLOCKED = """
 import sys
 
@@ -41,16 +41,15 @@ class Blocker:
         return None
 
 sys.meta_path.insert(0, Blocker())
-from xloud_image.cli import main
-main()
 """
 
 
 def run(words: list[str], directory: Path, missing: tuple[str, ...] = MISSING) -> subprocess.CompletedProcess[str]:
+    (directory / "sitecustomize.py").write_text(BLOCKED.format(missing=missing))
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(missing=missing), *words],
+        [*command(), *words],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": str(directory)},
         capture_output=True,
         text=True,
         timeout=60,
