@@ -109,7 +109,7 @@ async def _send(
     else:
         async for chunk in opened.reader.chunks:
             async with asyncio.timeout(timeout or None):
-                await response.write(chunk)
+                await response.write(memoryview(chunk))  # asyncio cuts off what was sent at once: of bytes by a copy
 
 
 class _Descriptor:

@@ -1,7 +1,7 @@
 """HTTP for backends that speak it: one pool of connections of a store, its errors in the words of the contract, and a
 source of bytes that remembers why it ended. What a server means by its statuses is the backend's business.
 
-Memory of a transfer: what aiohttp holds of it, at most 256 KiB received and one chunk sent.
+Memory of a transfer: one chunk sent, or a body as it is received (`body`); what aiohttp reads of an answer: 256 KiB.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from xloud_image.errors import ConfigError, ImageServiceError, StoreUnavailable, UrlRefused
+from xloud_image.stores.kit.body import Body
 from xloud_image.stores.kit.chunks import Exactly
 
 _BUFFER: Final = 128 * 1024  # aiohttp stops reading from the socket at twice this
@@ -127,7 +128,7 @@ class Web:
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body as it comes. `StoreUnavailable` when it breaks off before the announced end."""
         try:
-            async for chunk in response.content.iter_any():
+            async for chunk in Body.of(response, self.idle) or response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._failure("broke off", error) from error

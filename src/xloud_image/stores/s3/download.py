@@ -2,8 +2,8 @@
 
 From a server that honours ranges in windows, several requests ahead of the reader: those behind the current one wait in
 the connection, at most 256 KiB each in this process, besides what the kernel takes (its socket buffers). A reader who
-is slower than 16 MiB in two seconds has one request ahead, a fast one up to three. A window that breaks off is asked
-for again from where it stopped.
+is slower than 8 MiB a second has windows of 16 MiB and one request ahead, a fast one has windows of up to 64 MiB and up
+to three requests. A window that breaks off is asked for again from where it stopped.
 
 From any other server by one plain GET, of which the bytes before the range are thrown away: right, and as slow as it
 sounds (at most `SKIP` seconds for them). Nothing is taken for granted: what an answer says of itself decides what its
@@ -29,9 +29,10 @@ from xloud_image.stores.s3.capabilities import MINUTES, Lack
 from xloud_image.stores.s3.client import Client, Hung
 
 WINDOW: Final = 16 << 20
+_LARGE: Final = 4 * WINDOW  # bytes: a request costs as much processor time as two or three MiB
 AHEAD: Final = 3
 SKIP: Final = 45.0  # seconds to come to where a range begins, on a server that honours none
-_FAST: Final = 2.0  # seconds for one window
+_FAST: Final = WINDOW / 2.0  # bytes a second
 _AGAIN: Final = 3  # attempts to go on after a break, without a byte between them
 _PAUSE: Final = 0.3
 _NOT_OBEYED: Final = frozenset({400, 405, 416, 501})  # of a Range, perhaps
@@ -226,8 +227,8 @@ class Windows:
         current.last = end - 1 if current.whole else min(current.last, end - 1)
         self._next, self._end = current.last + 1, end
         self._ahead: deque[asyncio.Task[Open]] = deque()
-        self._room = 1
-        self._since = time.monotonic()
+        self._room, self._size = 1, WINDOW
+        self._since, self._from = time.monotonic(), current.at
 
     def __aiter__(self) -> Windows:
         return self
@@ -243,18 +244,21 @@ class Windows:
 
     def _ask_ahead(self) -> None:
         while self._next < self._end and len(self._ahead) < self._room:
-            last = min(self._next + WINDOW, self._end) - 1
+            last = min(self._next + self._size, self._end) - 1
             self._ahead.append(asyncio.ensure_future(self._opened(self._next, last)))
             self._next = last + 1
 
     async def _turn(self) -> None:
         """On to the next window."""
-        now = time.monotonic()
-        self._room = min(AHEAD, self._room + 1) if now - self._since < _FAST else 1
-        self._since = now
         done, self._current = self._current, None
         if done is not None:
             await done.aclose()
+            now = time.monotonic()
+            if done.at - self._from > _FAST * (now - self._since):
+                self._room, self._size = min(AHEAD, self._room + 1), min(_LARGE, 2 * self._size)
+            else:
+                self._room, self._size = 1, WINDOW
+            self._since, self._from = now, done.at
         self._ask_ahead()
         if self._ahead:
             await asyncio.wait((self._ahead[0],))  # stays ours to close when we are cancelled here

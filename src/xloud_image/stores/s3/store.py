@@ -9,7 +9,8 @@ Durable when the server has confirmed the object. Integrity on the way: over htt
 signs each body; over https TLS does it, and the signature too when one of the two checksum options asks for it.
 
 Memory of a write: `s3_store_thread_pools` parts of `s3_store_large_object_chunk_size` in flight and one gathered (at
-least three parts, which grow above 100 GB: `parts`). Of a read: 1 MiB, whatever the reader's pace.
+least three parts, which grow above 100 GB: `parts`). Of a read: a chunk received and one with the
+reader (`kit.body`), and 256 KiB of up to three requests ahead.
 
 Time: a request ends `PATIENCE` seconds after nothing moved, a part after twice that; refusals are asked again for up to
 thirty seconds during a write, a part that met silence once.

@@ -8,7 +8,7 @@ the projects may read with whom the image is shared. Sizes in the options are in
 
 Times: Swift and Keystone have 60 seconds to say something, each time; a source may take as long as it wants.
 Memory of a write: see `upload` (32 MiB in segments, two chunks of the source in one object); of a read:
-256 KiB.
+a chunk received and one with the reader (`kit.body`).
 """
 
 from __future__ import annotations
