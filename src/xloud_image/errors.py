@@ -19,6 +19,7 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── NoSuchMethod, NoSuchCoding   501
     ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
+    │                                      ├── CannotConvert
     │                                      ├── IdentityUnavailable  └── DatabaseUnavailable (DatabaseFull)
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
     │                                      └── BlobChanged 503
@@ -198,6 +199,12 @@ class StoreRefused(StoreUnavailable):
 
 class WriteDenied(Unavailable):
     """A store refuses writing: permissions, a read-only mount, a missing directory."""
+
+    temporary = False
+
+
+class CannotConvert(Unavailable):
+    """This node converts no image: a program or its sandbox is missing. `cure` says which."""
 
     temporary = False
 
