@@ -220,6 +220,11 @@ async def test_another_format(disk_format: str) -> None:
     assert f"cannot be read as {disk_format}" in await refused(disks.content()[: 8 * MIB], disk_format)
 
 
+@pytest.mark.parametrize("disk_format", ["iso", "ploop", "qed", "file", "vpc", ""])
+async def test_a_format_that_is_not_converted(disk_format: str) -> None:
+    assert "cannot be converted" in await refused(build.qcow2(), disk_format)
+
+
 # sources and ends that are bad
 
 

@@ -34,7 +34,7 @@ async def to_file(
     *,
     most: int,
     declared: int | None = None,
-    progress: Callable[[float], object] = lambda percent: None,
+    progress: Callable[[float], object] = lambda _: None,
 ) -> Path:
     """A new file in `directory`: the disk in `source` as qcow2 or vmdk (`target`), of `most` bytes at most.
 
@@ -77,7 +77,8 @@ async def _watch(
     moved, written = time.monotonic(), 0
     while True:
         try:
-            told = await asyncio.wait_for(program.stdout.read(4096), min(1.0, limits.silence))
+            async with asyncio.timeout(min(1.0, limits.silence)):
+                told = await program.stdout.read(4096)
         except TimeoutError:
             blocks = await asyncio.to_thread(_blocks, out)
             if blocks != written:

@@ -94,7 +94,10 @@ async def open_disk(
 
 
 def image(disk_format: str, descriptor: int) -> str:
-    """What lies behind the NBD connection `descriptor`, as qemu's tools are told it: nothing is left to be guessed."""
+    """What lies behind the NBD connection `descriptor`, as qemu's tools are told it: nothing is left to be guessed.
+    `FormatRefused` for a format that is not converted."""
+    if disk_format not in DRIVERS:
+        raise FormatRefused(f"a disk of format {disk_format} cannot be converted; {', '.join(DRIVERS)} can")
     source = {"driver": "nbd", "server": {"type": "fd", "str": str(descriptor)}}
     return "json:" + json.dumps({"driver": DRIVERS[disk_format], "backing": None, "file": source})
 
@@ -166,7 +169,8 @@ class End:
         if isinstance(error, ReadFailed):
             return FormatRefused(f"the data cannot be read as {self._format}: a part of it is missing or damaged")
         try:
-            return self.ended(await asyncio.wait_for(self._program.ended(), _OWN_END))
+            async with asyncio.timeout(_OWN_END):
+                return self.ended(await self._program.ended())
         except TimeoutError:
             return self.ended(0)
 

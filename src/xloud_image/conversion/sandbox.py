@@ -116,7 +116,7 @@ class Program:
     async def ended(self) -> int:
         """Wait until it has ended: its exit code, or the negative number of the signal that ended it. Behind bubblewrap
         128 and the number."""
-        await self._listening
+        await asyncio.wait((self._listening,))  # who waits and leaves does not end it
         return await self._process.wait()
 
     async def kill(self) -> int:
@@ -124,7 +124,8 @@ class Program:
         if self._process.returncode is None:  # else its number may be another's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        return await asyncio.wait_for(self.ended(), _GONE)
+        async with asyncio.timeout(_GONE):
+            return await self.ended()
 
     async def _listen(self) -> None:
         """Whatever it writes, so that it never waits for us; ends when all of its processes have."""
