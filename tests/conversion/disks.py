@@ -153,7 +153,8 @@ async def nothing_left() -> AsyncIterator[None]:
         async with asyncio.timeout(5):
             while _held() != before:  # the loop closes pipes in its next turns
                 await asyncio.sleep(0.01)
-    assert _held() == before
+    after = _held()
+    assert after == before, (before, after)
 
 
 def _held() -> tuple[set[int], list[str], int]:

@@ -20,6 +20,7 @@ from xloud_image.conversion import nbd
 BLOCK: Final = 1 << 20
 ZEROS: Final = bytes(BLOCK)  # every hole is given as (parts of) this one
 _AT_ONCE: Final = 8  # reads under way
+_HOLES: Final = 64  # blocks of zeros that are given together
 
 
 class ReadFailed(Exception):
@@ -138,7 +139,13 @@ class Reader:
             told.append(text)
 
     def _next(self) -> list[bytes]:
-        """The chunks of the next read."""
+        """The chunks of the next read; of several, as long as they are but holes."""
+        chunks = self._read_one()
+        while chunks[-1] is ZEROS and len(chunks) < _HOLES and self._reads:
+            chunks += self._read_one()
+        return chunks
+
+    def _read_one(self) -> list[bytes]:
         asked = b""
         while len(self._reads) < _AT_ONCE and self._asked < self.size:
             read = _Read(self._asked // BLOCK, self._asked, min(BLOCK, self.size - self._asked))
