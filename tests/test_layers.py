@@ -25,7 +25,7 @@ FLOORS = (
     ("services", "bootstrap"),
     ("db", "stores", "fetching", "identity"),
     ("streams", "policy", "schemas", "patch"),
-    ("inspection", "checking"),
+    ("inspection", "checking", "conversion"),
     ("model",),
     ("logs",),
     ("config",),

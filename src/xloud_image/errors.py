@@ -20,7 +20,7 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
     │                                      ├── IdentityUnavailable  ├── DatabaseUnavailable (DatabaseFull)
-    │                                      └── SourceUnavailable (SourceSilent)
+    │                                      ├── SourceUnavailable (SourceSilent)  └── CannotConvert
     ├── SourceError (fetching)       502   ├── SourceRefused  ├── SourceChanged  └── Unverified
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
     │                                      └── BlobChanged 503
@@ -205,6 +205,12 @@ class StoreRefused(StoreUnavailable):
 
 class WriteDenied(Unavailable):
     """A store refuses writing: permissions, a read-only mount, a missing directory."""
+
+    temporary = False
+
+
+class CannotConvert(Unavailable):
+    """This node converts no image: a program or its sandbox is missing. `cure` says which."""
 
     temporary = False
 

@@ -11,10 +11,11 @@ from typing import Final
 
 from tests.formats.mutate import Case
 from tests.servers.place import program
+from xloud_image.conversion import disk
 
 CANARY: Final = b"This canary must never be read. " * 2048
 # how qemu calls what an image may claim to be
-DRIVERS: Final = {"vhd": "vpc", "ploop": "parallels", "iso": "raw", "ami": "raw", "aki": "raw", "ari": "raw"}
+DRIVERS: Final = disk.DRIVERS | {"ploop": "parallels", "iso": "raw", "ami": "raw", "aki": "raw", "ari": "raw"}
 _OPENED: Final = re.compile(r'(?:open|openat|openat2|creat)\((?:AT_FDCWD, |\d+, )?"((?:[^"\\]|\\.)*)"')
 _CONNECTED: Final = re.compile(r"connect\(\d+, (.*)")
 # where the C library looks now and then; no image names anything there

@@ -24,7 +24,7 @@ from tests.servers.process import run
 
 BASE = "localhost/xloud-image-base:bookworm"
 SUITE = "bookworm"
-_DEBIAN = "python3,python3-venv,python3-rbd,python3-rados,qemu-utils"
+_DEBIAN = "python3,python3-venv,python3-rbd,python3-rados,qemu-utils,bubblewrap,libseccomp2"
 
 
 class Podman:
