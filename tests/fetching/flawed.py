@@ -19,8 +19,8 @@ class Flawed:
     `cut`: bytes of an answer after which the connection ends, `cuts` times. `width`: more requests at once get 503.
     `how`: a request's number (0 is the first) and its range → what is wrong with its answer, "" nothing:
     "whole" (200), "wrong" (another range), "416", "multipart", "more" (bytes behind the range), "bare" (no validator),
-    "none" (of its bytes), "page", "late" (0.3 s), "drip" (a byte at a time), "hang" (in the middle), "packed", or a status. `tag` and `date`:
-    the validators.
+    "none" (of its bytes), "page", "packed", "late" (0.3 s), "drip" (a byte at a time), "hang" (in the middle), or a
+    status. `tag` and `date`: the validators.
     """
 
     def __init__(self, data: bytes) -> None:
