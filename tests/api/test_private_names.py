@@ -91,8 +91,8 @@ def test_the_parser_after_a_large_body_has_the_limits_of_the_first() -> None:
 
 
 def test_how_much_a_transport_reads_at_once() -> None:
-    """The name that is set for the length of a large body, and taken away again."""
-    assert 0 < selector_events._SelectorSocketTransport.max_size < connections.PIECE
+    """By this name, which a large body changes."""
+    assert selector_events._SelectorSocketTransport.max_size == connections.USUAL < connections.PIECE
 
 
 @pytest.mark.parametrize("library", ["aiohttp", "gunicorn"])

@@ -46,7 +46,10 @@ SILENT: Final = 4096
 _RESERVE: Final = 32  # descriptors for the rest of a small process
 _TELL_EVERY: Final = 60.0  # seconds between two lines of the log about it
 
-PIECE: Final = 1024 * 1024  # bytes of a large body that the kernel is asked for at once: each answer costs a turn
+# Bytes of a large body that the kernel is asked for at once, because each answer costs a turn of the loop: PIECE after
+# an answer of USUAL, which is what asyncio asks for. Room that stays empty costs more than it spares.
+PIECE: Final = 1024 * 1024
+USUAL: Final = 256 * 1024
 
 
 def let_go(error: BaseException | None) -> None:
@@ -114,7 +117,8 @@ class Connection(web.RequestHandler):
                 self._end()
             return
         if self._body is not None:
-            self._go_on(self._body, data)
+            if data:  # aiohttp gives nothing when its parser may go on
+                self._go_on(self._body, data)
             return
         known = self._request_count
         super().data_received(data)
@@ -131,7 +135,6 @@ class Connection(web.RequestHandler):
         """
         if self.transport is not None:
             self._body, self._missing = body, missing
-            self.transport.max_size = PIECE  # type: ignore[attr-defined]  # what one call of recv may bring
 
     def _go_on(self, body: StreamReader, data: bytes) -> None:
         rest = b""
@@ -139,14 +142,15 @@ class Connection(web.RequestHandler):
             data, rest = data[: self._missing], data[self._missing :]
         self._missing -= len(data)
         body.feed_data(data)
+        if self.transport is not None:
+            size = PIECE if self._missing and len(data) >= USUAL else USUAL
+            self.transport.max_size = size  # type: ignore[attr-defined]
         if self._missing:
             return
         assert isinstance(self._manager, _Server)
         body.feed_eof()
         # the parser so far still waits for the bytes that went past it
         self._body, self._parser = None, self._manager.parser(self)
-        if self.transport is not None:
-            del self.transport.max_size  # type: ignore[attr-defined]
         if rest:
             self.data_received(rest)
 
