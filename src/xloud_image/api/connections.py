@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_protocol import MAX_MSG_QUEUE_SIZE
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from xloud_image.api import messages
@@ -44,6 +46,11 @@ SILENT: Final = 4096
 _RESERVE: Final = 32  # descriptors for the rest of a small process
 _TELL_EVERY: Final = 60.0  # seconds between two lines of the log about it
 
+# Bytes of a large body that the kernel is asked for at once, because each answer costs a turn of the loop: PIECE after
+# an answer of USUAL, which is what asyncio asks for. Room that stays empty costs more than it spares.
+PIECE: Final = 1024 * 1024
+USUAL: Final = 256 * 1024
+
 
 def let_go(error: BaseException | None) -> None:
     """Let go of all that an error holds, once nobody asks it any more: by its frames that have ended, by its causes."""
@@ -61,13 +68,16 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
-        "_gone", "_header_seconds", "_keepidle", "_last", "_late", "_over", "_thrown", "_unread_seconds", "since"
+        "_body", "_gone", "_header_seconds", "_keepidle", "_last", "_late", "_missing", "_over", "_thrown",
+        "_unread_seconds", "since",
     )  # fmt: skip
 
     def __init__(
         self, manager: web.Server, *, header_seconds: float, unread_seconds: float, keepidle: int, **options: Any
     ) -> None:
         super().__init__(manager, **options)
+        self._body: StreamReader | None = None
+        self._missing = 0
         self._keepidle = keepidle
         self._last = False
         self._gone: ConnectionError | None = None
@@ -106,6 +116,10 @@ class Connection(web.RequestHandler):
             if self._thrown > LAST_BYTES:
                 self._end()
             return
+        if self._body is not None:
+            if data:  # aiohttp gives nothing when its parser may go on
+                self._go_on(self._body, data)
+            return
         known = self._request_count
         super().data_received(data)
         if self._request_count != known:
@@ -114,9 +128,36 @@ class Connection(web.RequestHandler):
         elif self._late is None and self._current_request is None and not self._messages:
             self._expect_headers()
 
+    def receive_rest(self, body: StreamReader, missing: int) -> None:
+        """The next `missing` bytes, one at least, are the rest of `body`: they go to it in pieces of at most PIECE and
+        past the parser, which would copy them. What `body` promises stays as it is. Once for a request, whose length
+        is known and which asks for no other protocol.
+        """
+        if self.transport is not None:
+            self._body, self._missing = body, missing
+
+    def _go_on(self, body: StreamReader, data: bytes) -> None:
+        rest = b""
+        if len(data) > self._missing:
+            data, rest = data[: self._missing], data[self._missing :]
+        self._missing -= len(data)
+        body.feed_data(data)
+        if self.transport is not None:
+            size = PIECE if self._missing and len(data) >= USUAL else USUAL
+            self.transport.max_size = size  # type: ignore[attr-defined]
+        if self._missing:
+            return
+        assert isinstance(self._manager, _Server)
+        body.feed_eof()
+        # the parser so far still waits for the bytes that went past it
+        self._body, self._parser = None, self._manager.parser(self)
+        if rest:
+            self.data_received(rest)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nothing is waited for any more."""
         super().connection_lost(exc)
+        self._body = None
         self._stop_waiting()
         self._end()
 
@@ -286,6 +327,20 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def parser(self, connection: Connection) -> HttpRequestParser:
+        """One that waits for a request of the connection, as that had it at its beginning."""
+        return HttpRequestParser(
+            connection,
+            self._loop,
+            self._kwargs["read_bufsize"],
+            max_line_size=connection.max_line_size,
+            max_headers=connection.max_headers,
+            max_field_size=connection.max_field_size,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=self._kwargs["auto_decompress"],
+            max_msg_queue_size=MAX_MSG_QUEUE_SIZE,
+        )
 
 
 def end_idle(server: web.Server) -> None:

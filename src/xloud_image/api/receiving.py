@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 from aiohttp import HttpVersion11, StreamReader, hdrs, web
 
 from xloud_image.api import proxies
-from xloud_image.api.connections import Connection
+from xloud_image.api.connections import PIECE, Connection
 from xloud_image.errors import BadRequest, ImageServiceError, TooLarge, Unavailable
 
 LARGE: Final = 112 * 1024  # bytes; a body that is larger is looked at before it is read as JSON
@@ -27,12 +27,14 @@ class ClientGone(ImageServiceError):
 
 
 async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
-    """The body as it comes; the small chunks of HTTP are gathered, all else is uncopied.
+    """The body as it comes, in chunks of at most PIECE bytes; the small chunks of HTTP are gathered.
 
     `ClientGone` when nothing comes for `timeout` seconds (0: wait for ever).
     """
     await _invite(request)
     content = request.content
+    if isinstance(request.protocol, Connection) and (missing := _missing(request)) > PIECE:
+        request.protocol.receive_rest(content, missing)
     # Chunks of HTTP are small and would each take its own turn through the digests: there a copy is cheaper.
     several = functools.partial(content.read, 256 * 1024)
     read = several if request.content_length is None else functools.partial(_as_received, content)
@@ -55,6 +57,13 @@ async def chunks(request: web.Request, timeout: float) -> AsyncIterator[bytes]:
             yield chunk
         elif content.at_eof():
             return
+
+
+def _missing(request: web.Request) -> int:
+    """Bytes of the body that have not come yet; 0 when that is not known, or not only the body may follow."""
+    if hdrs.TRANSFER_ENCODING in request.headers or hdrs.UPGRADE in request.headers:
+        return 0
+    return (request.content_length or 0) - request.content.total_bytes
 
 
 async def whole(request: web.Request, timeout: float, limit: int) -> bytes:

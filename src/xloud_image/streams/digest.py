@@ -1,6 +1,7 @@
 """Digests of a stream, computed in threads beside it. The stage hands chunks on and shares them with the digests.
 
-Memory: a digest lags at most BACKLOG bytes, and a batch is gathered for all of them: BACKLOG + BATCH for a stream.
+Memory: a digest lags at most BACKLOG bytes, and a batch is gathered for all of them: for a stream BACKLOG + BATCH and a
+chunk, which is never cut.
 """
 
 from __future__ import annotations
