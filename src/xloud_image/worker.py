@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from xloud_image.errors import ConfigError, ImageServiceError
-from xloud_image.services import importing, reaper
+from xloud_image.services import converting, importing, reaper
 from xloud_image.services.jobs import Engine
 from xloud_image.services.runtime import Runtime
 
@@ -75,6 +75,8 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None) -> No
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
         loop.add_signal_handler(number, stop.set)
     async with Runtime.open(settings, "policy", "db", "stores") as runtime:
+        if "image_conversion" in settings.imports.image_import_plugins:
+            await asyncio.to_thread(converting.prepare, runtime)
         engine = Engine(runtime, KINDS, places=settings.imports.jobs_at_once)
         if bell is not None:
             bell.hear(engine)

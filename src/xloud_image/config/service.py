@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MOST_WORKERS: Final = 8
 METHODS: Final = ("glance-direct", "web-download", "copy-image")
-PLUGINS: Final = ("image_decompression", "inject_image_metadata", "no_op")
+PLUGINS: Final = ("image_conversion", "image_decompression", "inject_image_metadata", "no_op")
 LOG_FILE: Final = "xloud-image.log"
 SCHEMA_FILE: Final = "schema-image.json"
 
@@ -83,6 +83,8 @@ def imports(values: Values) -> ImportSettings:
         ImportSettings,
         enabled_import_methods=methods,
         image_import_plugins=tuple(name for name in plugins if name != "no_op"),
+        work_dir=values.get("task", "work_dir")
+        or os.path.join(os.path.abspath(values.get("xloud", "state_dir")), "work"),
         inject=values.get("inject_metadata_properties", "inject"),
         ignore_user_roles=roles,
     )

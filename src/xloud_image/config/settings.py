@@ -109,6 +109,16 @@ class ImportSettings:
 
     enabled_import_methods: tuple[str, ...] = ()
     image_import_plugins: tuple[str, ...] = ()
+    output_format: str = option(
+        "image_conversion", "raw", "Disk format that image_conversion makes.", choices=["raw", "qcow2", "vmdk"]
+    )
+    conversion_sandbox: str = option(
+        "xloud",
+        "required",
+        "Whether qemu may convert images where no sandbox for it stands.",
+        choices=["required", "none"],
+    )
+    work_dir: str = ""
     inject: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignore_user_roles: tuple[str, ...] = option(
         "inject_metadata_properties", ("admin",), "Roles of callers whose imports get no properties."

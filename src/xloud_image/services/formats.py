@@ -12,6 +12,11 @@ def inspection(runtime: Runtime, image: Image) -> Inspection:
     return _inspection(runtime, image, match=runtime.settings.formats.require_image_format_match)
 
 
+def claimed(runtime: Runtime, image: Image) -> Inspection:
+    """For a disk that is to be read as the format that the image claims: it must be that."""
+    return _inspection(runtime, image.replace(container_format="bare"), match=True)
+
+
 def safety(runtime: Runtime, image: Image) -> Inspection:
     """For data that lies elsewhere: only dangerous content is refused, whatever is claimed."""
     return _inspection(runtime, image, match=False)

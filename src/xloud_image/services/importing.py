@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image.conversion.source import File
 from xloud_image.db import claims, images, jobs, tasks
 from xloud_image.errors import (
     AlreadyExists,
@@ -30,26 +31,29 @@ from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
-from xloud_image.services import acls, data, deletions, downloads, external, fetching, hints, staging
+from xloud_image.services import acls, converting, data, deletions, downloads, external, fetching, hints, staging
 from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Store
+from xloud_image.streams.decoders import HEAD, recognised
 from xloud_image.streams.decompress import Decompress
 from xloud_image.streams.digest import Digest
-from xloud_image.streams.stages import Limit, Stage
+from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have."""
+    """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have; `ranges`: its
+    parts, where it gives any."""
 
     chunks: AsyncIterator[bytes]
     size: int | None
     expected: Sequence[Expected] = ()
+    ranges: converting.Ranges | None = None
 
 
 async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
@@ -134,7 +138,8 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
         if claim is None or claim.url is None or store is None:
             raise Conflict("The staged data is not there any more.")
         async with store.open(claim.url) as reader:
-            yield Source(reader.chunks, reader.size)
+            ranges = None if reader.size is None else converting.Ranges(reader.size, _parts(store, claim.url))
+            yield Source(reader.chunks, reader.size, ranges=ranges)
     elif method == "copy-image":
         async with downloads.download(runtime, Context(is_admin=True), image) as opened:
             yield Source(opened.reader.chunks, opened.size)
@@ -144,9 +149,19 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
             expected = await fetching.expected(runtime, way, details, trusted=trusted)
             # what changed while it was read in parts, as mirrors behind one name do, is read by one request then
             async with way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource:
-                yield Source(resource.chunks(), resource.size, expected)
+                parted = resource.ranges and resource.size is not None
+                ranges = converting.Ranges(resource.size or 0, resource.read) if parted else None
+                yield Source(resource.chunks(), resource.size, expected, ranges)
     else:
         raise Conflict(f"The method {method} is not possible here.")
+
+
+def _parts(store: Store, url: str) -> Callable[[int, int], Awaitable[bytes]]:
+    async def read(offset: int, length: int) -> bytes:
+        async with store.open(url, offset=offset, length=length) as reader:
+            return b"".join([chunk async for chunk in reader.chunks])
+
+    return read
 
 
 async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Claim:
@@ -200,6 +215,9 @@ async def _written(
         if known and found[known[0]] != known[1]:
             raise BlobChanged("The data that was read is not the data of the image.")
         return data.Summary(limit.size, found, image.virtual_size), blobs
+    wanted = converting.target(runtime, image)
+    if wanted is not None:
+        return await _converted(runtime, image, source, targets, progress, wanted)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
     before: list[Stage] = [came] if source.expected else []
     if "image_decompression" in runtime.settings.imports.image_import_plugins:
@@ -209,6 +227,31 @@ async def _written(
     checked = _Checked(came, source.expected)
     blobs = await ingest(_counted(source.chunks, progress), targets, [*before, *stages, checked], size=size)
     return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
+
+
+async def _converted(
+    runtime: Runtime, image: Image, source: Source, targets: Sequence[Target], progress: Progress, wanted: str
+) -> tuple[data.Summary, dict[str, Blob]]:
+    """As `_written`, in another format."""
+    cap = runtime.settings.limits.image_size_cap
+    async with contextlib.AsyncExitStack() as stack:
+        disk: converting.Ranges | File | None = source.ranges
+        packed = disk is not None and recognised(await disk.read(0, min(HEAD, disk.size))) is not None
+        if disk is None or packed or source.expected:
+            progress.begin("fetching", source.size)
+            came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
+            stages: list[Stage] = [came, Limit(source.size, cap)]
+            if "image_decompression" in runtime.settings.imports.image_import_plugins:
+                stages += [Decompress(runtime.digest_pool), Limit(None, cap)]
+            whole = through(_counted(source.chunks, progress), [*stages, _Checked(came, source.expected)])
+            disk = await stack.enter_async_context(converting.spooled(runtime, whole))
+        made = await stack.enter_async_context(converting.converted(runtime, image, disk, wanted))
+        progress.begin(f"converting to {wanted}", made.size)
+        limit = Limit(made.size, cap)
+        names = [*(["md5"] if runtime.settings.compute_checksum else []), runtime.settings.hashing_algorithm]
+        digest = Digest(names, runtime.digest_pool)
+        blobs = await ingest(_counted(made.chunks, progress), targets, [limit, digest], size=made.size)
+        return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
 
 
 def _unpacked(runtime: Runtime, image: Image) -> Image:
@@ -273,6 +316,8 @@ async def _stored(
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
         now = _unpacked(runtime, current).replace(properties=properties)
+        if (wanted := converting.target(runtime, current)) is not None:
+            now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 
     async def finish(conn: AsyncConnection) -> _Stored:

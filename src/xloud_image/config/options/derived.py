@@ -62,6 +62,11 @@ DERIVED: Final[tuple[Option, ...]] = (
         ),
     ),
     *_made(
+        "ImportSettings.work_dir",
+        "task",
+        cfg.StrOpt("work_dir", help="Directory for data that is being converted; unset: work in state_dir."),
+    ),
+    *_made(
         "ImportSettings.inject",
         "inject_metadata_properties",
         cfg.DictOpt("inject", default={}, help="Properties (name:value pairs) that inject_image_metadata adds."),
