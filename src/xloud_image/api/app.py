@@ -35,7 +35,7 @@ from xloud_image.api.state import (
 )
 from xloud_image.config.masking import clipped
 from xloud_image.errors import HeaderTooLarge, ImageServiceError, MethodNotAllowed, NotFound
-from xloud_image.services.imports import Possible
+from xloud_image.services.possible import Possible
 from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)

@@ -436,8 +436,8 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
     7: frozenset(),
     8: frozenset({"listStores"}),
     9: frozenset({"listStores"}),
-    10: frozenset({"importImage", "copyImage"}),
-    11: frozenset({"importImage", "copyImage"}),
+    10: frozenset({"importImage"}),  # and its method copy-image
+    11: frozenset({"importImage"}),
     12: frozenset({"listImageTasks"}),
     13: frozenset(),
     14: frozenset({"listCache"}),

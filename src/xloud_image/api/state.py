@@ -10,7 +10,7 @@ from aiohttp import web
 
 from xloud_image.errors import BadRequest, NoSuchImage, NotFound
 from xloud_image.identity.context import Context
-from xloud_image.services.imports import Possible
+from xloud_image.services.possible import Possible
 from xloud_image.services.runtime import Runtime
 
 RUNTIME: Final = web.AppKey("runtime", Runtime)

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,9 +12,8 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image import schemas
-from xloud_image.config.stores import STAGING
 from xloud_image.db import images, jobs, tasks
-from xloud_image.errors import BadRequest, Conflict, Duplicate, ImageServiceError, QuotaExceeded
+from xloud_image.errors import BadRequest, Conflict, Duplicate, QuotaExceeded
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
@@ -30,7 +27,6 @@ TO_STORES: Final = "os_glance_importing_to_stores"  # properties of the image, a
 FAILED: Final = "os_glance_failed_import"
 LOCK: Final = "os_glance_import_task"
 _LOCKED: Final = 3600.0  # seconds for which the lock of a Glance on the same database counts, unless it is renewed
-_SEEN: Final = 3.0  # seconds for which what was seen of staging and workers counts
 
 _SHAPE: Final = schemas.Shape(schemas.new_import())
 # method → the status that the image must have
@@ -40,48 +36,6 @@ _FROM: Final[Mapping[str, str]] = {
     "glance-download": "queued",
     "copy-image": "active",
 }
-
-
-class Possible:
-    """Which of the operator's methods can work now: somebody does jobs, and the place for staging takes data."""
-
-    def __init__(self) -> None:
-        self._methods: tuple[str, ...] = ()
-        self._until = 0.0
-
-    async def methods(self, runtime: Runtime) -> tuple[str, ...]:
-        """In the order of the configuration. What was found is kept for some seconds."""
-        if time.monotonic() >= self._until:
-            self._methods = await self._look(runtime)
-            self._until = time.monotonic() + _SEEN
-        return self._methods
-
-    @staticmethod
-    async def _look(runtime: Runtime) -> tuple[str, ...]:
-        enabled = runtime.settings.imports.enabled_import_methods
-        if not enabled:
-            return ()
-        try:
-            workers = await runtime.db.read(jobs.list_workers)
-        except ImageServiceError:  # nobody knows now
-            return enabled
-        if not any(worker.alive for worker in workers):
-            return ()
-        if "glance-direct" in enabled and not await _can_stage(runtime):
-            return tuple(name for name in enabled if name != "glance-direct")
-        return enabled
-
-
-async def _can_stage(runtime: Runtime) -> bool:
-    store = runtime.stores.reserved(STAGING)
-    if store is None:
-        return False
-    try:
-        async with asyncio.timeout(_SEEN):
-            await store.check()
-    except (ImageServiceError, TimeoutError):
-        return False
-    return True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,56 @@
+"""Which ways of import can work now: a method is listed only then, so that nobody's image waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from xloud_image.config.stores import STAGING
+from xloud_image.db import jobs
+from xloud_image.errors import ImageServiceError
+from xloud_image.services.runtime import Runtime
+
+_SEEN: Final = 3.0  # seconds for which what was seen of staging and workers counts
+
+
+class Possible:
+    """Which of the operator's methods can work now: somebody does jobs, and the place for staging takes data."""
+
+    def __init__(self) -> None:
+        self._methods: tuple[str, ...] = ()
+        self._until = 0.0
+
+    async def methods(self, runtime: Runtime) -> tuple[str, ...]:
+        """In the order of the configuration. What was found is kept for some seconds."""
+        if time.monotonic() >= self._until:
+            self._methods = await self._look(runtime)
+            self._until = time.monotonic() + _SEEN
+        return self._methods
+
+    @staticmethod
+    async def _look(runtime: Runtime) -> tuple[str, ...]:
+        enabled = runtime.settings.imports.enabled_import_methods
+        if not enabled:
+            return ()
+        try:
+            workers = await runtime.db.read(jobs.list_workers)
+        except ImageServiceError:  # nobody knows now
+            return enabled
+        if not any(worker.alive for worker in workers):
+            return ()
+        if "glance-direct" in enabled and not await _can_stage(runtime):
+            return tuple(name for name in enabled if name != "glance-direct")
+        return enabled
+
+
+async def _can_stage(runtime: Runtime) -> bool:
+    store = runtime.stores.reserved(STAGING)
+    if store is None:
+        return False
+    try:
+        async with asyncio.timeout(_SEEN):
+            await store.check()
+    except (ImageServiceError, TimeoutError):
+        return False
+    return True
