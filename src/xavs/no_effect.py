@@ -11,8 +11,6 @@ _INVENTED: Final[Mapping[str, str]] = {
     "glance_cache_staleness_seconds": "no image cache has such a setting: the data of an image never changes, and so "
     "nothing grows stale",
     "glance_cache_prefetcher_delay": "no image cache has such a setting: a call of the API puts images into a cache",
-    "glance_image_import_plugins": "import plugins are not built yet; the option is "
-    "[image_import_opts] image_import_plugins",
     "glance_audit_events": "nobody has such a setting; the log has a line for every change",
     "haproxy_client_body_timeout": _SIZE,
     "haproxy_http_request_timeout": _SIZE,

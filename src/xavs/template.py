@@ -248,6 +248,9 @@ def _rest(g: Globals, sheet: Sheet) -> None:
     else:
         sheet.fixed("os_glance_staging_store", "filesystem_store_datadir", "/var/lib/glance/staging", "in the volume")
     sheet.key("DEFAULT", "enabled_import_methods", "glance_enabled_import_methods")
+    if plugins := g.get("glance_image_import_plugins"):
+        joined = ",".join(plugins)
+        sheet.key("image_import_opts", "image_import_plugins", "glance_image_import_plugins", f"[{joined}]")
     if g.is_set("glance_job_workers"):
         sheet.key("xloud", "job_workers", "glance_job_workers")
     sheet.fixed("oslo_middleware", "enable_proxy_headers_parsing", True, "a balancer stands in front")

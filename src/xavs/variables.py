@@ -260,6 +260,7 @@ _SERVICE: Final = (
     Key("glance_enable_property_protection", F, False, help="Rules file."),
     Key("glance_enable_interoperable_image_import", F, False, help="Import file."),
     Key("glance_enabled_import_methods", T, None, help="Ways of import, separated by commas; unset: all."),
+    Key("glance_image_import_plugins", Type.NAMES, None, help="What imports do with data on the way."),
     Key("glance_staging_store_uri", T, None, help="file:// URL of the directory for staged data, in the container."),
     Key("glance_job_workers", N, 1, help="Processes for long work, such as imports, in each container."),
     Key("glance_notification_topics", Type.ANY, None, help="Topics of notifications."),

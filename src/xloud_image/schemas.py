@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 UUID_PATTERN: Final = "^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$"
 MAX_NAME: Final = 255
+MAX_URL: Final = 8192
 MAX_INT: Final = 2**31 - 1
 # The value of every property that has no schema of its own.
 PROPERTY: Final[Json] = {"type": "string", "maxLength": 65535}
@@ -186,14 +187,15 @@ def new_location() -> Json:
 
 def new_import() -> Json:
     """The body of an import. What the methods want besides their names is told by `services.imports`."""
-    text = {"type": "string", "minLength": 1}
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+    url = {**text, "maxLength": MAX_URL}
     method = {
         "name": {**text, "description": "One of the methods of /v2/info/import."},
-        "uri": {**text, "maxLength": 65535, "description": "Of web-download: where the data is fetched from."},
+        "uri": {**url, "description": "Of web-download: where the data is fetched from."},
         "os_hash_algo": {**text, "description": "Of web-download: the algorithm of the next; md5 to sha512."},
         "os_hash_value": {**text, "description": "Of web-download: the digest that the file at the URL must have."},
-        "checksums_uri": {**text, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
-        "signature_uri": {**text, "description": "Of web-download: the signature of that file."},
+        "checksums_uri": {**url, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
+        "signature_uri": {**url, "description": "Of web-download: the signature of that file."},
         "glance_region": {**text, "description": "Of glance-download: the region of the other service."},
         "glance_image_id": {**text, "pattern": UUID_PATTERN, "description": "Of glance-download: its image."},
         "glance_service_interface": {**text, "description": "Of glance-download: of its endpoint; public."},

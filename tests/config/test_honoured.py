@@ -27,7 +27,21 @@ from xloud_image.stores import TYPES
 HONOURED = [option for options in table().values() for option in options.values() if option.kind is Kind.HONOURED]
 # enough for a login by Keystone, so that its settings are made
 KEYSTONE = "[keystone_authtoken]\nauth_url = x\nusername = a\npassword = a\nproject_name = a\n"
-TRIED = ("true", "false", "7777", "7", "a:b", "strict", "http_basic", "/tmp/x", "public", "MAC", "10.0.0.0/8")
+TRIED = (
+    "true",
+    "false",
+    "7777",
+    "7",
+    "a:b",
+    "none",
+    "qcow2",
+    "strict",
+    "http_basic",
+    "/tmp/x",
+    "public",
+    "MAC",
+    "10.0.0.0/8",
+)
 
 
 def _parts(whole: Any) -> Iterator[Any]:

@@ -196,8 +196,6 @@ NOTHING = {
     "haproxy_client_body_timeout: 300s\n": "413 comes from image_size_cap or a full store",
     "glance_cache_staleness_seconds: 86400\n": "the data of an image never changes",
     "glance_cache_prefetcher_delay: 300\n": "a call of the API puts images into a cache",
-    "glance_image_import_plugins: []\n": "",
-    "glance_image_import_plugins: [image_conversion]\n": "[image_import_opts] image_import_plugins",
     'glance_audit_events: "all"\n': "nobody has such a setting",
     'nova_verify_glance_signatures: "yes"\n': "it is an option of Nova",
     "glance_dev_mode: yes\n": "no source is mounted",

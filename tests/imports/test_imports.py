@@ -148,6 +148,7 @@ WRONG: list[tuple[dict[str, Any], int]] = [
     ({"method": {"name": "web-download", "uri": "ftp://example.com/x"}}, 400),
     ({"method": {"name": "web-download", "uri": "file:///etc/passwd"}}, 400),
     ({"method": {"name": "web-download", "uri": "http://example.com:22/x"}}, 400),
+    ({"method": {"name": "web-download", "uri": "http://example.com/" + "x" * 9000}}, 400),
     ({"method": {"name": "copy-image"}}, 403),
     ({"method": {"name": "glance-direct"}, "stores": ["nowhere"]}, 409),
     ({"method": {"name": "glance-direct"}, "all_stores": "yes"}, 400),
@@ -192,6 +193,15 @@ def test_who_may(cloud: Cloud) -> None:
     assert begin(cloud.ann, image).status == 409, "it is active"
 
 
+def test_what_nobody_knows_is_not_kept(cloud: Cloud) -> None:
+    image = cloud.ann.new()
+    stage(cloud.ann, image, DATA)
+    assert begin(cloud.ann, image, method={"colour": "x" * 100_000}, more=["y"] * 1000).status == 202
+    done = ended(cloud.ann, image)
+    assert done["status"] == "success", done
+    assert done["input"]["import_req"] == {"method": {"name": "glance-direct"}}
+
+
 def test_formats_come_first(cloud: Cloud) -> None:
     image = cloud.ann.create(name="x").json()["id"]
     assert stage(cloud.ann, image, DATA).status == 204
@@ -232,6 +242,9 @@ def test_tasks_are_seen_by_their_project(cloud: Cloud) -> None:
         "id": done["id"], "status": "success", "message": done["message"], "result": {"image_id": image},
     }  # fmt: skip
     assert cloud.bob.ask("GET", f"/v2/images/{image}/tasks").status == 404
+    assert cloud.ann.patch(image, {"op": "replace", "path": "/visibility", "value": "community"}).status == 200
+    (seen,) = cloud.bob.ask("GET", f"/v2/images/{image}/tasks").json()["tasks"]
+    assert (seen["status"], seen["input"], seen["message"], seen["user_id"]) == ("success", {}, "", None)
     assert task(cloud.rita, image)["id"] == done["id"]
     assert cloud.admin.ask("GET", f"/v2/tasks/{uuid.uuid4()}").status == 404
     assert cloud.admin.ask("DELETE", f"/v2/tasks/{done['id']}").status == 405

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xloud_image.errors import ConfigError, DatabaseUnavailable
+from xloud_image.errors import CannotConvert, ConfigError, DatabaseUnavailable
 
 if TYPE_CHECKING:
+    from xloud_image.config.findings import Finding
     from xloud_image.config.loader import Loaded
     from xloud_image.config.settings import Server, Settings
 
@@ -78,12 +79,28 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
             findings.extend(Finding("warning", note, kind=Kind.INVALID) for note in opened.notes())
 
         ask(stores)
+    if here and "image_conversion" in settings.imports.image_import_plugins:
+        findings.append(_wall(settings))
     ask(lambda: ImageSchema.load(settings.formats, settings.schema_image_file))
     ask(lambda: logs.check(settings, files=here))
     listens = serving is not None and _address(serving) == _address(settings.server)
     if here and not listens and not refused("DEFAULT"):
         ask(lambda: can_listen(settings.server, taken=True))
     return dataclasses.replace(loaded, findings=tuple(sorted(findings, key=lambda one: SEVERITIES.index(one.severity))))
+
+
+def _wall(settings: "Settings") -> "Finding":
+    """Behind which wall qemu converts images here. Runs programs."""
+    from xloud_image.config.findings import Finding, Kind, label
+    from xloud_image.conversion import sandbox
+
+    where = label("image_import_opts", "image_import_plugins")
+    try:
+        wall = sandbox.which(required=settings.imports.conversion_sandbox == "required")
+    except CannotConvert as error:
+        text = f"{error.message}: imports that need it fail; {error.cure}"
+        return Finding("warning", text, where, kind=Kind.INVALID)
+    return Finding("note", wall.sentence, where, kind=Kind.HONOURED)
 
 
 def _address(server: "Server") -> tuple[str, int]:

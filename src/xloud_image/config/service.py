@@ -17,6 +17,7 @@ MOST_WORKERS: Final = 8
 METHODS: Final = ("glance-direct", "web-download", "copy-image")
 PLUGINS: Final = ("image_conversion", "image_decompression", "inject_image_metadata", "no_op")
 LOG_FILE: Final = "xloud-image.log"
+TASKS: Final = "os_glance_tasks_store"  # Glance's section for work under way
 SCHEMA_FILE: Final = "schema-image.json"
 
 
@@ -83,11 +84,17 @@ def imports(values: Values) -> ImportSettings:
         ImportSettings,
         enabled_import_methods=methods,
         image_import_plugins=tuple(name for name in plugins if name != "no_op"),
-        work_dir=values.get("task", "work_dir")
-        or os.path.join(os.path.abspath(values.get("xloud", "state_dir")), "work"),
+        work_dir=_work_dir(values),
         inject=values.get("inject_metadata_properties", "inject"),
         ignore_user_roles=roles,
     )
+
+
+def _work_dir(values: Values) -> str:
+    named = values.get("task", "work_dir")
+    if not named and values.is_set(TASKS, "filesystem_store_datadir"):
+        named = values.get(TASKS, "filesystem_store_datadir")
+    return str(named or os.path.join(os.path.abspath(values.get("xloud", "state_dir")), "work"))
 
 
 def rest(values: Values) -> dict[str, Any]:

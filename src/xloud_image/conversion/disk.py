@@ -132,7 +132,7 @@ async def _over(source: Source, disk_format: str) -> int | None:
     if disk_format == "qcow2":
         return int(1 << min(21, int.from_bytes(head[20:24], "big")))
     if disk_format == "vmdk" and head[56:64] != _AT_END:
-        return 1 << 16
+        return 1 << 17  # of compressed clusters qemu asks for twice their size
     return 1 << 20 if disk_format == "vdi" else None
 
 

@@ -29,6 +29,7 @@ LOCK: Final = "os_glance_import_task"
 _LOCKED: Final = 3600.0  # seconds for which the lock of a Glance on the same database counts, unless it is renewed
 
 _SHAPE: Final = schemas.Shape(schemas.new_import())
+_PARTS: Final = schemas.new_import()["properties"]
 # method → the status that the image must have
 _FROM: Final[Mapping[str, str]] = {
     "glance-direct": "uploading",
@@ -126,11 +127,10 @@ async def begin(
 
 
 def _shown(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as it is kept and shown: a URL without a login that it may hold."""
-    method = dict(body["method"])
-    if isinstance(method.get("uri"), str):
-        method["uri"] = shown_url(method["uri"])
-    return {**body, "method": method}
+    """The request as it is kept and shown: what is known of it, URLs without the logins that they may hold."""
+    method = {name: body["method"][name] for name in _PARTS["method"]["properties"] if name in body["method"]}
+    shown = {name: body[name] for name in _PARTS if name in body}
+    return {**shown, "method": {name: shown_url(text) for name, text in method.items()}}
 
 
 def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possible: Sequence[str]) -> Wanted:
@@ -141,7 +141,7 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
     if name not in possible:
         known = f"the methods are {', '.join(possible)}" if possible else "no method is possible now"
         raise BadRequest(f"'{name[:80]}' is no import method here; {known} (see GET /v2/info/import).")
-    details = {key: value for key, value in method.items() if key != "name"}
+    details = {key: method[key] for key in _PARTS["method"]["properties"] if key in method and key != "name"}
     for key in {"web-download": ("uri",), "glance-download": ("glance_region", "glance_image_id")}.get(name, ()):
         if key not in details:
             raise BadRequest(f"The method {name} needs '{key}'.")

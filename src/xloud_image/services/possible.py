@@ -18,15 +18,23 @@ class Possible:
     """Which of the operator's methods can work now: somebody does jobs, and the place for staging takes data."""
 
     def __init__(self) -> None:
-        self._methods: tuple[str, ...] = ()
+        self._methods: tuple[str, ...] | None = None
         self._until = 0.0
+        self._looking: asyncio.Task[None] | None = None
 
     async def methods(self, runtime: Runtime) -> tuple[str, ...]:
-        """In the order of the configuration. What was found is kept for some seconds."""
-        if time.monotonic() >= self._until:
+        """In the order of the configuration. What was found is kept for some seconds, and then looked at again beside:
+        a place for staged data that hangs holds up nobody but the first who asks."""
+        if self._methods is None:
             self._methods = await self._look(runtime)
             self._until = time.monotonic() + _SEEN
+        elif time.monotonic() >= self._until and (self._looking is None or self._looking.done()):
+            self._looking = runtime.spawn(self._again(runtime), "look at the ways of import")
         return self._methods
+
+    async def _again(self, runtime: Runtime) -> None:
+        self._methods = await self._look(runtime)
+        self._until = time.monotonic() + _SEEN
 
     @staticmethod
     async def _look(runtime: Runtime) -> tuple[str, ...]:
