@@ -17,7 +17,7 @@ from tests.crash.proof import rows
 from tests.imports.conftest import begin, ended, stage, task
 from tests.load import quiet
 from tests.servers.process import Process
-from tests.servers.service import command
+from tests.servers.service import installed
 
 DATA = random.Random(8).randbytes(4_000_000)
 SHA = hashlib.sha512(DATA).hexdigest()
@@ -189,7 +189,7 @@ def other_worker(scene: Scene) -> Iterator[Process]:
     service = scene.cloud.service
     process = Process(
         "worker",
-        [*command(), "worker", "--config-file", service.configuration],
+        [*installed(), "worker", "--config-file", service.configuration],
         log=service.directory / f"worker-{time.monotonic_ns()}",
         directory=service.directory,
         environment={"PYTHONUNBUFFERED": "1", **scene.armed.environment},

@@ -80,6 +80,8 @@ class Engine:
         self._runtime, self._kinds, self._places = runtime, kinds, places
         self._working: dict[str, asyncio.Task[None]] = {}
         self._rung = asyncio.Event()
+        self._found: list[str] = []  # jobs that waited a moment ago, the next first
+        self._found_at = 0.0
 
     def ring(self) -> None:
         """There may be something to do."""
@@ -128,20 +130,25 @@ class Engine:
             await asyncio.sleep(lease / 3)
 
     async def _look(self) -> None:
-        """Begin with what waits, as far as there is room."""
-        runtime, each = self._runtime, max(1, self._places * 3 // 4)
+        """Begin with what waits, as far as there is room. What is found serves for a while: where thousands wait, a
+        look costs more than taking a job."""
         while len(self._working) < self._places:
-            found = await runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, each=each))
-            first = found[: self._places]
-            random.shuffle(first)  # several workers look at the same rows: they shall not fight for the first
-            took = False
-            for job_id in (*first, *found[self._places :]):
-                if len(self._working) >= self._places:
+            if not self._found or time.monotonic() - self._found_at > LOOK:
+                self._found = await self._waiting()
+                self._found_at = time.monotonic()
+                if not self._found:
                     return
-                if job_id not in self._working:
-                    took |= await self._take(job_id)
-            if not took:
-                return
+            job_id = self._found.pop(0)
+            if job_id not in self._working:
+                await self._take(job_id)
+
+    async def _waiting(self) -> list[str]:
+        each = max(1, self._places * 3 // 4)
+        found = await self._runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, each=each))
+        found = [job_id for job_id in found if job_id not in self._working]
+        first = found[: self._places]
+        random.shuffle(first)  # several workers look at the same rows: they shall not fight for the first
+        return [*first, *found[self._places :]]
 
     async def _take_from_dead(self) -> None:
         """What a process of this very node held that runs no more need not wait for its lease."""
