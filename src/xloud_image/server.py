@@ -101,12 +101,16 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._record = deaths.Record()
         self._ever_ready = self._stopping = False
         self._job_workers: dict[int, float] = {}  # process → when it was started
+        self._leaving: dict[int, float] = {}  # of these, when they were told to end
         self._job_record = deaths.Record()
         super().__init__(app)
 
     def manage_workers(self) -> None:
         """As many of both kinds as there should be."""
         super().manage_workers()
+        for pid, since in self._leaving.items():
+            if time.monotonic() - since > worker.HAND_OVER:
+                self._signal(pid, signal.SIGKILL)
         loaded: Loaded = self.app.loaded
         wanted = loaded.settings.imports.job_workers
         if not self._stopping and len(self._job_workers) < wanted and self._job_record.may_start:
@@ -129,8 +133,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
     def _end_job_workers(self) -> None:
         for pid in self._job_workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+            self._leaving.setdefault(pid, time.monotonic())
+            self._signal(pid, signal.SIGTERM)
+
+    @staticmethod
+    def _signal(pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def stop(self, graceful: bool = True) -> None:
         """End the workers: with notice on SIGTERM, without on Ctrl-C."""
@@ -144,8 +153,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             self.reap_workers()
             time.sleep(0.05)
         for pid in self._job_workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self._signal(pid, signal.SIGKILL)
 
     def reload(self) -> None:
         """SIGHUP: workers of a fresh configuration start at once."""
@@ -165,6 +173,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             for pid, worker in list(self.WORKERS.items()):
                 if not worker.ready:
                     self.kill_worker(pid, signal.SIGTERM)
+            for pid in self._job_workers:
+                self._signal(pid, signal.SIGTERM)
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -175,6 +185,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             if pid == self.reexec_pid:  # type: ignore[has-type]
                 self.reexec_pid = 0
             if (born := self._job_workers.pop(pid, None)) is not None:
+                self._leaving.pop(pid, None)
                 self._mourn_job_worker(deaths.Death(pid, status, time.monotonic() - born, ready=True))
                 continue
             dead: _Worker | None = self.WORKERS.pop(pid, None)  # none: an orphan that the kernel gave to process 1

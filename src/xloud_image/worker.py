@@ -58,6 +58,7 @@ class Bell:
 def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None) -> int:
     """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of whoever moved the log, which is noticed anyway
     try:
         asyncio.run(_work(loaded.settings, bell, parent))
     except ConfigError as error:
@@ -65,6 +66,9 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None) 
         return 3
     except ImageServiceError as error:
         log.error("long work cannot be done now", reason=error.message)
+        return 1
+    except Exception:
+        log.exception("a process for long work failed")
         return 1
     return 0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.crash.client import Client, NoAnswer
 from tests.crash.ledger import Ledger, Record
+from tests.load import quiet
 from tests.servers.service import Service
 
 SETTLED = 30  # seconds that a restarted service may take to clean up; its leases are short
@@ -34,8 +35,8 @@ def claims(service: Service) -> list[tuple[Any, ...]]:
 
 def wait_until_settled(service: Service, seconds: float = SETTLED) -> list[tuple[Any, ...]]:
     """Until no claim is left; those that are."""
-    end = time.monotonic() + seconds
-    while (left := claims(service)) and time.monotonic() < end:
+    begun = time.monotonic()
+    while (left := claims(service)) and time.monotonic() - begun < quiet(seconds):
         time.sleep(0.05)
     return left
 

@@ -153,10 +153,14 @@ async def test_a_task_goes_through_its_life(db: Database) -> None:
     assert (found.status, found.result, len(found.message)) == ("success", done, 900)
     assert found.expires_at is not None
     assert 3590 < (found.expires_at - found.updated_at).total_seconds() <= 3600
+    await db.write(lambda conn: tasks.change(conn, task.id, "success", message="a\0b\U0001f600 ü"))
+    found = await db.read(lambda conn: tasks.get(conn, task.id))
+    assert found is not None
+    assert found.message == "a\ufffdb\ufffd ü", "what Glance's columns can hold on every engine"
     assert [one.id for one in await db.read(lambda conn: tasks.of_image(conn, task.image_id or ""))] == [task.id]
     await db.write(lambda conn: tasks.change(conn, task.id, "success", kept_for=-5))
     assert await db.read(lambda conn: tasks.get(conn, task.id)) is None, "nobody sees it any more"
-    await db.write(tasks.remove_expired)
+    await tasks.remove_expired(db)
 
 
 @pytest.mark.parametrize("key", tasks.SORT_KEYS)

@@ -4,13 +4,18 @@ codes: Image API reference, section "Import"."""
 import hashlib
 import os
 import random
+import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.api.cloud import Cloud
+from tests.crash.proof import rows
 from tests.imports.conftest import begin, ended, stage, task
+from tests.load import quiet
+from tests.servers.nginx import Nginx
 
 DATA = random.Random(7).randbytes(3_000_000)
 SHA = hashlib.sha512(DATA).hexdigest()
@@ -219,6 +224,38 @@ def test_staging_takes_what_was_announced(cloud: Cloud) -> None:
     assert stage(cloud.ann, image, [DATA]).status == 204
     assert stage(cloud.ann, image, DATA).status == 409, "once"
     assert cloud.ann.upload(image, DATA).status == 409
+
+
+def test_an_image_that_is_deleted_while_its_data_is_staged_leaves_nothing(cloud: Cloud) -> None:
+    image = cloud.ann.new()
+
+    def slowly() -> Iterator[bytes]:
+        yield DATA
+        begun = time.monotonic()
+        while not [name for name in cloud.files("staging") if image in name]:
+            assert time.monotonic() - begun < quiet(20)
+            time.sleep(0.05)
+        assert cloud.ann.delete(image).status == 204
+        yield DATA
+
+    assert stage(cloud.ann, image, slowly()).status == 410
+    begun = time.monotonic()
+    while [name for name in cloud.files("staging") if image in name]:
+        assert time.monotonic() - begun < quiet(20)
+        time.sleep(0.05)
+    assert not rows(cloud.service, f"SELECT kind FROM xloud_claims WHERE image_id = '{image}'")
+
+
+def test_a_reason_that_the_database_cannot_hold(cloud: Cloud, web: Nginx) -> None:
+    """Names of files are the client's, and a reason may quote them."""
+    assert web.files is not None
+    (web.files / "sums").write_text(f"{'0' * 64} *other.img\n")
+    image = cloud.admin.new()
+    method = {"uri": f"{web.url}/a%00%F0%9F%98%80", "checksums_uri": f"{web.url}/sums"}
+    assert begin(cloud.admin, image, "web-download", method=method).status == 202
+    done = ended(cloud.admin, image)
+    assert done["status"] == "failure"
+    assert cloud.admin.show(image)["status"] == "queued"
 
 
 def test_staged_data_goes_with_its_image(cloud: Cloud) -> None:

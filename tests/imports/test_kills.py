@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,23 @@ def test_the_process_of_the_api_is_killed(scene: Scene, point: str) -> None:
         assert stage(scene.cloud.ann, image, DATA).status == 204
     if scene.cloud.ann.show(image)["status"] == "uploading":
         assert begin(scene.cloud.ann, image).status == 202
+    assert ended(scene.cloud.ann, image)["status"] == "success"
+    scene.prove(image, "fast")
+
+
+def test_what_an_earlier_write_left_does_not_touch_a_later_one(scene: Scene) -> None:
+    """A store gave up the bytes of a failed import late: the image has other data staged by then."""
+    image = scene.staged()
+    file = scene.cloud.service.sections["database"]["connection"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+        connection.execute(
+            "INSERT INTO xloud_claims (id, kind, image_id, store, slot, url, scope, begun_at, attempts)"
+            " VALUES ('left', 'write', ?, 'slow', 'write', ?, 'image', '2026-01-01 00:00:00.000000', 3)",
+            (image, f"{image}-00000000"),
+        )
+    await_that(lambda: not rows(scene.cloud.service, "SELECT id FROM xloud_claims WHERE id = 'left'"))
+    assert scene.cloud.ann.show(image)["status"] == "uploading"
+    assert begin(scene.cloud.ann, image).status == 202
     assert ended(scene.cloud.ann, image)["status"] == "success"
     scene.prove(image, "fast")
 

@@ -16,7 +16,7 @@ async def create(request: web.Request) -> web.Response:
     image = await images.create(runtime(request), context(request), await wire.body_object(request))
     headers = {"Location": f"{proxies.way(request).base}/v2/images/{image.id}"}
     settings = runtime(request).settings
-    if methods := await import_methods(request):
+    if methods := await import_methods(request, lately=True):
         headers["OpenStack-image-import-methods"] = ",".join(methods)
     if settings.multi_store:
         names = [store.name for store in runtime(request).stores.public]

@@ -38,9 +38,9 @@ def runtime(request: web.Request) -> Runtime:
     return request.app[RUNTIME]
 
 
-async def import_methods(request: web.Request) -> tuple[str, ...]:
-    """The ways of import that can work now."""
-    return await request.app[POSSIBLE].methods(runtime(request))
+async def import_methods(request: web.Request, *, lately: bool = False) -> tuple[str, ...]:
+    """The ways of import that can work now, or could `lately`."""
+    return await request.app[POSSIBLE].methods(runtime(request), lately=lately)
 
 
 def context(request: web.Request) -> Context:

@@ -78,13 +78,10 @@ async def waiting(conn: AsyncConnection, kinds: Collection[str], *, each: int, l
     return [row[0] for row in rows]
 
 
-async def take(conn: AsyncConnection, job_id: str, holder: str, *, lease: float, was: str | None = None) -> Job | None:
-    """Take a job that nobody holds now, or that `was` (a holder known to be dead) holds, atomically. None: another was
-    first, or it is done."""
+async def take(conn: AsyncConnection, job_id: str, holder: str, *, lease: float) -> Job | None:
+    """Take a job that nobody holds now, atomically. None: another was first, or it is done."""
     columns = jobs.c
     may = sa.or_(columns.lease_until.is_(None), columns.lease_until < after(conn))
-    if was is not None:
-        may = sa.or_(may, columns.holder == was)
     done = await conn.execute(
         jobs.update()
         .where(columns.id == job_id, may)
@@ -110,12 +107,17 @@ async def renew(
 
 async def postpone(conn: AsyncConnection, job: Job, *, seconds: float, error: str) -> bool:
     """It did not work: nobody takes it for so long. False: it is not ours."""
-    return await _change(conn, job, holder=None, lease_until=after(conn, seconds), error=error[:1000])
+    return await _change(conn, job, holder=None, lease_until=after(conn, seconds), error=error.replace("\0", "")[:1000])
 
 
 async def give_back(conn: AsyncConnection, job: Job) -> bool:
     """Anybody may go on with it at once; this was no attempt. False: it is not ours."""
     return await _change(conn, job, holder=None, lease_until=None, attempts=jobs.c.attempts - 1)
+
+
+async def free_of(conn: AsyncConnection, job: Job) -> bool:
+    """Its holder is known to be dead: anybody may take it at once. The attempt counts."""
+    return await _change(conn, job, holder=None, lease_until=None)
 
 
 async def end(conn: AsyncConnection, job: Job) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -10,6 +11,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
+from xloud_image.db.engine import Database
 from xloud_image.db.image_children import kept
 from xloud_image.model import Task, utcnow
 
@@ -18,6 +20,7 @@ _ROW: Final = (
     " i.input, i.result, i.message"
 )
 _FROM: Final = "FROM tasks t LEFT JOIN task_info i ON i.task_id = t.id WHERE NOT t.deleted"
+_SOME: Final = 100
 SORT_KEYS: Final = ("created_at", "updated_at", "expires_at", "id", "type", "status", "owner")
 
 
@@ -35,7 +38,7 @@ def _json(text: str | None) -> Any:
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else orjson.dumps(dict(value)).decode()
+    return None if value is None else json.dumps(dict(value))  # in ASCII: the columns hold three bytes a character
 
 
 async def add(conn: AsyncConnection, task: Task) -> Task:
@@ -72,7 +75,7 @@ async def change(
     now = kept(conn, utcnow())
     more = {} if kept_for is None else {"expires_at": now + dt.timedelta(seconds=kept_for)}
     await sql.update(conn, "tasks", {"status": status, "updated_at": now, **more}, id=task_id)
-    info: dict[str, Any] = {} if message is None else {"message": message}
+    info: dict[str, Any] = {} if message is None else {"message": _plain(message)}
     info |= {} if result is None else {"result": _text(result)}
     if info:
         await sql.update(conn, "task_info", info, task_id=task_id)
@@ -150,15 +153,31 @@ def _there(conn: AsyncConnection, text: sql.Text) -> str:
     return f"(t.expires_at IS NULL OR t.expires_at > {text.bind(kept(conn, utcnow()))})"
 
 
-async def remove_expired(conn: AsyncConnection) -> None:
-    """Mark those deleted that nobody sees any more."""
-    text = sql.Text(sql.engine_of(conn))
-    now = kept(conn, utcnow())
-    await sql.fetch(
-        conn,
-        f"UPDATE tasks SET deleted = {'1' if text.engine != 'postgresql' else 'true'}, deleted_at = {text.bind(now)}"  # noqa: S608
-        f" WHERE NOT deleted AND expires_at < {text.bind(now)}",
-        text.values,
+async def remove_expired(db: Database) -> None:
+    """Mark those deleted that nobody sees any more, some at a time: no index helps to find them."""
+    while True:
+
+        async def some(conn: AsyncConnection) -> list[str]:
+            text = sql.Text(sql.engine_of(conn))
+            now = text.bind(kept(conn, utcnow()))
+            words = f"SELECT id FROM tasks WHERE NOT deleted AND expires_at < {now} LIMIT {_SOME}"  # noqa: S608
+            return [row[0] for row in await sql.fetch(conn, words, text.values)]
+
+        found = await db.read(some)
+        for task_id in found:
+            await db.write(lambda conn, task_id=task_id: _remove(conn, task_id))  # type: ignore[misc]
+        if len(found) < _SOME:
+            return
+
+
+async def _remove(conn: AsyncConnection, task_id: str) -> None:
+    await sql.update(conn, "tasks", {"deleted": True, "deleted_at": kept(conn, utcnow())}, id=task_id)
+
+
+def _plain(text: str) -> str:
+    """As the columns of Glance can hold it on every engine."""
+    return "".join(
+        char if "\0" < char < "\U00010000" and not "\ud800" <= char < "\ue000" else "\ufffd" for char in text
     )
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
+import fcntl
+import functools
 import os
 import shutil
 import tempfile
@@ -20,14 +23,14 @@ from typing import Final
 from xloud_image.conversion import convert, sandbox
 from xloud_image.conversion.disk import DRIVERS, Limits, open_disk
 from xloud_image.conversion.source import File, Source
-from xloud_image.errors import ConfigError
+from xloud_image.errors import ConfigError, StoreFull, Unavailable
 from xloud_image.model import Image
 from xloud_image.services import formats
-from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 
 _PIECE: Final = 1 << 20  # bytes that are read at a time
 _PREFIX: Final = "xloud-work-"
+_RESERVE: Final = 1 << 30  # bytes of the file system that work under way leaves to others
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,35 +64,58 @@ def target(runtime: Runtime, image: Image) -> str | None:
 
 
 def prepare(runtime: Runtime) -> None:
-    """Make the place for work under way, and remove what processes left there that run no more. Blocks. `ConfigError`
-    when it cannot be made."""
+    """Make the place for work under way, and remove what processes left there that run no more: a directory of one that
+    runs is locked. Blocks. `ConfigError` when it cannot be made."""
     root = Path(runtime.settings.imports.work_dir)
     try:
         root.mkdir(mode=0o750, parents=True, exist_ok=True)
         for path in root.glob(f"{_PREFIX}*"):
-            if is_dead(path.name.removeprefix(_PREFIX).replace("+", "/")):
+            if (descriptor := _locked(path)) is not None:
                 shutil.rmtree(path, ignore_errors=True)
+                os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"the directory {root} for work under way cannot be used: {error.strerror}") from None
 
 
-def _place(runtime: Runtime) -> Path:
-    path = Path(runtime.settings.imports.work_dir) / f"{_PREFIX}{runtime.holder.replace('/', '+')}"
-    path.mkdir(mode=0o711, exist_ok=True)  # qemu, as another user, passes through to its own directory
+def _locked(path: Path) -> int | None:
+    """The directory, open and locked; None when another process has it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@functools.cache
+def _place(root: str) -> Path:
+    """The directory of this process, locked as long as it runs. Blocks."""
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+    path.chmod(0o711)  # qemu, as another user, passes through to its own directory
+    _locked(path)
     return path
 
 
 @contextlib.asynccontextmanager
 async def spooled(runtime: Runtime, chunks: AsyncIterator[bytes]) -> AsyncIterator[File]:
-    """All of the stream in a file without a name. Raises what the stream raises, `OSError` when there is no room."""
-    place = await asyncio.to_thread(_place, runtime)
+    """All of the stream in a file without a name. Raises what the stream raises; `StoreFull` when there is no room."""
+    place = await asyncio.to_thread(_place, runtime.settings.imports.work_dir)
     with tempfile.TemporaryFile(dir=place, buffering=0) as file:
         async for chunk in chunks:
-            await asyncio.to_thread(_write, file.fileno(), chunk)
+            try:
+                await asyncio.to_thread(_write, file.fileno(), chunk)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise StoreFull("There is no room for work under way on the node that does this import.") from error
+                raise Unavailable("What comes cannot be kept on the node that does this import.") from error
         yield File(file.fileno())
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
+    room = os.fstatvfs(descriptor)
+    if room.f_bavail * room.f_frsize < _RESERVE:
+        raise OSError(errno.ENOSPC, "no room is left but the reserve")
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -110,7 +136,7 @@ async def converted(runtime: Runtime, image: Image, source: Source, wanted: str)
         async with open_disk(source, image.disk_format, limits, wall, declared=declared) as disk:
             yield Converted(disk.chunks, disk.virtual_size, disk.virtual_size)
         return
-    place = await asyncio.to_thread(_place, runtime)
+    place = await asyncio.to_thread(_place, settings.imports.work_dir)
     cap = settings.limits.image_size_cap
     made = await convert.to_file(source, image.disk_format, wanted, place, limits, wall, most=cap, declared=declared)
     try:

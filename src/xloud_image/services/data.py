@@ -332,7 +332,7 @@ async def release(runtime: Runtime, claim: Claim) -> None:
 
     async def undo(conn: AsyncConnection) -> None:
         if await claims.end(conn, claim.id, holder=runtime.holder):
-            await _queue(conn, claim.image_id)
+            await _queue(conn, claim)
 
     await runtime.db.write(undo)
 
@@ -342,7 +342,7 @@ async def requeue(runtime: Runtime, claim: Claim) -> None:
 
     async def undo(conn: AsyncConnection) -> None:
         if await claims.renew(conn, claim.id, runtime.holder, lease=runtime.settings.lease_time):
-            await _queue(conn, claim.image_id)
+            await _queue(conn, claim)
 
     try:
         await runtime.db.write(undo)
@@ -350,9 +350,16 @@ async def requeue(runtime: Runtime, claim: Claim) -> None:
         log.warning("the image could not be queued again yet", image=claim.image_id, error=error.message)
 
 
-async def _queue(conn: AsyncConnection, image_id: str) -> None:
+async def _queue(conn: AsyncConnection, claim: Claim) -> None:
+    """The image waits for data again, unless it has another write by now, or data that waits for its import: what this
+    claim is of may be left of an earlier one."""
     with contextlib.suppress(NotFound):  # deleted meanwhile
-        await images.change(conn, image_id, _queued)
+        await images.locked(conn, claim.image_id)
+        for other in await claims.list_all(conn, image_id=claim.image_id):
+            held = other.kind == "write" and other.holder is not None
+            if other.id != claim.id and (held or other.kind == "stage"):
+                return
+        await images.change(conn, claim.image_id, _queued)
 
 
 def _queued(current: Image) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from xloud_image.errors import BadRequest
 from xloud_image.fetching.checksums import Expected, published
@@ -13,6 +13,8 @@ from xloud_image.fetching.rules import Limits, Rules
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.kit import answers
 from xloud_image.stores.kit.addresses import Filters
+
+_RATE: Final = 16 * 1024  # bytes a second that each connection has to bring: places for imports are few
 
 
 def require_allowed(runtime: Runtime, url: str) -> None:
@@ -24,7 +26,7 @@ def require_allowed(runtime: Runtime, url: str) -> None:
 
 def fetcher(runtime: Runtime) -> Fetcher:
     """The way to URLs that data is imported from; enter it."""
-    limits = Limits(size=runtime.settings.limits.image_size_cap)
+    limits = Limits(size=runtime.settings.limits.image_size_cap, rate=_RATE)
     return Fetcher(Rules(filters=runtime.settings.url_filters), limits)
 
 

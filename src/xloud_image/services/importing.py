@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from xloud_image.errors import (
     AlreadyExists,
     BlobChanged,
     Conflict,
+    DatabaseUnavailable,
     ImageServiceError,
     NotFound,
     StoreUnavailable,
@@ -60,30 +61,57 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     """Import the data of a job that is ours. `Unwanted` when the image is gone or is not waiting for it any more."""
     copying = job.request["method"] == "copy-image"
     image = await _image(runtime, job, copying)
-    await runtime.db.write(lambda conn: _begun(conn, job))
-    async with _source(runtime, job, image) as source:
-        mine = [await _claim(runtime, job, image, store) for store in job.request["stores"]]
-        targets = [
-            Target(runtime.stores[claim.store], claim.key, _caller(job), required=bool(job.request["must_all"]))
-            for claim in mine
-        ]
-        with runtime.holding(*mine):
-            try:
-                progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-                summary, blobs = await _written(runtime, job, image, source, targets, progress, copying)
-                await reach("job.written")
-                stored = await _stored(runtime, job, mine, blobs, summary, targets, copying)
-            except BaseException:
-                # nothing may interrupt putting things back
-                await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
-                raise
+    await runtime.db.write(lambda conn: _begun(runtime, conn, job))
+    mine: list[Claim] = []
+    targets: list[Target] = []
+    async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
+        try:
+            failures = await _claims(runtime, job, image, mine, targets, held)
+            progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
+            summary, blobs = await _written(runtime, job, image, source, targets, progress, copying)
+            await reach("job.written")
+            failures |= {target.store.name: target.error for target in targets if target.error is not None}
+            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
+        except BaseException:
+            # nothing may interrupt putting things back
+            await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
+            raise
+        progress.end()
     await reach("job.done")
+    await acls.follow(runtime, Context(project=job.owner, is_admin=True), stored.image)
+    hints.log_for(runtime, stored.image)
     lost = [claim for claim in mine if claim.store not in blobs]
     if lost:
         await _discarded(runtime, job, lost, targets)
     await deletions.settle(runtime, stored.staged)
-    hints.log_for(runtime, stored.image)
-    await acls.follow(runtime, Context(project=job.owner, is_admin=True), stored.image)
+
+
+async def _claims(
+    runtime: Runtime,
+    job: Job,
+    image: Image,
+    mine: list[Claim],
+    targets: list[Target],
+    held: contextlib.AsyncExitStack,
+) -> dict[str, Exception]:
+    """Claim the bytes that go to each store, and hold the claims. Where not all must succeed, a store that cannot be
+    written to now is left out: its error, by its id."""
+    failures: dict[str, Exception] = {}
+    must_all = bool(job.request["must_all"])
+    for store_id in job.request["stores"]:
+        try:
+            claim = await _claim(runtime, job, image, store_id)
+        except ImageServiceError as error:
+            if must_all or isinstance(error, DatabaseUnavailable):
+                raise
+            failures[store_id] = error
+            continue
+        held.enter_context(runtime.holding(claim))
+        mine.append(claim)
+        targets.append(Target(runtime.stores[store_id], claim.key, _caller(job), required=must_all))
+    if not targets:
+        raise next(iter(failures.values()))
+    return failures
 
 
 async def fail(runtime: Runtime, job: Job, reason: str) -> None:
@@ -125,7 +153,9 @@ async def _image(runtime: Runtime, job: Job, copying: bool) -> Image:
     return image
 
 
-async def _begun(conn: AsyncConnection, job: Job) -> None:
+async def _begun(runtime: Runtime, conn: AsyncConnection, job: Job) -> None:
+    if await jobs.renew(conn, job, lease=runtime.settings.lease_time) is None:
+        raise Unwanted
     await tasks.change(conn, job.id, "processing")
 
 
@@ -297,12 +327,12 @@ async def _stored(
     mine: Sequence[Claim],
     blobs: dict[str, Blob],
     summary: data.Summary,
-    targets: Sequence[Target],
+    failures: Mapping[str, Exception],
     copying: bool,
 ) -> _Stored:
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
-    failed = [claim.store for claim in mine if claim.store not in blobs]
+    failed = [store for store in job.request["stores"] if store not in blobs]
 
     def imported(current: Image) -> Image:
         properties = {name: value for name, value in current.properties.items() if name != LOCK}
@@ -328,7 +358,7 @@ async def _stored(
                 raise StoreUnavailable("the bytes were taken for left over; they are written again")
         image = await images.change(conn, job.image_id, imported)
         staged = [] if copying else await deletions.begin_unstaging(runtime, conn, job.image_id)
-        message = _said(summary.size, locations, targets)
+        message = _said(summary.size, locations, failures)
         kept_for = runtime.settings.imports.task_time_to_live * 3600.0
         result = {"image_id": job.image_id}
         await tasks.change(conn, job.id, "success", message=message, result=result, kept_for=kept_for)
@@ -340,13 +370,12 @@ async def _stored(
         raise Unwanted from None
 
 
-def _said(size: int, locations: Sequence[Location], targets: Sequence[Target]) -> str:
+def _said(size: int, locations: Sequence[Location], failures: Mapping[str, Exception]) -> str:
     where = ", ".join(location.store or "the store" for location in locations)
     said = f"Copied {size / (1 << 20):.0f} MiB to {where}."
-    for target in targets:
-        if target.error is not None:
-            why = target.error.message if isinstance(target.error, ImageServiceError) else "it failed; see the log"
-            said += f" Not to {target.store.name}: {why.rstrip('.')}."
+    for store, error in failures.items():
+        why = error.message if isinstance(error, ImageServiceError) else "it failed; see the log"
+        said += f" Not to {store}: {why.rstrip('.')}."
     return said[:1000]
 
 

@@ -69,7 +69,7 @@ async def begin(
     wanted = _wanted(runtime, body, store, possible)
     seen = await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
-    trusted = runtime.policy.allows(ctx, "register_private_address", rights.image_target(seen, ctx))
+    trusted = _may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
     if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
@@ -88,6 +88,8 @@ async def begin(
     async def begun(conn: AsyncConnection) -> Task:
         current = await images.locked(conn, image_id, project=ctx.project)
         _require(runtime, ctx, current, wanted)
+        if trusted and not _may_reach_all(runtime, ctx, current):
+            raise Conflict("The image was changed meanwhile; try again.")
         await _require_unlocked(conn, current)
         if await jobs.count(conn, current.owner) >= WAITING:
             raise QuotaExceeded(
@@ -124,6 +126,10 @@ async def begin(
     await reach("import.stored")
     runtime.ring()
     return stored
+
+
+def _may_reach_all(runtime: Runtime, ctx: Context, image: Image) -> bool:
+    return runtime.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
 
 
 def _shown(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 ATTEMPTS: Final = 5
 BEAT: Final = 2.0  # seconds between two renewals: cancelling acts within it, and progress is stored
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
+_TIDY: Final = 600.0  # seconds between two looks at tasks that have expired
 _LAST_RETRY: Final = 600.0  # seconds; the first attempt comes after some seconds, each later one after twice the time
 
 
@@ -46,10 +47,19 @@ class Progress:
     done: int = 0
     total: int | None = None
     since: float = dataclasses.field(default_factory=time.monotonic)
+    _ended: bool = False
 
     def begin(self, step: str, total: int | None = None) -> None:
         """The next step."""
         self.step, self.done, self.total, self.since = step, 0, total, time.monotonic()
+
+    def end(self) -> None:
+        """The effect is stored and the row is gone: what is left to do needs no lease."""
+        self._ended = True
+
+    def has_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
 
     @property
     def so_far(self) -> tuple[str, int, int | None]:
@@ -82,6 +92,7 @@ class Engine:
         self._rung = asyncio.Event()
         self._found: list[str] = []  # jobs that waited a moment ago, the next first
         self._found_at = 0.0
+        self._workers = 1  # processes that do such work
 
     def ring(self) -> None:
         """There may be something to do."""
@@ -98,14 +109,16 @@ class Engine:
         announcing = asyncio.create_task(self._announce(lease))
         stopping = asyncio.create_task(stop.wait())
         try:
-            left = 0.0
+            left = tidied = 0.0
             while not stop.is_set():
                 self._rung.clear()
                 try:
                     if time.monotonic() >= left:
                         left = time.monotonic() + lease / 4
-                        await self._take_from_dead()
-                        await runtime.db.write(tasks.remove_expired)
+                        await self._free_from_dead()
+                    if time.monotonic() >= tidied:
+                        tidied = time.monotonic() + _TIDY
+                        await tasks.remove_expired(runtime.db)
                     await self._look()
                 except ImageServiceError as error:  # the next look may succeed
                     log.warning("no job could be looked for", reason=error.message)
@@ -125,6 +138,8 @@ class Engine:
         while True:
             try:
                 await self._runtime.db.write(lambda conn: jobs.announce(conn, holder, lease=lease))
+                workers = await self._runtime.db.read(jobs.list_workers)
+                self._workers = max(1, sum(worker.alive for worker in workers))
             except ImageServiceError as error:
                 log.warning("this worker could not be announced", reason=error.message)
             await asyncio.sleep(lease / 3)
@@ -143,22 +158,22 @@ class Engine:
                 await self._take(job_id)
 
     async def _waiting(self) -> list[str]:
-        each = max(1, self._places * 3 // 4)
+        each = max(1, self._places * 3 // 4) * self._workers
         found = await self._runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, each=each))
         found = [job_id for job_id in found if job_id not in self._working]
         first = found[: self._places]
         random.shuffle(first)  # several workers look at the same rows: they shall not fight for the first
         return [*first, *found[self._places :]]
 
-    async def _take_from_dead(self) -> None:
+    async def _free_from_dead(self) -> None:
         """What a process of this very node held that runs no more need not wait for its lease."""
         for job in await self._runtime.db.read(jobs.held):
             if job.holder is not None and job.id not in self._working and is_dead(job.holder):
-                await self._take(job.id, was=job.holder)
+                await self._runtime.db.write(lambda conn, job=job: jobs.free_of(conn, job))  # type: ignore[misc]
 
-    async def _take(self, job_id: str, *, was: str | None = None) -> bool:
+    async def _take(self, job_id: str) -> bool:
         runtime, lease = self._runtime, self._runtime.settings.lease_time
-        job = await runtime.db.write(lambda conn: jobs.take(conn, job_id, runtime.holder, lease=lease, was=was))
+        job = await runtime.db.write(lambda conn: jobs.take(conn, job_id, runtime.holder, lease=lease))
         if job is None:
             return False
         await reach("job.taken")
@@ -201,20 +216,26 @@ class Engine:
         renewed, stored = time.monotonic(), progress.so_far
         try:
             while not (await asyncio.wait((task,), timeout=BEAT))[0]:
+                if progress.has_ended():
+                    continue
                 so_far = progress.so_far
                 told = None if so_far == stored else progress.facts
                 if told is None and time.monotonic() - renewed < lease / 6:
                     now = await self._seen(job)
                 else:
+                    left = max(1.0, lease * 2 / 3 - (time.monotonic() - renewed))
                     try:
-                        now = await self._runtime.db.write(
-                            lambda conn, told=told: jobs.renew(conn, job, lease=lease, progress=told)  # type: ignore[misc]
-                        )
-                    except ImageServiceError:
+                        async with asyncio.timeout(left):
+                            now = await self._runtime.db.write(
+                                lambda conn, told=told: jobs.renew(conn, job, lease=lease, progress=told)  # type: ignore[misc]
+                            )
+                    except (ImageServiceError, TimeoutError):
                         if time.monotonic() - renewed > lease * 2 / 3:
                             raise _Lost from None
                         continue
                     renewed, stored = time.monotonic(), so_far
+                if progress.has_ended():
+                    continue
                 if now is None or (now.holder, now.epoch) != (job.holder, job.epoch):
                     raise _Lost
                 if now.cancelled:
@@ -243,6 +264,7 @@ class Engine:
         await self._store(job, lambda conn: jobs.postpone(conn, job, seconds=pause, error=reason))
 
     async def _end(self, kind: Kind, job: Job, reason: str) -> None:
+        """Whatever the reason says, the job ends."""
         try:
             await kind.fail(self._runtime, job, reason)
         except Exception as error:  # noqa: BLE001 - its lease runs out, and whoever takes it then ends it

@@ -22,14 +22,14 @@ class Possible:
         self._until = 0.0
         self._looking: asyncio.Task[None] | None = None
 
-    async def methods(self, runtime: Runtime) -> tuple[str, ...]:
-        """In the order of the configuration. What was found is kept for some seconds, and then looked at again beside:
-        a place for staged data that hangs holds up nobody but the first who asks."""
-        if self._methods is None:
-            self._methods = await self._look(runtime)
-            self._until = time.monotonic() + _SEEN
+    async def methods(self, runtime: Runtime, *, lately: bool = False) -> tuple[str, ...]:
+        """In the order of the configuration, as they were some seconds ago at most. `lately`: as they were at the last
+        look, which is made again beside: a place for staged data that hangs holds up nobody."""
+        if self._methods is None or (not lately and time.monotonic() >= self._until):
+            await self._again(runtime)
         elif time.monotonic() >= self._until and (self._looking is None or self._looking.done()):
             self._looking = runtime.spawn(self._again(runtime), "look at the ways of import")
+        assert self._methods is not None
         return self._methods
 
     async def _again(self, runtime: Runtime) -> None:

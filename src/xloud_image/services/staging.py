@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.stores import STAGING
-from xloud_image.db import claims
-from xloud_image.errors import AlreadyExists, Conflict, NotFound
+from xloud_image.db import claims, images
+from xloud_image.errors import AlreadyExists, Conflict, Gone, NotFound
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
@@ -70,11 +70,18 @@ async def _keep(runtime: Runtime, claim: Claim, blob: Blob) -> None:
     kept = deletions.new_claim(runtime, "stage", claim.image_id, claim.store, url=blob.url)
 
     async def keep(conn: AsyncConnection) -> None:
+        # deleted meanwhile: then nobody would ever look at what is kept
+        if (await images.locked(conn, claim.image_id)).status != "uploading":
+            raise Conflict("The image is not uploading any more.")
+        await deletions.begin_unstaging(runtime, conn, claim.image_id)
         if not await claims.end(conn, claim.id, holder=runtime.holder):
             raise Conflict("Staging took too long to come back from a stop; another process has cleaned it up.")
         await claims.begin(conn, dataclasses.replace(kept, holder=None), lease=0)
 
-    await runtime.db.write(keep)
+    try:
+        await runtime.db.write(keep)
+    except NotFound:
+        raise Gone(f"The image {claim.image_id} was deleted meanwhile.") from None
 
 
 async def found(runtime: Runtime, image_id: str) -> Claim | None:
