@@ -78,7 +78,8 @@ def test_workers_that_die_at_once_end_the_service_with_a_sentence(serving: Calla
     assert "no worker was ever ready" in service.log
     assert "by SIGABRT" in service.log
     assert "a native library gave up" in service.log
-    assert GIVE_UP * count <= len(killer.killed) <= (GIVE_UP + 1) * count  # one may be what tries ceph.conf
+    # some may be what tries ceph.conf, again and again when it is killed
+    assert GIVE_UP * count <= len(killer.killed) <= (GIVE_UP + 1) * count + 3
     assert "Traceback" not in service.log
 
 
