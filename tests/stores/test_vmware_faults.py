@@ -583,6 +583,8 @@ async def test_discard_takes_what_a_killed_process_left(server: Vsphere, make: M
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "half\n"
+        while not list(folder(store, server).iterdir()):  # the server takes what was sent when it comes to it
+            await asyncio.sleep(0.05)
         writer.send_signal(signal.SIGKILL)
     (left,) = folder(store, server).iterdir()
     assert left.name.startswith("key~")

@@ -277,16 +277,16 @@ def test_full(everything: Everything, client: Client, tmp_path: Path) -> None:
         assert client.delete(uploaded(client, store)).status == 204
     filler = client.create()
     assert client.put(filler, noise(room + 1), "rbd").status == 204
-    everything.ceph.admin("osd", "pool", "set-quota", everything.pool, "max_bytes", str(room))
-    # the monitor counts now and then, and says so
-    assert wait_until(lambda: "full_quota" in everything.ceph.admin("osd", "dump"), 60)
-    everything.rgw.set_quota(everything.bucket, room)
-    quota = {"X-Container-Meta-Quota-Bytes": str(room)}
-    assert everything.swift.call("POST", everything.container, headers=quota).status == 204
-    everything.vsphere.knobs(room={"/".join(reversed(DATASTORE)): room})
     project = everything.cinder.keystone.project_id("service")
-    everything.cinder.call("PUT", f"/os-quota-sets/{project}", {"quota_set": {"gigabytes": 0}})
     try:
+        everything.ceph.admin("osd", "pool", "set-quota", everything.pool, "max_bytes", str(room))
+        # the monitor counts now and then, and says so
+        assert wait_until(lambda: "full_quota" in everything.ceph.admin("osd", "dump"), 60)
+        everything.rgw.set_quota(everything.bucket, room)
+        quota = {"X-Container-Meta-Quota-Bytes": str(room)}
+        assert everything.swift.call("POST", everything.container, headers=quota).status == 204
+        everything.vsphere.knobs(room={"/".join(reversed(DATASTORE)): room})
+        everything.cinder.call("PUT", f"/os-quota-sets/{project}", {"quota_set": {"gigabytes": 0}})
         with ThreadPoolExecutor(8) as pool:
             images = {store: client.create() for store in SICK}
             done = pool.map(lambda store: client.put_file(images[store], big, store), SICK)
