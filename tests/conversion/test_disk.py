@@ -1,6 +1,7 @@
 """Raw bytes out of every format, compared with what qemu-img makes of it; and disks, sources and ends that are bad."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -259,10 +260,13 @@ async def test_a_source_that_hangs() -> None:
 
 def qemu() -> int:
     """The process of qemu-nbd itself, among ours."""
-    (found,) = (
-        one for one in disks.children() if Path(f"/proc/{one}/cmdline").read_text().startswith("/usr/bin/qemu-nbd\0")
-    )
-    return found
+    found = []
+    for one in disks.children():
+        with contextlib.suppress(FileNotFoundError):  # what began another disk may be just gone
+            if Path(f"/proc/{one}/cmdline").read_text().startswith("/usr/bin/qemu-nbd\0"):
+                found.append(one)
+    (only,) = found
+    return only
 
 
 @ALL_WALLS
