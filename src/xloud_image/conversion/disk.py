@@ -167,12 +167,15 @@ class End:
         if isinstance(error, Silent):
             return self.silent()
         if isinstance(error, ReadFailed):
-            return FormatRefused(f"the data cannot be read as {self._format}: a part of it is missing or damaged")
+            return self.damaged()
         try:
             async with asyncio.timeout(_OWN_END):
                 return self.ended(await self._program.ended())
         except TimeoutError:
             return self.ended(0)
+
+    def damaged(self) -> FormatRefused:
+        return FormatRefused(f"the data cannot be read as {self._format}: a part of it is missing or damaged")
 
     def silent(self) -> Unavailable:
         return _stands_still("the source" if self._server.asked else "qemu", self._limits)
@@ -181,6 +184,8 @@ class End:
         """Of a program that ended with `code` before its work was done."""
         if self._server.failure is not None:
             return self._server.failure
+        if not code and self._format == "vmdk":  # at a compressed part that is damaged it drops its client, and leaves
+            return self.damaged()
         if not code:
             return Unavailable("the conversion broke off; it may be tried again")
         number = -code if code < 0 else code - 128 if code > 128 else 0
