@@ -196,9 +196,6 @@ def new_import() -> Json:
         "os_hash_value": {**text, "description": "Of web-download: the digest that the file at the URL must have."},
         "checksums_uri": {**url, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
         "signature_uri": {**url, "description": "Of web-download: the signature of that file."},
-        "glance_region": {**text, "description": "Of glance-download: the region of the other service."},
-        "glance_image_id": {**text, "pattern": UUID_PATTERN, "description": "Of glance-download: its image."},
-        "glance_service_interface": {**text, "description": "Of glance-download: of its endpoint; public."},
     }
     return {
         "type": "object",

@@ -47,10 +47,10 @@ class Ranges:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Converted:
-    """The data in its new format: `size` bytes, None unknown; the disk has `virtual_size`."""
+    """The data in its new format: `size` bytes; the disk has `virtual_size`."""
 
     chunks: AsyncIterator[bytes]
-    size: int | None
+    size: int
     virtual_size: int
 
 

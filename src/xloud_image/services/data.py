@@ -181,8 +181,14 @@ def stages_of(runtime: Runtime, image: Image, declared: int | None) -> tuple[Lim
     return (
         Limit(declared, settings.limits.image_size_cap),
         Inspect(formats.inspection(runtime, image)),
-        Digest([*(["md5"] if settings.compute_checksum else []), settings.hashing_algorithm], runtime.digest_pool),
+        new_digest(runtime),
     )
+
+
+def new_digest(runtime: Runtime) -> Digest:
+    """The digests that an image has, as a stage."""
+    names = [*(["md5"] if runtime.settings.compute_checksum else []), runtime.settings.hashing_algorithm]
+    return Digest(names, runtime.digest_pool)
 
 
 async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncIterator[bytes]:

@@ -265,21 +265,21 @@ async def _converted(
     """As `_written`, in another format."""
     cap = runtime.settings.limits.image_size_cap
     async with contextlib.AsyncExitStack() as stack:
+        unpack = "image_decompression" in runtime.settings.imports.image_import_plugins
         disk: converting.Ranges | File | None = source.ranges
-        packed = disk is not None and recognised(await disk.read(0, min(HEAD, disk.size))) is not None
+        packed = unpack and disk is not None and recognised(await disk.read(0, min(HEAD, disk.size))) is not None
         if disk is None or packed or source.expected:
             progress.begin("fetching", source.size)
             came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
             stages: list[Stage] = [came, Limit(source.size, cap)]
-            if "image_decompression" in runtime.settings.imports.image_import_plugins:
+            if unpack:
                 stages += [Decompress(runtime.digest_pool), Limit(None, cap)]
             whole = through(_counted(source.chunks, progress), [*stages, _Checked(came, source.expected)])
             disk = await stack.enter_async_context(converting.spooled(runtime, whole))
         made = await stack.enter_async_context(converting.converted(runtime, image, disk, wanted))
         progress.begin(f"converting to {wanted}", made.size)
         limit = Limit(made.size, cap)
-        names = [*(["md5"] if runtime.settings.compute_checksum else []), runtime.settings.hashing_algorithm]
-        digest = Digest(names, runtime.digest_pool)
+        digest = data.new_digest(runtime)
         blobs = await ingest(_counted(made.chunks, progress), targets, [limit, digest], size=made.size)
         return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
 

@@ -19,6 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
 from xloud_image.services import data, fetching, staging
+from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
 
@@ -34,7 +35,6 @@ _PARTS: Final = schemas.new_import()["properties"]
 _FROM: Final[Mapping[str, str]] = {
     "glance-direct": "uploading",
     "web-download": "queued",
-    "glance-download": "queued",
     "copy-image": "active",
 }
 
@@ -46,7 +46,6 @@ class Wanted:
     method: str
     stores: tuple[str, ...]
     must_all: bool
-    every: bool
     chosen: bool
     details: Mapping[str, Any] = dataclasses.field(repr=False)
 
@@ -69,7 +68,7 @@ async def begin(
     wanted = _wanted(runtime, body, store, possible)
     seen = await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
-    trusted = _may_reach_all(runtime, ctx, seen)
+    trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
     if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
@@ -88,7 +87,7 @@ async def begin(
     async def begun(conn: AsyncConnection) -> Task:
         current = await images.locked(conn, image_id, project=ctx.project)
         _require(runtime, ctx, current, wanted)
-        if trusted and not _may_reach_all(runtime, ctx, current):
+        if trusted and not may_reach_all(runtime, ctx, current):
             raise Conflict("The image was changed meanwhile; try again.")
         await _require_unlocked(conn, current)
         if await jobs.count(conn, current.owner) >= WAITING:
@@ -128,10 +127,6 @@ async def begin(
     return stored
 
 
-def _may_reach_all(runtime: Runtime, ctx: Context, image: Image) -> bool:
-    return runtime.policy.allows(ctx, "register_private_address", rights.image_target(image, ctx))
-
-
 def _shown(body: Mapping[str, Any]) -> dict[str, Any]:
     """The request as it is kept and shown: what is known of it, URLs without the logins that they may hold."""
     method = {name: body["method"][name] for name in _PARTS["method"]["properties"] if name in body["method"]}
@@ -148,9 +143,8 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
         known = f"the methods are {', '.join(possible)}" if possible else "no method is possible now"
         raise BadRequest(f"'{name[:80]}' is no import method here; {known} (see GET /v2/info/import).")
     details = {key: method[key] for key in _PARTS["method"]["properties"] if key in method and key != "name"}
-    for key in {"web-download": ("uri",), "glance-download": ("glance_region", "glance_image_id")}.get(name, ()):
-        if key not in details:
-            raise BadRequest(f"The method {name} needs '{key}'.")
+    if name == "web-download" and "uri" not in details:
+        raise BadRequest("The method web-download needs 'uri'.")
     several = runtime.settings.multi_store
     every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
     named = body.get("stores")
@@ -169,7 +163,7 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
         stores = [store for store in runtime.stores.names if runtime.stores.takes_images(store)]
     else:
         stores = chosen or [data.writable(runtime, None).name]
-    return Wanted(name, tuple(stores), must_all, every, bool(chosen), details)
+    return Wanted(name, tuple(stores), must_all, bool(chosen), details)
 
 
 def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> None:

@@ -98,11 +98,6 @@ class Engine:
         """There may be something to do."""
         self._rung.set()
 
-    @property
-    def working(self) -> int:
-        """How many jobs are under way here."""
-        return len(self._working)
-
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`; then hand over what is under way, so that another process goes on at once."""
         runtime, lease = self._runtime, self._runtime.settings.lease_time
