@@ -57,6 +57,8 @@ def run(loaded: Loaded, complete: Callable[[Loaded], Loaded]) -> int:
     if loaded.settings.log_file is None:
         sys.stderr.flush()
     _take_descriptors()
+    gc.collect()
+    gc.freeze()  # else each process would have a copy of what is loaded now: the collector writes into what it walks
     try:
         _Arbiter(_Application(loaded, complete)).run()
     except SystemExit as end:
