@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.servers.place import HOST, ROOT, free_port
 from tests.servers.process import Process, answers, run
@@ -266,6 +266,7 @@ class Ours(Server):
     name = "ours"
     role = "ours"
     command = COMMAND
+    options: ClassVar[Mapping[str, dict[str, str]]] = {}  # what this one has besides
 
     @staticmethod
     def installed() -> bool:
@@ -278,12 +279,21 @@ class Ours(Server):
             sections["paste_deploy"] = {"flavor": "keystone"}
         else:
             sections["xloud"] = {"auth": self.auth}
+        for section, options in self.options.items():
+            sections[section] = sections.get(section, {}) | options
         self._configuration = self._write("glance-api.conf", sections)
         run([self.command, "db", "upgrade", "--config-file", self._configuration], seconds=600)
 
     def _launch(self) -> None:
         command: list[str | Path] = [self.command, "serve", "--config-file", self._configuration]
         self._run(command, {"XLOUD_IMAGE_STATE": str(self.directory)})
+
+
+class OneDigest(Ours):
+    """This service with one digest instead of two, of the kind that processors have instructions for."""
+
+    name = "one_digest"
+    options: ClassVar = {"DEFAULT": {"hashing_algorithm": "sha256"}, "xloud": {"compute_checksum": "false"}}
 
 
 class Earlier(Ours):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ROWS: dict[str, Callable[[Run], None]] = {
     "upload": uploads.one,
     "uploads": uploads.many,
+    "sha256": uploads.one_digest,
     "download": downloads.whole,
     "range": downloads.ranged,
     "show": metadata.show,
@@ -33,4 +34,4 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-BESIDE = [name for name in ROWS if name not in ("hashing", "rbd", "vsphere", "s3", "swift")]
+BESIDE = [name for name in ROWS if name not in ("sha256", "hashing", "rbd", "vsphere", "s3", "swift")]

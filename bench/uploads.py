@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from bench.peers import OneDigest
 from bench.report import HIGHER, LOWER
 from bench.runs import GIB, MIB, STATE, Run, Seen, middle
 
@@ -98,6 +99,19 @@ def many(run: Run) -> None:
         at_least=95,
         target="no slower, 5 % for noise",
     )
+
+
+def one_digest(run: Run) -> None:
+    """16 uploads of 256 MiB at once with sha256 alone, beside the peer's md5 and sha512."""
+    each = (16 if run.quick else 256) * MIB
+    seen: dict[str, list[Seen]] = {}
+    for _ in range(run.repeats):
+        for server in (run.server(run.peer), run.server(OneDigest)):
+            seen.setdefault(server.role, []).append(_upload(run, server, 16, each, chunked=False))
+    peer, ours, size = middle(seen["peer"]), middle(seen["ours"]), 16 * each
+    work = "16 at once, sha256 alone"
+    run.report.add("sha256", work, "MiB/s", HIGHER, peer=_rate(peer, size), ours=_rate(ours, size), times=3)
+    run.report.add("sha256", work, "CPU-s/GiB", LOWER, peer=peer.cpu * GIB / size, ours=ours.cpu * GIB / size)
 
 
 def _compare(run: Run, count: int, each: int, chunked: bool) -> tuple[Seen, Seen | None]:
