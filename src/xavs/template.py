@@ -253,6 +253,10 @@ def _rest(g: Globals, sheet: Sheet) -> None:
         sheet.key("image_import_opts", "image_import_plugins", "glance_image_import_plugins", f"[{joined}]")
     if g.is_set("glance_job_workers"):
         sheet.key("xloud", "job_workers", "glance_job_workers")
+    if g.get("glance_metrics_port"):
+        sheet.key("xloud", "metrics_port", "glance_metrics_port")
+        sheet.key("xloud", "metrics_host", "api_interface_address")
+        sheet.key("xloud", "metrics_compat", "glance_metrics_compat")
     sheet.fixed("oslo_middleware", "enable_proxy_headers_parsing", True, "a balancer stands in front")
     if g.get("horizon_public_endpoint"):
         sheet.key("cors", "allowed_origin", "horizon_public_endpoint")

@@ -36,7 +36,7 @@ from gunicorn.workers.base import Worker
 
 from xloud_image import __version__, deaths, logs, turns, worker
 from xloud_image.api import app as api
-from xloud_image.api import connections
+from xloud_image.api import connections, metrics
 from xloud_image.api.state import ENDING, Ending
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
@@ -186,6 +186,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
                 return
             if pid == self.reexec_pid:  # type: ignore[has-type]
                 self.reexec_pid = 0
+            metrics.forget(pid)
             if (born := self._job_workers.pop(pid, None)) is not None:
                 self._leaving.pop(pid, None)
                 self._mourn_job_worker(deaths.Death(pid, status, time.monotonic() - born, ready=True))
@@ -236,9 +237,11 @@ class _Application(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         settings = self.loaded.settings
         server = settings.server
-        host = f"[{server.bind_host}]" if ":" in server.bind_host else server.bind_host
+        bind = [_address(server.bind_host, server.bind_port)]
+        if server.metrics_port:
+            bind.append(_address(server.metrics_host, server.metrics_port))
         for name, value in {
-            "bind": [f"{host}:{server.bind_port}"],
+            "bind": bind,
             "workers": server.workers,
             "backlog": server.backlog,
             "worker_class": _Worker,
@@ -272,6 +275,10 @@ class _Application(BaseApplication):  # type: ignore[misc]
         logs.setup(settings)
         log.info("the configuration was read again")
         self.load_config()
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Worker(Worker):  # type: ignore[misc]
@@ -330,13 +337,18 @@ async def serve(
     `leaving()`: whether the node goes away with this process; asked when it is to stop. `ring()`: tells those who do
     long work that there is some.
     """
+    listeners, others = listeners[:1], listeners[1:]  # as `bind` has them
     async with Runtime.open(settings, *ALL) as runtime:
         runtime.ring = ring
         cleaning = asyncio.create_task(reaper.run(runtime))
         app = api.build(runtime)
         runner = connections.Runner(app, **_protocol(settings.server))
         await runner.setup()
+        numbers = web.AppRunner(metrics.build(runtime), access_log=None)
+        await numbers.setup()
         try:
+            for listener in others:
+                await web.SockSite(numbers, listener).start()
             for listener in listeners:
                 # A backlog of one makes a worker take one connection at a time and leave the others to its idle
                 # siblings; the kernel's queue keeps the length that the operator chose.
@@ -357,6 +369,7 @@ async def serve(
             await _drain(runner, settings.server.graceful_timeout, alive)
         finally:
             cleaning.cancel()
+            await numbers.cleanup()
             await runner.cleanup()
 
 

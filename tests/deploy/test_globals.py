@@ -460,3 +460,13 @@ def test_globals_of_imports(desk: Desk) -> None:
     assert lines["[xloud] job_workers"] == "2"
     assert lines["[image_import_opts] image_import_plugins"] == "[image_conversion,image_decompression]"
     assert "[os_glance_staging_store] filesystem_store_datadir" not in lines
+
+
+def test_globals_of_metrics(desk: Desk) -> None:
+    lines = {f"[{line.group}] {line.name}": line.value for line in desk.render("").lines["glance-api.conf"]}
+    assert "[xloud] metrics_port" not in lines
+    rendered = desk.render("glance_metrics_port: 9293\nglance_metrics_compat: yes\n").lines["glance-api.conf"]
+    lines = {f"[{line.group}] {line.name}": line.value for line in rendered}
+    assert lines["[xloud] metrics_port"] == "9293"
+    assert lines["[xloud] metrics_host"] == lines["[DEFAULT] bind_host"]
+    assert lines["[xloud] metrics_compat"].lower() == "true"

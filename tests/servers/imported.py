@@ -52,7 +52,6 @@ LATER = {
         "xloud_image.api.info",
         "xloud_image.api.listing",
         "xloud_image.api.openapi",
-        "xloud_image.api.sending",
         "xloud_image.services.ingest",
     ),
 }

@@ -94,8 +94,8 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
             request=request[REQUEST_ID],
             client=proxies.client(request),
         )
-        if request.app[RUNTIME].settings.server.metrics:
-            metrics.REQUESTS.labels(request.method, response.status).inc()
+        if request.app[RUNTIME].settings.server.counts:
+            metrics.count(request, response.status, time.monotonic() - begun)
     return response
 
 

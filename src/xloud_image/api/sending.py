@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
+from prometheus_client import Counter
 
 from xloud_image.config.masking import clipped
 from xloud_image.errors import BadRange, BadRequest, ImageServiceError
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 WINDOW: Final = 4 * 1024 * 1024  # bytes per sendfile call: what is asked for at once from a cold disk
 
+_SENT: Final = Counter("xloud_image_sent_bytes_total", "Bytes of image data that were given to clients.")
 _RANGE: Final = re.compile(r"bytes=[ \t]*+(\d{0,19})[ \t]*+-[ \t]*+(\d{0,19})", re.ASCII | re.IGNORECASE)
 _OLD_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\*|\d{1,19})", re.ASCII)
 
@@ -110,6 +112,7 @@ async def _send(
         async for chunk in opened.reader.chunks:
             async with asyncio.timeout(timeout or None):
                 await response.write(memoryview(chunk))  # asyncio cuts off what was sent at once: of bytes by a copy
+            _SENT.inc(len(chunk))
 
 
 class _Descriptor:
@@ -140,3 +143,4 @@ async def _send_file(transport: asyncio.Transport, file: FileRange, timeout: flo
         if sent <= 0:
             raise ConnectionResetError("the file ended before the image did")
         at += sent
+        _SENT.inc(sent)

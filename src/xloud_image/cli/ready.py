@@ -158,13 +158,19 @@ def sqlite_place(settings: "Settings") -> None:
 
 
 def can_listen(server: "Server", *, taken: bool = False) -> None:
-    """ConfigError when the address cannot be listened on now. The socket is closed again at once.
+    """ConfigError when an address cannot be listened on now. The sockets are closed again at once.
 
-    `taken`: it may be that another process, such as the running service itself, has the port.
+    `taken`: it may be that another process, such as the running service itself, has the ports.
     """
+    _try(server.bind_host, server.bind_port, taken)
+    if server.metrics_port:
+        _try(server.metrics_host, server.metrics_port, taken)
+
+
+def _try(host: str, port: int, taken: bool) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            server.bind_host.strip("[]"), server.bind_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         with socket.socket(family, kind, protocol) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,9 +179,7 @@ def can_listen(server: "Server", *, taken: bool = False) -> None:
     except OSError as error:
         if taken and error.errno == errno.EADDRINUSE:
             return
-        raise ConfigError(
-            f"cannot listen on {server.bind_host} port {server.bind_port}: {error.strerror or error}"
-        ) from None
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
 
 
 async def database_is_current(settings: "Settings") -> None:

@@ -36,7 +36,7 @@ def serve(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
         xloud-image serve --config-file /etc/glance/glance-api.conf --config-dir /etc/glance/glance-api.conf.d
     """
     loaded = load(config_file, config_dir)
-    if loaded.settings.server.metrics:
+    if loaded.settings.server.counts:
         _share_metrics()
     loaded = prepare(loaded)
     from xloud_image import server

@@ -33,6 +33,8 @@ def server(values: Values) -> Server:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             values.refuse("is no http(s):// URL", "DEFAULT", "public_endpoint")
         endpoint = endpoint.rstrip("/")
+    if get("xloud", "metrics_port") and get("xloud", "metrics_port") == get("DEFAULT", "bind_port"):
+        values.refuse("is the port of the API itself; choose another", "xloud", "metrics_port")
     workers = get("DEFAULT", "workers")
     return values.fill(
         Server,

@@ -40,8 +40,20 @@ class Server:
     shutdown_delay: int = option(
         "xloud", 0, "Before a stop, seconds of 503 at the health check, for balancers to see it.", min=0
     )
-    metrics: bool = option("xloud", False, "Serve Prometheus metrics at /metrics.")
+    metrics: bool = option("xloud", False, "Serve Prometheus metrics at /metrics, for administrators and services.")
+    metrics_port: int = option(
+        "xloud", 0, "Serve /metrics on this port as well, to everybody who can reach it; 0: not.", min=0, max=65535
+    )
+    metrics_host: str = option("xloud", "127.0.0.1", "Address of `metrics_port`.")
+    metrics_compat: bool = option(
+        "xloud", False, "Also with the names of openstack-exporter, which tell ids, names and owners of images."
+    )
     state_dir: str = option("xloud", "/var/lib/xloud-image", "Directory of what the service keeps itself.")
+
+    @property
+    def counts(self) -> bool:
+        """Whether anybody can ask for numbers."""
+        return self.metrics or bool(self.metrics_port)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any, ClassVar, Final, TypeVar
 from weakref import WeakValueDictionary
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from xloud_image.errors import BadRange, BadRequest, BlobNotFound, ImageServiceError, StoreUnavailable
 from xloud_image.stores.base import Blob, Caller, Health, Reader, Store
@@ -34,6 +34,10 @@ _FAILURES: Final = Counter(
     "xloud_image_store_failures_total",
     "Store calls that ended in an error, by the error's name; 'cancelled' when the caller went away.",
     ("store", "operation", "error"),
+)
+_BYTES: Final = Counter("xloud_image_store_written_bytes_total", "Bytes that were stored whole.", ("store",))
+_TRANSFERS: Final = Gauge(
+    "xloud_image_store_transfers", "Transfers under way.", ("store", "operation"), multiprocess_mode="livesum"
 )
 
 
@@ -307,6 +311,22 @@ class Measured(Layer):
             raise
         finally:
             _SECONDS.labels(self.name, operation).observe(time.perf_counter() - begun)
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
+    ) -> AsyncIterator[Reader]:
+        with _TRANSFERS.labels(self.name, "read").track_inprogress():
+            async with super().open(url, offset=offset, length=length, caller=caller) as reader:
+                yield reader
+
+    async def write(
+        self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
+    ) -> Blob:
+        with _TRANSFERS.labels(self.name, "write").track_inprogress():
+            blob = await super().write(key, source, size=size, caller=caller)
+        _BYTES.labels(self.name).inc(blob.size)
+        return blob
 
 
 class Named(Layer):

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from xloud_image.config.settings import StoreSettings
 from xloud_image.errors import ConfigError, ImageServiceError
 from xloud_image.stores import TYPES
-from xloud_image.stores.base import Can, Store
+from xloud_image.stores.base import Can, Health, Store
 from xloud_image.stores.layers import LayerSettings, wrap
 
 _log = logging.getLogger(__name__)
@@ -165,15 +165,19 @@ class Stores:
             _log.error("store %s: %s failed: %s", store.name, what, str(error) or type(error).__name__)
 
     async def sick(self, timeout: float = 5.0) -> dict[str, str]:
-        """Those that cannot be used now, reserved ones included, and what the administrator may know of it (paths and
-        cures, no secret). All are asked at once, each for `timeout` seconds."""
-        found = await asyncio.gather(*(self._complaint(store, timeout) for store in self._stores.values()))
-        return {store_id: said for store_id, said in zip(self._stores, found, strict=True) if said is not None}
+        """Those that cannot be used now, and why; as `health`."""
+        return {name: found for name, found in (await self.health(timeout)).items() if isinstance(found, str)}
 
-    async def _complaint(self, store: Store, timeout: float) -> str | None:
+    async def health(self, timeout: float) -> dict[str, Health | str]:
+        """Of each store, reserved ones included: its health, or why it cannot be used now, as the administrator may
+        know it (paths and cures, no secret). All are asked at once, each for `timeout` seconds."""
+        found = await asyncio.gather(*(self._health(store, timeout) for store in self._stores.values()))
+        return dict(zip(self._stores, found, strict=True))
+
+    async def _health(self, store: Store, timeout: float) -> Health | str:
         try:
             async with asyncio.timeout(timeout):
-                await store.check()
+                return await store.check()
         except TimeoutError:
             return f"store {store.name}: it does not answer within {timeout:g} seconds"
         except ImageServiceError as error:
@@ -181,4 +185,3 @@ class Stores:
         except Exception as error:  # noqa: BLE001 - one sick store must not stop the others
             _log.exception("store %s: check failed", store.name)
             return f"store {store.name}: {type(error).__name__}; see the log"
-        return None
