@@ -223,6 +223,27 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
         table(titles, [tuple(str(_pending(claim)[name] or "") for name in titles) for claim in claims])
 
 
+@app.command()
+def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Try every deletion that waits, now and once, instead of at its next attempt; say what still waits.
+
+    The service does so by itself; this is for whoever has mended a store and does not want to wait. Exit code 1 when
+    something still waits (`stores pending` says why).
+
+        xloud-image stores scrub --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image import logs
+    from xloud_image.cli import ready
+    from xloud_image.services import reaper
+
+    loaded = _loaded(config_file, config_dir)
+    logs.setup(dataclasses.replace(loaded.settings, log_file=None))
+    ready.sqlite_place(loaded.settings)
+    tried, left = _ask(loaded.settings, reaper.now, "db", "stores")
+    typer.echo(f"{tried} deletions waited; {left} still do." if tried else "No deletion waits.")
+    raise typer.Exit(1 if left else 0)
+
+
 def _pending(claim: "Claim") -> dict[str, Any]:
     def moment(value: "dt.datetime | None") -> str | None:
         return f"{value.isoformat(timespec='seconds')}Z" if value is not None else None
