@@ -212,6 +212,7 @@ class Verified:
     def __init__(self, source: Source, expected: Mapping[str, str], moved: Moved, stop: threading.Event) -> None:
         self._source, self._moved, self._stop = source, moved, stop
         self.size, self.again = source.size, source.again
+        self.expected = dict(expected)
         self.digests = Digests(expected, source.size)
 
     def chunks(self, start: int = 0) -> Iterator[bytes]:

@@ -4,17 +4,20 @@ Reading and comparing is `data`'s.
 
 from __future__ import annotations
 
+import importlib
+import io
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.client.cloud import OCTETS, Broken, Cloud, Image
+from xloud_image.client.cloud import OCTETS, Answered, Broken, Cloud, Image
 from xloud_image.client.data import ATTEMPTS, Verified, digests_of
-from xloud_image.errors import ConfigError, Unverified
+from xloud_image.errors import ConfigError, ImageServiceError, Unverified
 
 if TYPE_CHECKING:
     import requests
 
+_WORTH: Final = 8 << 20  # bytes from which on it costs less to ask where to go on than to send all of them again
 DURABLE: Final = 3600.0  # seconds in which a server has made durable what was sent
 
 
@@ -50,6 +53,9 @@ def upload(cloud: Cloud, image_id: str, source: Verified, *, store: str | None =
     what the service stored, is not what it should be.
     """
     path = f"/images/{image_id}/{'stage' if stage else 'file'}"
+    if source.again and (source.size or 0) >= _WORTH and _in_parts(cloud, path, source, store):
+        return _compared(cloud.image(image_id), source)
+    _settled(cloud, image_id)  # another command may just have broken off
     failed = 0
     while True:
         before = source.digests.at
@@ -69,6 +75,71 @@ def upload(cloud: Cloud, image_id: str, source: Verified, *, store: str | None =
     return _compared(cloud.image(image_id), source)
 
 
+def _in_parts(cloud: Cloud, path: str, source: Verified, store: str | None) -> bool:
+    """Send the data so that what is there stays there when it breaks, also for another process that goes on. False: the
+    service does not offer it."""
+    try:
+        resuming: Any = importlib.import_module("xloud_image.resuming")
+    except ImportError:
+        return False
+    more = {"X-Image-Meta-Store": store} if store else {}
+    digest = source.expected.get("sha512")
+    try:
+        resuming.upload(
+            cloud.transport,
+            cloud.url + path,
+            _Readable(source),
+            headers=lambda: {**cloud.headers(), **more},
+            size=source.size,
+            digest=("sha-512", bytes.fromhex(digest)) if digest else None,
+        )
+    except resuming.NotOffered:
+        return False
+    except resuming.Refused as error:
+        raise Answered(error.status, error.message) from None
+    except resuming.GaveUp as error:
+        raise Broken(error.message) from None
+    except resuming.UploadError as error:
+        raise Unfinished(error.message) from None
+    return True
+
+
+class Unfinished(ImageServiceError):
+    """The image has an unfinished upload of other data."""
+
+
+class _Readable(io.RawIOBase):
+    """A source as a file that can be sought in."""
+
+    def __init__(self, source: Verified) -> None:
+        super().__init__()
+        self._source = source
+        self._at = 0  # where the next byte is read
+        self._chunks: Iterator[bytes] | None = None
+        self._rest = b""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        assert whence == 0
+        if offset != self._at:
+            self._at, self._chunks, self._rest = offset, None, b""
+        return offset
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0
+        if self._chunks is None:
+            self._chunks = self._source.chunks(self._at)
+        parts, missing = [], size
+        while missing:
+            self._rest = self._rest or next(self._chunks, b"")
+            if not self._rest:
+                break
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
+        self._at += size - missing
+        return b"".join(parts)
+
+
 def _put(cloud: Cloud, path: str, source: Verified, store: str | None) -> None:
     headers = {"Content-Type": OCTETS}
     if store:
@@ -80,7 +151,7 @@ def _put(cloud: Cloud, path: str, source: Verified, store: str | None) -> None:
 
 
 def _settled(cloud: Cloud, image_id: str) -> Image:
-    """The image, once the service has noticed that the connection broke."""
+    """The image, once the service has noticed that an upload broke."""
     until = time.monotonic() + 60
     while True:
         try:

@@ -24,7 +24,6 @@ from xloud_image.stores.base import Caller
 log = structlog.get_logger(__name__)
 
 _KINDS: Final = ("write", "delete")  # of claims that are settled here
-_MOST: Final = 10_000  # deletions that are tried at once by whoever asks for it
 
 
 async def run(runtime: Runtime) -> None:
@@ -69,16 +68,16 @@ async def once(runtime: Runtime) -> None:
     await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
 
 
-async def now(runtime: Runtime) -> tuple[int, int]:
+async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
     """Try every deletion that waits, whenever its next attempt would be, once; how many there were and how many still
-    wait. What somebody works on is left to him."""
+    wait. What somebody works on is left to him. most: deletions that are looked at."""
     by_store: dict[str, list[Claim]] = {}
-    for claim in await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=_MOST)):
+    for claim in await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most)):
         if claim.holder is None:
             by_store.setdefault(claim.store, []).append(claim)
     await asyncio.gather(*(_settle_all(runtime, left, idle=True) for left in by_store.values()))
     tried = {claim.id for left in by_store.values() for claim in left}
-    left = await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=_MOST))
+    left = await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most))
     return len(tried), sum(claim.id in tried for claim in left)
 
 
