@@ -494,6 +494,7 @@ def test_logins_as_every_client_has_them(keystone: Keystone, tmp_path: Path) -> 
         assert "guess" not in said
         assert "OS_CLOUD" in person.run("images", "list", env={"OS_CLOUD": None}, code=1)
         person.run("images", "export", "disk", "--to-cloud", "admins")
+        assert "no login" in person.run("images", "export", "disk", "--to-region", "nowhere", code=1)
         owners = {image["owner"] for image in person.json("images", "list", "--os-cloud", "admins")}
         assert owners == {keystone.project_id("demo"), keystone.project_id("admin")}
     finally:

@@ -140,6 +140,8 @@ def _options(verb: str, words: Sequence[str]) -> list[str]:
             found.append(name.replace("_", "-") + equals + value)
         else:
             found.append(word)
+    if verb == "export_metadefs" and all(word.startswith("--") for word in found):
+        found.append("/etc/glance/metadefs")  # Glance's place
     return found
 
 

@@ -278,7 +278,9 @@ def export(
     image: str,
     target: Annotated[str | None, typer.Argument(metavar="[DIRECTORY|FILE|URL]")] = None,
     to_cloud: Annotated[str | None, typer.Option(metavar="NAME", help="Another entry of clouds.yaml.")] = None,
-    to_region: Annotated[str | None, typer.Option(metavar="REGION", help="The region there.")] = None,
+    to_region: Annotated[
+        str | None, typer.Option(metavar="REGION", help="Another region, of this cloud or of that.")
+    ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="For a URL: where the manifest goes; without it: standard output."),
@@ -295,10 +297,10 @@ def export(
 
         xloud-image images export ubuntu-24.04 --to-cloud second-site
     """
-    if (target is None) == (to_cloud is None):
-        raise typer.BadParameter("name a target, or --to-cloud")
+    elsewhere = to_cloud or to_region
+    if (target is None) == (elsewhere is None):
+        raise typer.BadParameter("name a target, or --to-cloud or --to-region")
     from xloud_image.client import data, exports, sending
-    from xloud_image.client.cloud import connect
     from xloud_image.errors import ConfigError
 
     cloud = login.cloud()
@@ -309,13 +311,13 @@ def export(
     name = str(found.get("name") or found["id"])
 
     def work(where: str) -> None:
-        if to_cloud is not None:
+        if elsewhere is not None:
             fields = {
                 **exports.properties_of(found),
                 **{key: found.get(key) for key in exports.FIELDS},
                 "tags": found.get("tags"),
             }
-            there = connect(cloud=to_cloud, region=to_region)
+            there = login.cloud(to_cloud, region=to_region)
             New(there, where, data.Stored(cloud, found), fields, expected=data.digests_of(found)).upload(bars, None)
         elif where.startswith(("http://", "https://")):
             source = data.Verified(data.Stored(cloud, found), data.digests_of(found), bars.bar(name, size), bars.stop)
@@ -330,7 +332,7 @@ def export(
             bars.say(str(done))
 
     with Bars() as bars:
-        failed = bars.each(work, [to_cloud or target or ""], at_once=1, name=without_login)
+        failed = bars.each(work, [elsewhere or target or ""], at_once=1, name=without_login)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -39,8 +39,9 @@ def _without(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, taken
 
 
-def cloud() -> "Cloud":
-    """The image service that the line and the environment mean. `ConfigError`: no way to log in."""
+def cloud(name: str | None = None, *, region: str | None = None) -> "Cloud":
+    """The image service that the line and the environment mean, or that of an entry of clouds.yaml; in another region.
+    `ConfigError`: no way to log in."""
     from xloud_image.client.cloud import connect
 
-    return connect(_options)
+    return connect(_options, cloud=name, region=region)

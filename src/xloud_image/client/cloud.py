@@ -183,7 +183,7 @@ class Cloud:
 
 def connect(options: Sequence[str] = (), *, cloud: str | None = None, region: str | None = None) -> Cloud:
     """The image service that the environment, clouds.yaml and these `--os-*` options mean; or the one of the entry
-    `cloud` of clouds.yaml. `ConfigError`: there is no such, or no way to log in."""
+    `cloud` of clouds.yaml. region: of it, another than is set. `ConfigError`: there is no such, or no way to log in."""
     try:
         from keystoneauth1.exceptions import ClientException
         from openstack.config import loader
@@ -194,13 +194,13 @@ def connect(options: Sequence[str] = (), *, cloud: str | None = None, region: st
         ) from None
     parser = _Parser(add_help=False)
     words = list(options)
+    more: dict[str, Any] = {"region_name": region} if region else {}
     try:
         config = loader.OpenStackConfig(app_name="xloud-image", load_envvars=True)
         if cloud is None:
             config.register_argparse_arguments(parser, words, service_keys=["image"])
-            found = config.get_one(argparse=parser.parse_args(words))
+            found = config.get_one(argparse=parser.parse_args(words), **more)
         else:
-            more: dict[str, Any] = {"region_name": region} if region else {}
             found = config.get_one(cloud=cloud, **more)
         session = found.get_session()
         endpoint = found.get_endpoint("image") or session.get_endpoint(
