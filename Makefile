@@ -156,12 +156,12 @@ prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 COMPILE = TMPDIR=$(CURDIR)/.cache .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-# the extras that the container image holds: whatever a store can ask for
-STORES = cinder vmware
+# the extras that the container image holds: whatever a store can ask for, and the words of people
+STORES = cinder client vmware
 
 lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml and requirements/*.in
 	@mkdir -p .cache
-	$(COMPILE) pyproject.toml --extra vmware -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra client --extra vmware -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
 	$(COMPILE) pyproject.toml $(addprefix --extra ,$(STORES)) -c requirements/runtime.txt -o requirements/image.txt

@@ -22,7 +22,7 @@ SOURCE = ROOT / "src" / PACKAGE
 FLOORS = (
     ("cli", "server", "__main__"),
     ("api", "worker"),
-    ("services", "bootstrap"),
+    ("services", "bootstrap", "client"),
     ("db", "stores", "fetching", "identity"),
     ("streams", "policy", "schemas", "patch"),
     ("inspection", "checking", "conversion"),

@@ -37,6 +37,7 @@ class Caller:
     def __init__(self, service: Service, user: str | None, password: str = "") -> None:
         self.service = service
         self.project = USERS[user].project if user else None
+        self.password = password
         login = base64.b64encode(f"{user}:{password}".encode()).decode()
         self.headers = {"Authorization": f"Basic {login}"} if user else {}
 

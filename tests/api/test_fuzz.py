@@ -107,6 +107,7 @@ HARD = {
     ("POST", "/v2/images/{image_id}/import"),
     ("GET", "/v2/images/{image_id}/tasks"),
     ("POST", "/v2/images/{image_id}/locations"),
+    ("POST", "/v2/tasks/{task_id}/actions/cancel"),
     ("DELETE", "/v2/stores/{store}/{image_id}"),
 }
 

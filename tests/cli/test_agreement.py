@@ -16,11 +16,11 @@ from xloud_image.cli import ready
 from xloud_image.config import loader
 from xloud_image.errors import ConfigError, ImageServiceError
 
+CIRCLE = '"delete_image": "rule:owners"\n"owners": "rule:delete_image"\n'
 # lines over a configuration that works → what is refused, "": nothing. {d}: a directory of the test
 HERE: dict[str, tuple[str, str]] = {
     "nothing is wrong": ("", ""),
-    "a rule that is not defined": (
-        "[oslo_policy]\npolicy_file = {d}/undefined.yaml", "'rule:image_owner' refers to a rule"),
+    "rules in a circle": ("[oslo_policy]\npolicy_file = {d}/circle.yaml", "refer to each other in a circle"),
     "a policy file that is missing": ("[oslo_policy]\npolicy_file = {d}/none.yaml", "cannot be read: No such"),
     "a policy file that is no YAML": ("[oslo_policy]\npolicy_file = {d}/broken.yaml", "the policy file"),
     "a database of another kind": ("[database]\nconnection = oracle://u:hush@h/d", "is no URL of a database"),
@@ -73,7 +73,7 @@ pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def written(tmp_path: Path, case: str) -> Path:
-    (tmp_path / "undefined.yaml").write_text('"delete_image": "rule:image_owner or role:admin"\n')
+    (tmp_path / "circle.yaml").write_text(CIRCLE)
     (tmp_path / "broken.yaml").write_text("a: [b\n")
     base, more = tmp_path / "glance-api.conf", tmp_path / "glance-api.conf.d" / "more.conf"
     more.parent.mkdir()
@@ -128,7 +128,7 @@ def test_the_address_in_force_may_have_moved_away(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", THERE)
 def test_render_agrees(tmp_path: Path, case: str) -> None:
-    (tmp_path / "undefined.yaml").write_text('"delete_image": "rule:image_owner or role:admin"\n')
+    (tmp_path / "circle.yaml").write_text(CIRCLE)
     (tmp_path / "broken.yaml").write_text("a: [b\n")
     (tmp_path / "globals.yml").write_text("kolla_internal_vip_address: 10.0.1.71\nglance_auth_method: keystone\n")
     (tmp_path / "passwords.yml").write_text("glance_database_password: a\nglance_keystone_password: b\n")
@@ -154,7 +154,7 @@ def test_the_policy_of_the_overrides_is_read_as_the_service_will(tmp_path: Path)
     complete = functools.partial(ready.complete, here=False)
     inputs = render.Inputs(tmp_path / "globals.yml")
     render.render(inputs, complete)
-    policy.write_text('"get_image": "rule:nobody"\n')
+    policy.write_text('"get_image": "rule:get_image"\n')
     with pytest.raises(ConfigError, match=r"/etc/glance/policy\.yaml, line 1: the rule 'get_image' cannot be used"):
         render.render(inputs, complete)
 
@@ -168,19 +168,19 @@ def test_a_library_that_only_the_node_has_stops_no_rendering(tmp_path: Path) -> 
 
 def test_the_words_end_alike(tmp_path: Path) -> None:
     """The very commands."""
-    directory = written(tmp_path, "a rule that is not defined")
+    directory = written(tmp_path, "rules in a circle")
     for words in (["serve"], ["config", "check"]):
         done = subprocess.run([*command(), *words, "--config-dir", directory], capture_output=True, text=True,
                               timeout=60, check=False)  # fmt: skip
         assert done.returncode == 1
-        assert "'rule:image_owner' refers to a rule that does not exist" in done.stdout + done.stderr
+        assert "refer to each other in a circle" in done.stdout + done.stderr
     (tmp_path / "globals.yml").write_text("kolla_internal_vip_address: 10.0.1.71\n")
     (tmp_path / "config" / "glance").mkdir(parents=True)
-    (tmp_path / "config" / "glance" / "policy.yaml").write_text((tmp_path / "undefined.yaml").read_text())
+    (tmp_path / "config" / "glance" / "policy.yaml").write_text((tmp_path / "circle.yaml").read_text())
     done = subprocess.run([*command(), "config", "render", "--globals", tmp_path / "globals.yml", "--output",
                            tmp_path / "out"], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
     assert done.returncode == 1
-    assert "'rule:image_owner' refers to a rule that does not exist" in done.stderr
+    assert "refer to each other in a circle" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

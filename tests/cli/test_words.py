@@ -37,6 +37,10 @@ WORDS = (
     ("stores", "list"),
     ("stores", "check"),
     ("stores", "ls"),
+    ("stores", "scrub"),
+    ("images", "create"),
+    ("images", "export"),
+    ("tasks",),
 )
 
 

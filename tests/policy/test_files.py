@@ -1,5 +1,7 @@
 """Policy files: what overrides what, and what stops the start with one sentence."""
 
+import re
+
 import pytest
 
 from xloud_image.config.settings import PolicySettings
@@ -8,6 +10,8 @@ from xloud_image.identity.context import Context
 from xloud_image.policy import Policy
 
 READER = Context(user="u", project="mine", roles=frozenset({"reader"}))
+MEMBER = Context(user="u", project="mine", roles=frozenset({"reader", "member"}))
+ADMIN = Context(user="a", project="admin", roles=frozenset({"reader", "member", "admin"}), is_admin=True)
 
 
 def policy(path, **more):
@@ -70,7 +74,6 @@ def test_who_is_admin_can_be_said_otherwise(tmp_path):
         ('"get_images": true\n', "line 1: .*must be a text in quotes"),
         ('"get_images":\n', "line 1: .*must be a text in quotes"),
         ('"get_images": [[1]]\n', "line 1: .*cannot be understood"),
-        ('\n"get_images": "rule:reeder"\n', "line 2: .*'rule:reeder' refers to a rule that does not exist"),
         ('"a": "rule:b"\n"b": "rule:a"\n', "in a circle"),
         ('"get_images": "http://127.0.0.1/%(id)s"\n', "kind that this service does not run"),
         ('"get_images": "role:reader\n', "line 2 cannot be read"),
@@ -103,6 +106,27 @@ def test_rules_that_nothing_asks_for_are_named(tmp_path):
         "line 1: nothing asks for the rule 'delete_imagee'" in line and "'delete_image' meant" in line
         for line in warnings
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "admin", "member"),
+    [
+        ('"delete_image": "rule:image_owner or role:admin"\n', True, False),
+        ('"delete_image": "rule:image_owner"\n', False, False),
+        ('"delete_image": "not rule:image_owner"\n', False, False),
+        ('"delete_image": "not rule:odd"\n"odd": "rule:more or role:x"\n"more": "rule:image_owner"\n', False, False),
+        ('"delete_image": "@ and not (role:x or rule:image_owner)"\n', False, False),
+    ],
+)
+def test_a_rule_that_does_not_exist_lets_nobody_in(tmp_path, text, admin, member):
+    """As the reference stands and turned round, in a rule itself and behind another; the warning names all."""
+    loaded = policy(written(tmp_path, text))
+    found = [one for one in loaded.warnings if "'rule:image_owner' refers to a rule that does not exist" in one]
+    assert len(found) == 1
+    assert re.search(r"policy\.yaml, line \d: in the rule '", found[0])
+    assert loaded.allows(ADMIN, "delete_image") is admin
+    assert loaded.allows(MEMBER, "delete_image") is member
+    assert loaded.sight(ADMIN, "delete_image", "private", "all").condition is admin
 
 
 def test_reload_takes_the_new_rules_or_keeps_the_old(tmp_path):

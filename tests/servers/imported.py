@@ -53,6 +53,13 @@ LATER = {
         "xloud_image.api.listing",
         "xloud_image.api.openapi",
         "xloud_image.services.ingest",
+        "xloud_image.client.sending",
+        "keystoneauth1.extras.kerberos",
+        "keystoneauth1.http_basic",
+        "keystoneauth1.loading._plugins.http_basic",
+        "keystoneauth1.loading._plugins.noauth",
+        "keystoneauth1.token_endpoint",
+        "requests",
     ),
 }
 # modules that look at the environment when they are imported: each command imports them, and what needs them, itself

@@ -358,6 +358,18 @@ ROUTES: Final[tuple[Route, ...]] = (
         fails={404: "There is no such task."},
     ),
     Route(
+        "POST",
+        "/v2/tasks/{task_id}/actions/cancel",
+        tasks.cancel,
+        "cancelTask",
+        "tasks",
+        "End a task that waits or is under way; for whoever may change its image.",
+        {202: None},
+        description="It ends as a failure within seconds; what it wrote is removed, and an image that was to get its "
+        "data is queued again. A call of this service only.",
+        fails={403: _NO_RIGHT, 404: "There is no such task.", 409: "It has ended, or cannot be cancelled."},
+    ),
+    Route(
         "DELETE",
         "/v2/stores/{store}/{image_id}",
         locations.delete_from_store,

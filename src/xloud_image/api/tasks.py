@@ -83,6 +83,12 @@ async def of_image(request: web.Request) -> web.Response:
     return wire.answer({"tasks": [{**_fields(task), **_details(task), **more} for task in found]})
 
 
+async def cancel(request: web.Request) -> web.Response:
+    """POST /v2/tasks/{id}/actions/cancel → 202. Ours: the reference has no such call."""
+    await tasks.cancel(runtime(request), context(request), request.match_info["task_id"])
+    return web.Response(status=202)
+
+
 def _fields(task: Task) -> dict[str, Any]:
     return {
         "id": task.id,

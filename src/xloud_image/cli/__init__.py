@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, jobs, keystone, stores
+from xloud_image.cli import config, db, images, jobs, keystone, login, stores, tasks
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(worker)
+app.add_typer(images.app, name="images")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(stores.app, name="stores")
@@ -60,6 +62,10 @@ def _all(
         xloud-image stores check --config-file /etc/glance/glance-api.conf
 
         xloud-image serve        --config-file /etc/glance/glance-api.conf
+
+    And for whoever uses images, of any cloud:
+
+        xloud-image images create noble-server.qcow2
     """
 
 
@@ -80,7 +86,7 @@ def main() -> None:
 def _run() -> None:
     """The command line, with a sentence for every error. Ends by `SystemExit`."""
     try:
-        app(prog_name="xloud-image")
+        app(login.take(sys.argv[1:]), prog_name="xloud-image")
     except ImageServiceError as error:
         _stop(error.message)
     except KeyboardInterrupt:

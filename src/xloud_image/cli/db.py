@@ -10,9 +10,14 @@ import typer
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
 
 if TYPE_CHECKING:
-    from xloud_image.config.settings import DatabaseSettings
+    from collections.abc import Awaitable, Callable
 
-app = typer.Typer(no_args_is_help=True, help="The database: bring it to this release, ask its version, check it.")
+    from xloud_image.config.settings import DatabaseSettings
+    from xloud_image.db.purge import Purged
+
+app = typer.Typer(
+    no_args_is_help=True, help="The database: bring it to this release, ask its version, check it, purge it."
+)
 
 
 def _database(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "DatabaseSettings":
@@ -106,3 +111,55 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
     else:
         typer.echo("\n".join(found) if found else "The database is as this release needs it.")
     raise typer.Exit(1 if found else 0)
+
+
+Days = Annotated[int, typer.Option("--age-in-days", min=0, max=36500, help="Deleted longer ago than this.")]
+Rows = Annotated[int, typer.Option("--max-rows", min=-1, help="So many rows at most; -1: all.")]
+
+
+@app.command()
+def purge(days: Days = 30, rows: Rows = 100, config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Remove for good what was deleted long ago: properties, tags, locations and members of images, and tasks.
+
+    The rows of the images themselves stay, so that no id is used a second time; `db purge-images-table` removes them,
+    too. What still waits for a store, or for a scrubber, stays.
+
+        xloud-image db purge --age-in-days 90 --max-rows -1 --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image.db import purge as rows_of
+
+    _purge(rows_of.details, days, rows, config_file, config_dir)
+
+
+@app.command("purge-images-table")
+def purge_images_table(
+    days: Days = 180, rows: Rows = 100, config_file: ConfigFiles = None, config_dir: ConfigDirs = None
+) -> None:
+    """Remove the rows of images that were deleted long ago and of which `db purge` has removed everything else.
+
+    Somebody may then make another image with the id of one of them, for which servers and volumes may still ask.
+
+        xloud-image db purge-images-table --age-in-days 365 --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image.db import purge as rows_of
+
+    _purge(rows_of.images, days, rows, config_file, config_dir)
+
+
+def _purge(
+    of: "Callable[..., Awaitable[list[Purged]]]", days: int, rows: int, files: ConfigFiles, dirs: ConfigDirs
+) -> None:
+    from xloud_image.db.engine import Database
+
+    settings = _database(files, dirs)
+
+    async def work() -> "list[Purged]":
+        database = Database(settings)
+        await database.start()
+        try:
+            return await of(database, days=days, most=None if rows < 0 else rows)
+        finally:
+            await database.aclose()
+
+    for one in asyncio.run(work()):
+        typer.echo(f"{one.table}: {one.rows} rows removed")

@@ -3,12 +3,13 @@
 import asyncio
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load, refuse
+from xloud_image.cli.table import table
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -100,7 +101,7 @@ def list_(
         (name, "", "NOT CONFIGURED", "", "", *map(str, _counts(content).values()))
         for (name, _), content in contents.items()
     ]
-    _table(("store", "type", "", "weight", "description", *(("images", "pending") if images else ())), rows)
+    table(("store", "type", "", "weight", "description", *(("images", "pending") if images else ())), rows)
     raise typer.Exit(1 if contents else 0)
 
 
@@ -163,11 +164,11 @@ def check(
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
     else:
         titles = ("store", "type", "usable", "reachable", "authorised", "writable", "free", "seconds", "detail")
-        _table(titles, [_row(result) for result in results if not result.reserved])
+        table(titles, [_row(result) for result in results if not result.reserved])
         reserved = [_row(result) for result in results if result.reserved]
         if reserved:
             typer.echo("\nThe service's own:")
-            _table(titles, reserved)
+            table(titles, reserved)
         lacks = [f"{result.store}: {sentence}" for result in results for sentence in result.lacks]
         if lacks:
             typer.echo("\nWhat their servers lack:\n" + "\n".join(lacks))
@@ -219,7 +220,28 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
         typer.echo("Nothing is pending.")
     else:
         titles = ("kind", "image", "store", "since", "attempts", "next_attempt", "error")
-        _table(titles, [tuple(str(_pending(claim)[name] or "") for name in titles) for claim in claims])
+        table(titles, [tuple(str(_pending(claim)[name] or "") for name in titles) for claim in claims])
+
+
+@app.command()
+def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+    """Try every deletion that waits, now and once, instead of at its next attempt; say what still waits.
+
+    The service does so by itself; this is for whoever has mended a store and does not want to wait. Exit code 1 when
+    something still waits (`stores pending` says why).
+
+        xloud-image stores scrub --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image import logs
+    from xloud_image.cli import ready
+    from xloud_image.services import reaper
+
+    loaded = _loaded(config_file, config_dir)
+    logs.setup(dataclasses.replace(loaded.settings, log_file=None))
+    ready.sqlite_place(loaded.settings)
+    tried, left = _ask(loaded.settings, reaper.now, "db", "stores")
+    typer.echo(f"{tried} deletions waited; {left} still do." if tried else "No deletion waits.")
+    raise typer.Exit(1 if left else 0)
 
 
 def _pending(claim: "Claim") -> dict[str, Any]:
@@ -248,19 +270,3 @@ def _row(result: "Result") -> tuple[str, ...]:
     facts = ", ".join(f"{name} {value}" for name, value in result.facts.items() if value not in (None, "", [], {}))
     detail = f"{result.detail} ({facts})" if result.ok and facts else result.detail
     return (result.store, result.type, *states, free, seconds, detail)
-
-
-def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)  # a line stays a line for grep
-    console.print(table)

@@ -128,12 +128,18 @@ async def end(conn: AsyncConnection, job: Job) -> bool:
 
 async def cancel(conn: AsyncConnection, image_id: str) -> None:
     """Whatever is under way or waits for this image is not wanted any more; whoever works on it stops and tidies up."""
-    columns = jobs.c
-    await conn.execute(
-        jobs.update()
-        .where(columns.image_id == image_id)
-        .values(cancelled=True, lease_until=sa.case((columns.holder.is_(None), None), else_=columns.lease_until))
-    )
+    await _cancel(conn, jobs.c.image_id == image_id)
+
+
+async def cancel_one(conn: AsyncConnection, job_id: str) -> bool:
+    """The same for one job. False: it is not there, or no more."""
+    return await _cancel(conn, jobs.c.id == job_id)
+
+
+async def _cancel(conn: AsyncConnection, which: sa.ColumnElement[bool]) -> bool:
+    lease = sa.case((jobs.c.holder.is_(None), None), else_=jobs.c.lease_until)
+    done = await conn.execute(jobs.update().where(which).values(cancelled=True, lease_until=lease))
+    return bool(done.rowcount)
 
 
 async def get(conn: AsyncConnection, job_id: str) -> Job | None:

@@ -9,7 +9,7 @@ give the same answers.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from oslo_policy import policy as oslo
@@ -58,6 +58,46 @@ def compile_rule(
     if isinstance(check, _GENERIC):
         return _generic(check.kind, check.match)
     raise ConfigError(f"the check '{check}' is of a kind that this service does not run")
+
+
+def without_undefined(rules: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The rules with every reference to a rule that does not exist denying, and which rules had such, with the names.
+
+    What such a reference was to mean nobody knows, so it lets nobody in: neither as it stands nor under a `not`, in its
+    own rule or in one that refers to it.
+    """
+    undefined = {
+        name: missing
+        for name, check in rules.items()
+        if (missing := sorted({other for other in _referred(check) if other not in rules}))
+    }
+    if not undefined:
+        return dict(rules), {}
+    unclear = {name for missing in undefined.values() for name in missing}
+    while more := {name for name, check in rules.items() if name not in unclear and unclear & set(_referred(check))}:
+        unclear |= more
+    return {name: _denying(check, rules, unclear) for name, check in rules.items()}, undefined
+
+
+def _referred(check: Any) -> Iterator[str]:
+    """The names of the rules that a check asks for itself."""
+    if isinstance(check, oslo.RuleCheck):
+        yield check.match
+    elif isinstance(check, oslo.NotCheck):
+        yield from _referred(check.rule)
+    elif isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
+        for part in check.rules:
+            yield from _referred(part)
+
+
+def _denying(check: Any, rules: Mapping[str, Any], unclear: Collection[str]) -> Any:
+    if isinstance(check, oslo.RuleCheck):
+        return check if check.match in rules else FALSE()
+    if isinstance(check, oslo.NotCheck):
+        return FALSE() if any(name in unclear for name in _referred(check.rule)) else check
+    if isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
+        return type(check)([_denying(part, rules, unclear) for part in check.rules])
+    return check
 
 
 def _reference(name: str, rules: Mapping[str, Any], done: dict[str, Compiled], path: tuple[str, ...]) -> Compiled:

@@ -1,7 +1,7 @@
 """Reading the operator's policy files. What a rule means stands in `checks`, the defaults in `rules`.
 
 The files are checked here before oslo.policy sees them: it lets a rule that it cannot read refuse everybody
-with a line in the log, and a reference to a rule that does not exist allow everybody.
+with a line in the log. A reference to a rule that does not exist lets nobody in, and is a warning.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def load(settings: PolicySettings) -> Loaded:
             if before and before.file == rule.file:
                 warnings.append(f"{rule.place}: the rule '{rule.name}' stands twice in this file; this one counts")
             stated[rule.name] = rule
-    trees = _merged(stated, settings.enforce_new_defaults)
+    trees, undefined = checks.without_undefined(_merged(stated, settings.enforce_new_defaults))
+    warnings += [_denies(stated[name], missing) for name, missing in undefined.items() if name in stated]
     compiled: dict[str, checks.Compiled] = {}
     for name, tree in trees.items():
         try:
@@ -166,6 +167,14 @@ def _merged(stated: dict[str, Stated], new_only: bool) -> dict[str, Any]:
         else:
             trees[rule.name] = oslo.OrCheck([default.check, old.check])
     return trees
+
+
+def _denies(rule: Stated, missing: list[str]) -> str:
+    names = ", ".join(f"'rule:{name}'" for name in missing)
+    return (
+        f"{rule.place}: in the rule '{rule.name}' {names} refers to a rule that does not exist; it lets nobody in: "
+        "define it in this file, or write what is meant, such as project_id:%(owner)s for the owner of an image"
+    )
 
 
 def _unknown(stated: dict[str, Stated]) -> list[str]:

@@ -68,6 +68,19 @@ async def once(runtime: Runtime) -> None:
     await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
 
 
+async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
+    """Try every deletion that waits, whenever its next attempt would be, once; how many there were and how many still
+    wait. What somebody works on is left to him. most: deletions that are looked at."""
+    by_store: dict[str, list[Claim]] = {}
+    for claim in await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most)):
+        if claim.holder is None:
+            by_store.setdefault(claim.store, []).append(claim)
+    await asyncio.gather(*(_settle_all(runtime, left, idle=True) for left in by_store.values()))
+    tried = {claim.id for left in by_store.values() for claim in left}
+    left = await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most))
+    return len(tried), sum(claim.id in tried for claim in left)
+
+
 class _Seen:
     """Leases that were found expired. The database's clock may have been set forward, and then every lease looks so:
     whoever lives renews his within a third of it. So one counts only when it is found again as it was, `wait` seconds
@@ -102,19 +115,21 @@ async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
     return by_store
 
 
-async def _settle_all(runtime: Runtime, left: list[Claim]) -> None:
+async def _settle_all(runtime: Runtime, left: list[Claim], *, idle: bool = False) -> None:
     for claim in left:
-        mine = await _take(runtime, claim)
+        mine = await _take(runtime, claim, idle=idle)
         if mine is not None:
             await reach("reaper.taken")
             with runtime.holding(mine):
                 await _settle(runtime, mine)
 
 
-async def _take(runtime: Runtime, claim: Claim) -> Claim | None:
+async def _take(runtime: Runtime, claim: Claim, *, idle: bool) -> Claim | None:
     was = claim.holder if claim.holder is not None and is_dead(claim.holder) else None
     lease = runtime.settings.lease_time
-    return await runtime.db.write(lambda conn: claims.take(conn, claim.id, runtime.holder, lease=lease, was=was))
+    return await runtime.db.write(
+        lambda conn: claims.take(conn, claim.id, runtime.holder, lease=lease, was=was, idle=idle)
+    )
 
 
 async def _settle(runtime: Runtime, claim: Claim) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from xloud_image.db import jobs, tasks
-from xloud_image.errors import NotFound
+from xloud_image.errors import Conflict, NotFound
 from xloud_image.identity.context import Context
 from xloud_image.model import Job, Task
 from xloud_image.policy import images as rights
@@ -56,6 +56,21 @@ async def of_image(runtime: Runtime, ctx: Context, image_id: str) -> list[Task]:
     if ctx.is_admin or rights.owns(ctx, image):
         return told
     return [dataclasses.replace(task, input={}, result=None, message="", user_id=None) for task in told]
+
+
+async def cancel(runtime: Runtime, ctx: Context, task_id: str) -> None:
+    """The job of a task is not wanted any more; whoever works on it stops within seconds and tidies up. For whoever may
+    change the image. `NotFound`; `Conflict`: it has ended, or is none that can be ended."""
+    task = await runtime.db.read(lambda conn: tasks.get(conn, task_id))
+    image = await load(runtime, ctx, task.image_id) if task is not None and task.image_id is not None else None
+    if task is None or image is None:
+        raise NotFound(f"No task with the id {task_id} was found.")
+    rights.require(runtime.policy, ctx, "modify_image", image)
+    if not await runtime.db.write(lambda conn: jobs.cancel_one(conn, task_id)):
+        raise Conflict(
+            "The task has ended already." if task.status in ("success", "failure") else "This task cannot be cancelled."
+        )
+    runtime.ring()
 
 
 def _told(task: Task, job: Job | None) -> Task:
