@@ -77,6 +77,8 @@ DEBIAN_PYTHON ?= /usr/lib/python3/dist-packages
 	$(call environment,.venv-swift,$^)
 .venv-s3/.locked: requirements/s3.txt
 	$(call environment,.venv-s3,$^)
+.venv-glance/.locked: requirements/peer.txt
+	$(call environment,.venv-glance,$^)
 .venv-lock/.locked: requirements/lock.txt
 	$(call environment,.venv-lock,$^)
 
@@ -105,7 +107,7 @@ packages: # the Debian packages of the tests (as root; otherwise says which are 
 .cache/vcsim/.built: tests/servers/vcsim/main.go | packages
 	@$(PYTHON) -m tests.servers.vsphere && touch $@ || true
 
-servers: packages .venv-client/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .cache/vcsim/.built # what the tests start besides the service
+servers: packages .venv-client/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .venv-glance/.locked .cache/vcsim/.built # what the tests start besides the service
 
 ready: .venv/.installed .venv/.extra-cinder .venv-test/.installed servers # what `make test` needs; side by side with -j
 	$(call bindings,.venv)
@@ -165,7 +167,7 @@ lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml an
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
 	$(COMPILE) pyproject.toml $(addprefix --extra ,$(STORES)) -c requirements/runtime.txt -o requirements/image.txt
-	$(foreach name,build client keystone cinder swift s3 lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
+	$(foreach name,build client keystone cinder swift s3 peer lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .test-state build dist

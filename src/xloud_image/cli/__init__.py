@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, images, jobs, keystone, login, stores, tasks
+from xloud_image.cli import config, db, images, jobs, keystone, login, stores, takeover, tasks
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -32,6 +32,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(stores.app, name="stores")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(takeover.app, name="takeover")
 app.add_typer(keystone.app, name="keystone")
 
 

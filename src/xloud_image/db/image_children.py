@@ -28,6 +28,8 @@ _ROWS: Final = 20_000
 _STEP, _MOST = 50, 200
 _ROW_BYTES: Final = 1024  # what an image takes in an answer besides its details
 PROPERTY, TAG, LOCATION, MEMBER = 1, 2, 3, 4
+# statuses of a location that Glance writes before its data: what it names is not there, or not whole
+UNBORN: Final = ("pending", "uploading")
 # kind, table, key, value, extra, number
 SOURCES: Final = (
     (PROPERTY, "image_properties", "name", "value", "NULL", "id"),
@@ -74,7 +76,8 @@ class Details:
             self.tags.append(key)
             self.tag_rows.append((key, number))
         elif kind == LOCATION:
-            self.locations.append(Location(value or "", metadata(extra), key, number))
+            if key not in UNBORN:
+                self.locations.append(Location(value or "", metadata(extra), key, number))
         else:
             self.membership = key
 
@@ -108,7 +111,10 @@ def metadata(text: str | None) -> Mapping[str, Any]:
     """The metadata of a location as its row has it; {} where that is no mapping."""
     if not text or text == "{}":
         return {}
-    found = orjson.loads(text)
+    try:
+        found = orjson.loads(text)
+    except ValueError:  # one row that somebody broke must not take the list from everybody
+        return {}
     return found if isinstance(found, dict) else {}
 
 

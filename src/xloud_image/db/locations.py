@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
 from xloud_image.db.claims import slot_of
-from xloud_image.db.image_children import metadata
+from xloud_image.db.image_children import UNBORN, metadata
 from xloud_image.model import Location
 
 
@@ -76,12 +76,14 @@ async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:
-    """At most `limit` locations of images that are not deleted, by number, the first above `number`."""
+    """At most `limit` locations of images that are not deleted, by number, the first above `number`; those whose data
+    is not there yet left out."""
     text = sql.Text(sql.engine_of(conn))
+    unborn = ", ".join([f"'{status}'" for status in UNBORN])
     rows = await sql.fetch(
         conn,
         "SELECT l.id, l.value, l.meta_data, l.status FROM image_locations l JOIN images i ON i.id = l.image_id"  # noqa: S608 - constants
-        f" WHERE l.id > {text.bind(number)} AND NOT l.deleted AND NOT i.deleted"
+        f" WHERE l.id > {text.bind(number)} AND NOT l.deleted AND NOT i.deleted AND l.status NOT IN ({unborn})"
         f" ORDER BY l.id LIMIT {text.bind(limit)}",
         text.values,
     )

@@ -75,6 +75,19 @@ async def check(settings: DatabaseSettings) -> list[str]:
         return await conn.run_sync(_check)
 
 
+async def has_all_of_glance(settings: DatabaseSettings) -> bool:
+    """Whether Glance's tables are those of 2024.1 or newer."""
+    async with _connection(settings) as conn:
+        return await conn.run_sync(_has_all_of_glance)
+
+
+async def own_tables(settings: DatabaseSettings) -> set[str]:
+    """The names of our tables that are there."""
+    async with _connection(settings) as conn:
+        names = await conn.run_sync(lambda bind: sa.inspect(bind).get_table_names())
+    return {table.name for table in tables.own.sorted_tables}.intersection(names)
+
+
 @contextlib.asynccontextmanager
 async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
     engine = connect.engine(settings, poolclass=sa.NullPool)
@@ -155,13 +168,17 @@ def _version(bind: sa.Connection) -> Version:
 
 def _upgrade(bind: sa.Connection) -> None:
     found = _version(bind)
-    if found.glance is not None and not sa.inspect(bind).has_table("node_reference"):
+    if found.glance is not None and not _has_all_of_glance(bind):
         raise ConfigError(
             f"The database is of a Glance older than 2024.1 (its version is {found.glance}); "
             "upgrade it first with that release's own: glance-manage db sync"
         )
     _known(found)
     command.upgrade(_config(bind), "head")
+
+
+def _has_all_of_glance(bind: sa.Connection) -> bool:
+    return sa.inspect(bind).has_table("node_reference")
 
 
 def _downgrade(bind: sa.Connection) -> None:

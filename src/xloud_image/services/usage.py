@@ -39,17 +39,24 @@ async def of_all(runtime: Runtime) -> list[Content]:
     `DatabaseUnavailable`; `ConfigError`: the service would not start with these stores.
     """
     db, stores = runtime.db, runtime.stores
-    images, lost = await _count(db, stores)
-    if lost:
-        # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
-        await stores.start()
-        images, lost = await _count(db, stores)
+    images, lost = await locations_of(runtime)
     pending = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
     found = [Content(name, images[name], pending[name]) for name in stores.names]
     away = [name for name in dict.fromkeys((*lost, *pending)) if lost[name] or name not in stores]
     return found + [
         Content(name, lost[name], 0 if name in stores else pending[name], configured=False) for name in away
     ]
+
+
+async def locations_of(runtime: Runtime) -> tuple[Counter[str], Counter[str]]:
+    """How many locations each store owns, and of those that none owns, how many name which store, or are of which type.
+    Our own tables are not needed. As `of_all`."""
+    images, lost = await _count(runtime.db, runtime.stores)
+    if lost:
+        # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
+        await runtime.stores.start()
+        images, lost = await _count(runtime.db, runtime.stores)
+    return images, lost
 
 
 async def _count(db: Database, stores: Stores) -> tuple[Counter[str], Counter[str]]:

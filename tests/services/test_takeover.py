@@ -1,0 +1,234 @@
+"""From Glance to this service and back, on databases as a real Glance made them, with rows that nobody expects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.servers.process import Stuck
+from tests.servers.service import Service
+from xloud_image.config.settings import DatabaseSettings
+from xloud_image.db import connect
+
+DUMPS = Path(__file__).parents[1] / "db" / "glance33"
+ENGINES = ("sqlite", "postgresql", "mariadb")
+AT = "'2025-03-01 10:00:00'"
+
+
+class Former:
+    """A database that a Glance filled, and our service on it."""
+
+    def __init__(self, engine: str, connection: str, directory: Path) -> None:
+        self.engine = engine
+        self.settings = DatabaseSettings(connection=connection, max_retries=0)
+        self.service = Service({"database": {"connection": connection}}, directory=directory)
+        self.service.images.mkdir()
+        text = (DUMPS / f"{'mysql' if engine == 'mariadb' else engine}.sql").read_text()
+        words = re.sub(r"^--.*$", "", text, flags=re.MULTILINE)
+        self.sql(*(one for one in re.split(r";\s*$", words, flags=re.MULTILINE) if one.strip()))
+
+    def sql(self, *statements: str) -> list[Any]:
+        async def run() -> list[Any]:
+            engine = connect.engine(self.settings, poolclass=sa.NullPool)
+            rows: list[Any] = []
+            async with engine.connect() as conn:
+                for statement in statements:
+                    result = await conn.exec_driver_sql(statement)
+                    rows = list(result.fetchall()) if result.returns_rows else []
+            await engine.dispose()
+            return rows
+
+        return asyncio.run(run())
+
+    def image(self, status: str = "active", *, size: int | None = 3, owner: str | None = "p", data: bool = True) -> str:
+        """A row as Glance writes it, with its file."""
+        image = str(uuid.uuid4())
+        no = "false" if self.engine == "postgresql" else "0"
+        who = f"'{owner}'" if owner else "NULL"
+        self.sql(
+            "INSERT INTO images (id, name, size, status, created_at, updated_at, deleted, disk_format,"
+            f" container_format, owner, min_disk, min_ram, protected, visibility, os_hidden) VALUES ('{image}', 'one', {size or 'NULL'},"
+            f" '{status}', {AT}, {AT}, {no}, 'raw', 'bare', {who}, 0, 0, {no}, 'shared', {no})"
+        )
+        if data:
+            (self.service.images / image).write_bytes(b"abc")
+            self.location(image, f"file://{self.service.images / image}")
+        return image
+
+    def location(self, image: str, url: str, status: str = "active", metadata: str = '{"store": "files"}') -> None:
+        no = "false" if self.engine == "postgresql" else "0"
+        self.sql(
+            "INSERT INTO image_locations (image_id, value, created_at, updated_at, deleted, meta_data, status) VALUES"
+            f" ('{image}', '{url}', {AT}, {AT}, {no}, '{metadata}', '{status}')"
+        )
+
+    def property(self, image: str, name: str, value: str) -> None:
+        no = "false" if self.engine == "postgresql" else "0"
+        self.sql(
+            "INSERT INTO image_properties (image_id, name, value, created_at, updated_at, deleted) VALUES"
+            f" ('{image}', '{name}', '{value}', {AT}, {AT}, {no})"
+        )
+
+    def task(self, image: str) -> str:
+        task = str(uuid.uuid4())
+        no = "false" if self.engine == "postgresql" else "0"
+        self.sql(
+            "INSERT INTO tasks (id, type, status, owner, created_at, updated_at, deleted, image_id) VALUES"
+            f" ('{task}', 'api_image_import', 'processing', 'p', {AT}, {AT}, {no}, '{image}')",
+            f"INSERT INTO task_info (task_id, input, result, message) VALUES ('{task}', '{{}}', NULL, '')",
+        )
+        return task
+
+    def status(self, image: str) -> str:
+        return str(self.sql(f"SELECT status FROM images WHERE id = '{image}'")[0][0])
+
+    def check(self) -> dict[str, Any]:
+        """What `takeover check --json` says, whatever its exit code."""
+        try:
+            text = self.service.run("takeover", "check", "--json")
+        except Stuck as error:
+            text = str(error)
+        found: dict[str, Any] = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        return found
+
+    def tables(self) -> set[str]:
+        async def names() -> set[str]:
+            engine = connect.engine(self.settings, poolclass=sa.NullPool)
+            async with engine.connect() as conn:
+                found = await conn.run_sync(lambda bind: set(sa.inspect(bind).get_table_names()))
+            await engine.dispose()
+            return found
+
+        return asyncio.run(names())
+
+
+@pytest.fixture(params=ENGINES)
+def former(request: pytest.FixtureRequest, tmp_path: Path) -> Former:
+    engine: str = request.param
+    if engine == "sqlite":
+        connection = f"sqlite:///{tmp_path / 'glance.sqlite'}"
+    elif engine == "postgresql":
+        postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+        connection = postgresql.create_database()
+    else:
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        connection = mariadb.create_database(charset="utf8").replace("charset=utf8", "charset=utf8mb4")
+    return Former(engine, connection, tmp_path)
+
+
+def sentences(report: dict[str, Any], severity: str) -> str:
+    return "\n".join(one["sentence"] for one in report["findings"] if one["severity"] == severity)
+
+
+def test_there_and_back(former: Former) -> None:
+    good = former.image()
+    before = former.tables()
+    report = former.check()
+    assert report["possible"]
+    assert report["stores"] == {"files": 1}
+    assert former.tables() == before, "a check changes nothing"
+
+    saving, locked = former.image("saving", size=None, data=False), former.image()
+    former.location(saving, "pending://files/nothing-yet", status="uploading")
+    former.property(locked, "os_glance_import_task", str(uuid.uuid4()))
+    former.property(locked, "os_glance_failed_import", "b")
+    former.property(locked, "os_distro", "debian")
+    task = former.task(locked)
+    broken = former.image(owner=None)
+    former.sql(f"UPDATE image_locations SET meta_data = 'no JSON' WHERE image_id = '{broken}'")
+    nobody = former.image(data=False)
+    report = former.check()
+    assert report["possible"]
+    told = sentences(report, "warning")
+    for words in ("1 images are saving", "1 locations have no data", "1 images are marked", "1 tasks have not ended"):
+        assert words in told
+    assert f"1 active images have no location: nobody can read them, in Glance neither ({nobody})" in told
+    assert f"1 images have no owner: administrators alone can change them ({broken})" in sentences(report, "note")
+
+    # beside a Glance that runs: nothing of its own is touched
+    former.service.run("takeover", "run")
+    assert former.status(saving) == "saving"
+    done = former.service.run("takeover", "run", "--glance-is-stopped")
+    assert "2 images that a dead process worked on are settled" in done
+    assert former.status(saving) == "queued"
+    assert former.sql(f"SELECT status FROM tasks WHERE id = '{task}'")[0][0] == "failure"
+    assert "ready" in former.service.run("takeover", "run", "--glance-is-stopped"), "again is nothing"
+    former.service.run("takeover", "check")
+
+    service = former.service
+    service.configure({"xloud": {"job_workers": 1}})
+    try:
+        service.start()
+        listed = {one["id"]: one for one in service.request("GET", "/v2/images?limit=100").json()["images"]}
+        assert set(listed) == {good, saving, locked, broken, nobody}
+        for image in (good, locked, broken):
+            assert service.request("GET", f"/v2/images/{image}/file").body == b"abc"
+        assert service.request("GET", f"/v2/images/{saving}/file").status == 204
+        assert listed[locked]["os_distro"] == "debian"
+        assert service.request("DELETE", f"/v2/images/{saving}").status == 204
+        with pytest.raises(Stuck, match="cannot listen"):
+            service.run("takeover", "undo", "--wait", "0")
+        assert service.stop() == 0
+    finally:
+        service.kill()
+    assert "gone" in service.run("takeover", "undo")
+    assert former.tables() == before
+    assert "Nothing of us" in service.run("takeover", "undo"), "again is nothing"
+    assert former.check()["possible"]
+
+
+def test_what_is_pending_is_finished_first_or_named(former: Former) -> None:
+    image = former.image()
+    service = former.service
+    service.run("takeover", "run")
+    claims = "INSERT INTO xloud_claims (id, kind, image_id, store, slot, url, scope, begun_at, attempts) VALUES"
+    data = service.images / "left-over"
+    data.write_bytes(b"x")
+    former.sql(f"{claims} ('1', 'delete', '{image}', 'files', 's', 'file://{data}', 'location', {AT}, 0)")
+    former.sql(f"{claims} ('2', 'stage', '{image}', 'files', 't', 'file://{data}', 'image', {AT}, 0)")
+    with pytest.raises(Stuck, match="1 images are staged for an import"):
+        service.run("takeover", "undo", "--wait", "1")
+    assert not data.exists(), "the deletion was finished"
+    assert "xloud_claims" in former.tables()
+    former.sql("DELETE FROM xloud_claims")
+    former.sql("DROP TABLE xloud_workers")  # as if a run of the way back had been cut off here
+    service.run("takeover", "undo")
+    assert not any(name.startswith("xloud_") for name in former.tables())
+
+
+def test_what_is_in_the_way(former: Former) -> None:
+    odd = former.image()
+    former.location(odd, "rbd://f/images/x/snap", metadata='{"store": "ceph"}')
+    former.sql(f"UPDATE images SET status = 'of another service' WHERE id = '{former.image()}'")
+    report = former.check()
+    assert not report["possible"]
+    assert "1 locations are in store 'ceph', which is not configured here" in sentences(report, "error")
+    assert "1 images have the status 'of another service', which is none" in sentences(report, "error")
+    with pytest.raises(Stuck, match="ceph"):
+        former.service.run("takeover", "run")
+    assert not any(name.startswith("xloud_") for name in former.tables())
+
+    former.sql("UPDATE alembic_version SET version_num = '2023_1_contract01'", "DROP TABLE cached_images")
+    former.sql("DROP TABLE node_reference")
+    assert "older than those of Glance 2024.1" in sentences(former.check(), "error")
+    former.sql("UPDATE alembic_version SET version_num = '2024_1_expand01'")
+    assert "is not finished" in sentences(former.check(), "error")
+    former.sql("DROP TABLE alembic_version")
+    assert "has no tables of Glance" in sentences(former.check(), "error")
+
+
+def test_a_store_that_is_away_is_named(former: Former) -> None:
+    former.image()
+    former.service.configure({"files": {"filesystem_store_datadir": "/proc/nowhere/at/all"}})
+    report = former.check()
+    assert not report["possible"]
+    assert "files" in sentences(report, "error")
