@@ -1,4 +1,4 @@
-"""A real Glance for tests, as operators run it: uWSGI, two processes, stores of files; every caller is one administrator.
+"""A real Glance for tests, as operators run it: uWSGI, two processes, stores of files; whoever calls is administrator.
 
 It reads the very file that our service reads.
 """
