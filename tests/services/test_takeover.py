@@ -56,8 +56,9 @@ class Former:
         who = f"'{owner}'" if owner else "NULL"
         self.sql(
             "INSERT INTO images (id, name, size, status, created_at, updated_at, deleted, disk_format,"
-            f" container_format, owner, min_disk, min_ram, protected, visibility, os_hidden) VALUES"
-            f" ('{image}', 'one', {size or 'NULL'}, '{status}', {AT}, {AT}, {no}, 'raw', 'bare', {who}, 0, 0, {no}, 'shared', {no})"
+            " container_format, owner, min_disk, min_ram, protected, visibility, os_hidden) VALUES"
+            f" ('{image}', 'one', {size or 'NULL'}, '{status}', {AT}, {AT}, {no}, 'raw', 'bare', {who}, 0, 0,"
+            f" {no}, 'shared', {no})"
         )
         if data:
             (self.service.images / image).write_bytes(b"abc")
