@@ -295,6 +295,7 @@ def test_room_is_bounded(cloud: Cloud) -> None:
         cloud.admin.ask("POST", f"{path(name)}/tags/more"),
         cloud.admin.ask("POST", f"{path(name)}/tags", json={"tags": [{"name": "more"}]}, headers=append),
         cloud.admin.ask("POST", f"{path(name)}/properties", json={**large, "name": "x"}),
+        cloud.admin.ask("POST", f"{path(name)}/properties", json={**TEXT, "name": "x", "enum": [""] * 30_000}),
         cloud.admin.ask(
             "POST", ROOT, json={"namespace": "Too::Large", "objects": [{**one, "properties": {"x": large}}]}
         ),
@@ -328,7 +329,7 @@ BODIES: list[tuple[str, Any]] = [
     ("", {"namespace": "n", "resource_type_associations": [{"prefix": "p"}]}),
     ("", {"namespace": "n", "resource_type_associations": [{"name": "r", "prefix": "p" * 81}]}),
     ("/objects", {"name": "o", "required": "x"}), ("/objects", {"name": "o", "required": ["a,b"]}),
-    ("/objects", {"name": "o", "required": ["a", "a"]}), ("/objects", {"name": "o", "properties": {"a\x00": TEXT}}),
+    ("/objects", {"name": "o", "required": ["a", 1]}), ("/objects", {"name": "o", "properties": {"a\x00": TEXT}}),
     ("/properties", {"name": "p", "title": "t"}), ("/properties", {**TEXT, "name": "p", "type": "null"}),
     ("/properties", {**TEXT, "name": "p", "type": ["string"]}), ("/properties", {**TEXT, "name": "p", **CYCLE}),
     ("/properties", {**TEXT, "name": "p", "minimum": "0"}), ("/properties", {**TEXT, "name": "p", "maxLength": -1}),

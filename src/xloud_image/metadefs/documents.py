@@ -15,9 +15,8 @@ def association(body: Mapping[str, Any]) -> Association:
 
 def object_(body: Mapping[str, Any]) -> MetadefObject:
     """An object."""
-    return MetadefObject(
-        body["name"], body.get("description"), tuple(body.get("required", ())), _definitions(body.get("properties", {}))
-    )
+    required = tuple(dict.fromkeys(body.get("required", ())))
+    return MetadefObject(body["name"], body.get("description"), required, _definitions(body.get("properties", {})))
 
 
 def definition(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from xloud_image.errors import BadRequest, ConfigError
+from xloud_image.errors import BadRequest, ConfigError, TooLarge
 from xloud_image.metadefs import documents, schemas
 from xloud_image.model import Namespace
 
@@ -39,7 +39,7 @@ def _read(file: Path) -> Namespace:
         body = _said(json.loads(file.read_text("utf-8")))
         _CHECK.require(body)
         return documents.namespace(body, OWNER)
-    except BadRequest as error:
+    except (BadRequest, TooLarge) as error:
         raise ConfigError(f"{file}: {error.message.removeprefix('The body does not fit: ')}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read as metadata definitions: {error}") from None

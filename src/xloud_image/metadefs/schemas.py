@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xloud_image.checking import Check, explain
-from xloud_image.errors import BadRequest, ReadOnlyField
+from xloud_image.errors import BadRequest, ReadOnlyField, TooLarge
 
 Json = dict[str, Any]
 
 MAX_NAME: Final = 80
 MAX_TEXT: Final = 10_000  # characters of what is for people to read
+MOST: Final = 10_000  # values of one body
 KINDS: Final = ("string", "integer", "number", "boolean", "array", "object")
 VISIBILITIES: Final = ("public", "private")
 # Fields that only the service writes.
@@ -107,7 +108,6 @@ _OBJECT: Final[Json] = {
     "required": {
         "type": "array",
         "items": {**NAME, "pattern": r"^(?!\.\.?$)[^\x00-\x1f\x7f,]+$"},
-        "uniqueItems": True,
         "description": "The properties that must be given.",
     },
     "properties": _definitions("The properties that belong together."),
@@ -189,6 +189,19 @@ PUBLISHED: Final[Json] = {
 }
 
 
+def _has_more(value: Any, most: int) -> bool:
+    """Whether a JSON value holds more values than this, those within others included."""
+    left, count = [value], 1
+    while left:
+        one = left.pop()
+        if isinstance(one, list | dict):
+            count += len(one)
+            if count > most:
+                return True
+            left.extend(one.values() if isinstance(one, dict) else one)
+    return False
+
+
 class Shape:
     """One of these schemas as a check of bodies."""
 
@@ -197,10 +210,13 @@ class Shape:
         self._read_only = read_only
 
     def require(self, value: Any) -> None:
-        """`ReadOnlyField` for a field that only the service writes; `BadRequest` says what else does not fit."""
+        """`ReadOnlyField` for a field that only the service writes; `BadRequest` says what else does not fit.
+        `TooLarge`: more than MOST values, which would take long to look at."""
         for name in self._read_only:
             if isinstance(value, dict) and name in value:
                 raise ReadOnlyField(f"'{name}' is written by the service only.")
+        if _has_more(value, MOST):
+            raise TooLarge(f"One request may hold {MOST} values of definitions.")
         if not self._check.is_valid(value):
             raise BadRequest(f"The body does not fit: {explain(self._check, value)}.")
 
