@@ -56,7 +56,6 @@ def configure(folder: Path, keystone: Keystone, port: int) -> None:
             "admin_password": admin.password,
             "admin_project_name": admin.project,
             "admin_domain_name": "Default",
-            "tempest_roles": "member",
         },
         "identity": {"uri_v3": keystone.url, "auth_version": "v3", "region": REGION, "v3_endpoint_type": "public"},
         "service_available": {
@@ -137,6 +136,7 @@ def main() -> int:
         one = service(folder, keystone, port)
         stack.callback(one.kill)
         one.start()
+        one.run("metadefs", "load")
         keystone.set_image_url(one.url)
         work = workspace(folder)
         configure(work, keystone, port)
