@@ -138,13 +138,16 @@ def test_along_the_links(service: Service, tmp_path: Path) -> None:
 
 
 def test_metadefs(tmp_path: Path) -> None:
-    """All edges of the calls of metadata definitions, in a database that has some."""
+    """All edges of the calls of metadata definitions, in a database that has some. HEAD is left out, and with
+    XLOUD_IMAGE_FUZZ = 1 what is done to objects, as it is done to properties: nothing takes as long as this.
+    """
+    less = ("--exclude-method", "HEAD", *(("--exclude-path-regex", "/objects") if TIMES == 1 else ()))
     with started({}) as one:
         one.run("metadefs", "load", str(STANDARD / "watchdog.json"))
-        result = fuzz(one, tmp_path, "examples,coverage", which=("--include-path-regex", METADEFS))
+        result = fuzz(one, tmp_path, "examples,coverage", *less, which=("--include-path-regex", METADEFS))
         assert result["complete"]
-        calls = {(route.method, route.path) for route in ROUTES if re.match(METADEFS, route.path)}
-        assert result["operations"]["tested"] == len(calls) + sum(method == "GET" for method, _ in calls)
+        calls = [route for route in ROUTES if re.match(METADEFS, route.path)]
+        assert result["operations"]["tested"] == sum(TIMES > 1 or "/objects" not in route.path for route in calls)
         assert one.request("GET", "/v2/metadefs/namespaces").status == 200
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.api.cloud import Caller, Cloud
-from xloud_image.db.metadefs import MOST
+from xloud_image.db.metadef_parts import MOST
 from xloud_image.metadefs import files
 
 ROOT = "/v2/metadefs/namespaces"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import metadefs, sql, tables
+from xloud_image.db import metadef_parts, metadefs, sql, tables
 from xloud_image.db.engine import Database
 from xloud_image.errors import Duplicate, NoSuchNamespace, NotFound, QuotaExceeded
 from xloud_image.model import Association, MetadefObject, MetadefTag, Namespace
@@ -74,11 +74,11 @@ async def test_the_life_of_a_namespace(db: Database) -> None:
 
     async def change(conn: AsyncConnection) -> None:
         there = await metadefs.locked(conn, "OS::Test")
-        await metadefs.change_held(conn, there, "properties", "a", "c", {"title": "C", "type": "integer"})
-        await metadefs.change_held(conn, there, "objects", "p", "q", MetadefObject("q", properties={"x": TEXT}))
-        await metadefs.change_held(conn, there, "tags", "t", "u", None)
-        await metadefs.remove_association(conn, there, "OS::Nova::Flavor")
-        await metadefs.remove_held(conn, there, "properties", "b")
+        await metadef_parts.change_held(conn, there, "properties", "a", "c", {"title": "C", "type": "integer"})
+        await metadef_parts.change_held(conn, there, "objects", "p", "q", MetadefObject("q", properties={"x": TEXT}))
+        await metadef_parts.change_held(conn, there, "tags", "t", "u", None)
+        await metadef_parts.remove_association(conn, there, "OS::Nova::Flavor")
+        await metadef_parts.remove_held(conn, there, "properties", "b")
 
     await db.write(change)
     found = await get(db, "OS::Test")
@@ -93,7 +93,10 @@ async def test_the_life_of_a_namespace(db: Database) -> None:
     await db.write(remove)
     with pytest.raises(NoSuchNamespace):
         await db.write(remove)
-    assert [one.name for one in await db.read(metadefs.resource_types)] == ["OS::Glance::Image", "OS::Nova::Flavor"]
+    assert [one.name for one in await db.read(metadef_parts.resource_types)] == [
+        "OS::Glance::Image",
+        "OS::Nova::Flavor",
+    ]
 
 
 async def test_rows_of_a_glance(db: Database) -> None:
@@ -149,9 +152,9 @@ async def test_names_are_compared_to_the_letter(db: Database) -> None:
             await db.write(lambda conn, other=other: metadefs.locked(conn, other))
     there = await get(db, "OS::Test")
     with pytest.raises(NotFound):
-        await db.write(lambda conn: metadefs.remove_held(conn, there, "tags", "T"))
+        await db.write(lambda conn: metadef_parts.remove_held(conn, there, "tags", "T"))
     with pytest.raises(NotFound):
-        await db.write(lambda conn: metadefs.remove_association(conn, there, "os::glance::image"))
+        await db.write(lambda conn: metadef_parts.remove_association(conn, there, "os::glance::image"))
 
 
 async def test_several_at_once(db: Database, other_db: Database) -> None:
@@ -168,13 +171,13 @@ async def test_several_at_once(db: Database, other_db: Database) -> None:
     names = [f"n{number % 6}" for number in range(12)]
     done = await asyncio.gather(*[add((db, other_db)[number % 2], name) for number, name in enumerate(names)])
     assert sorted(filter(None, done)) == sorted(set(names))
-    assert [one.name for one in await db.read(metadefs.resource_types)] == [one.name for one in types]
+    assert [one.name for one in await db.read(metadef_parts.resource_types)] == [one.name for one in types]
 
     async def more(database: Database, first: int) -> bool:
         tags = tuple(MetadefTag(str(first + number)) for number in range(300))
 
         async def work(conn: AsyncConnection) -> None:
-            await metadefs.add_held(conn, await metadefs.locked(conn, "n0"), Namespace("", "", tags=tags))
+            await metadef_parts.add_held(conn, await metadefs.locked(conn, "n0"), Namespace("", "", tags=tags))
 
         try:
             await database.write(work)
@@ -183,7 +186,7 @@ async def test_several_at_once(db: Database, other_db: Database) -> None:
         return True
 
     taken = await asyncio.gather(*[more((db, other_db)[number % 2], 1000 * number) for number in range(6)])
-    assert taken.count(True) == metadefs.MOST // 300
+    assert taken.count(True) == metadef_parts.MOST // 300
     assert len((await get(db, "n0")).tags) == 300 * taken.count(True)
 
 

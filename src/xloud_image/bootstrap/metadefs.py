@@ -14,6 +14,7 @@ from typing import Final, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
+from xloud_image.db import metadef_parts as parts
 from xloud_image.db import metadefs as rows
 from xloud_image.db.engine import Database
 from xloud_image.errors import ConfigError, Duplicate, NoSuchNamespace, TooLarge
@@ -58,7 +59,7 @@ async def _load(database: Database, new: Namespace, how: How) -> str:
         changed = await _prefer(conn, old, new) if how == "prefer" else False
         lacks = _lacks(old, new)
         if lacks.associations or lacks.properties or lacks.objects or lacks.tags:
-            await rows.add_held(conn, there, lacks)
+            await parts.add_held(conn, there, lacks)
             changed = True
         return "changed" if changed else "left"
 
@@ -93,19 +94,19 @@ async def _prefer(conn: AsyncConnection, old: Namespace, new: Namespace) -> bool
         changed = True
     for name, definition in new.properties.items():
         if name in old.properties and old.properties[name] != definition:
-            await rows.change_held(conn, old, "properties", name, name, definition)
+            await parts.change_held(conn, old, "properties", name, name, definition)
             changed = True
     there = {one.name: one for one in old.objects}
     for one in new.objects:
         known = there.get(one.name)
         if known is not None and _said(known) != _said(one):
-            await rows.change_held(conn, old, "objects", one.name, one.name, one)
+            await parts.change_held(conn, old, "objects", one.name, one.name, one)
             changed = True
     types = {one.name: one for one in old.associations}
     for each in new.associations:
         if each.name in types and _tie(types[each.name]) != _tie(each):
-            await rows.remove_association(conn, old, each.name)
-            await rows.add_held(conn, old, Namespace("", "", associations=(each,)))
+            await parts.remove_association(conn, old, each.name)
+            await parts.add_held(conn, old, Namespace("", "", associations=(each,)))
             changed = True
     return changed
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image.db import metadef_parts as parts
 from xloud_image.db import metadefs as rows
 from xloud_image.errors import NoSuchNamespace, NotFound, Protected
 from xloud_image.identity.context import Context
@@ -20,7 +21,7 @@ from xloud_image.policy import metadefs as rights
 from xloud_image.services.runtime import Runtime
 
 T = TypeVar("T")
-Kind = rows.Kind
+Kind = parts.Kind
 Direction = Literal["asc", "desc"]
 
 _PAGES: Final = 20  # that are looked through when a rule hides most of them
@@ -150,7 +151,7 @@ async def empty(runtime: Runtime, ctx: Context, name: str, kind: Kind) -> None:
     async def emptied(conn: AsyncConnection, namespace: Namespace) -> None:
         if kind == "tags":
             rights.require(runtime.policy, ctx, "delete_metadef_tags", namespace)
-        await rows.remove_held(conn, namespace, kind)
+        await parts.remove_held(conn, namespace, kind)
 
     await _changed(runtime, ctx, name, "delete_metadef_namespace", emptied, removes=True)
 
@@ -182,8 +183,8 @@ async def get_held(
         own = which
         if resource_type is not None:
             rights.require(runtime.policy, ctx, "get_metadef_resource_type", found)
-            own = _without_prefix(await rows.associations(conn, found), resource_type, which)
-        return own, await rows.get_held(conn, found, kind, own)
+            own = _without_prefix(await parts.associations(conn, found), resource_type, which)
+        return own, await parts.get_held(conn, found, kind, own)
 
     return await runtime.db.read(read)
 
@@ -203,7 +204,7 @@ async def tags(
     async def read(conn: AsyncConnection) -> list[MetadefTag]:
         found = _there(await rows.get(conn, name), name)
         rights.require(runtime.policy, ctx, _ALL["tags"], found)
-        return await rows.tags(conn, found, sort_key=sort_key, direction=direction, marker=marker, limit=limit)
+        return await parts.tags(conn, found, sort_key=sort_key, direction=direction, marker=marker, limit=limit)
 
     return await runtime.db.read(read)
 
@@ -217,8 +218,8 @@ async def add(runtime: Runtime, ctx: Context, name: str, kind: Kind, which: str,
             "properties": Namespace("", "", properties={which: value}),
             "tags": Namespace("", "", tags=(MetadefTag(which),)),
         }
-        await rows.add_held(conn, namespace, one[kind])
-        return await rows.get_held(conn, namespace, kind, which)
+        await parts.add_held(conn, namespace, one[kind])
+        return await parts.get_held(conn, namespace, kind, which)
 
     return await _changed(runtime, ctx, name, _ADD[kind], added)
 
@@ -228,8 +229,8 @@ async def add_tags(runtime: Runtime, ctx: Context, name: str, new: Sequence[Meta
 
     async def added(conn: AsyncConnection, namespace: Namespace) -> None:
         if new and not append:
-            await rows.remove_held(conn, namespace, "tags")
-        await rows.add_held(conn, namespace, Namespace("", "", tags=tuple(new)))
+            await parts.remove_held(conn, namespace, "tags")
+        await parts.add_held(conn, namespace, Namespace("", "", tags=tuple(new)))
 
     await _changed(runtime, ctx, name, "add_metadef_tags", added)
 
@@ -243,7 +244,7 @@ async def change_held(
         ctx,
         name,
         _CHANGE[kind],
-        lambda conn, namespace: rows.change_held(conn, namespace, kind, which, new_name, value),
+        lambda conn, namespace: parts.change_held(conn, namespace, kind, which, new_name, value),
     )
 
 
@@ -254,7 +255,7 @@ async def remove_held(runtime: Runtime, ctx: Context, name: str, kind: Kind, whi
         ctx,
         name,
         _REMOVE[kind],
-        lambda conn, namespace: rows.remove_held(conn, namespace, kind, which),
+        lambda conn, namespace: parts.remove_held(conn, namespace, kind, which),
         removes=True,
     )
 
@@ -265,7 +266,7 @@ async def remove_held(runtime: Runtime, ctx: Context, name: str, kind: Kind, whi
 async def resource_types(runtime: Runtime, ctx: Context) -> list[Association]:
     """The types of resources that there are definitions for, or ever were."""
     runtime.policy.require(ctx, "list_metadef_resource_types")
-    return await runtime.db.read(rows.resource_types)
+    return await runtime.db.read(parts.resource_types)
 
 
 async def associations(runtime: Runtime, ctx: Context, name: str) -> list[Association]:
@@ -276,7 +277,7 @@ async def associations(runtime: Runtime, ctx: Context, name: str) -> list[Associ
         rights.require(runtime.policy, ctx, "list_metadef_resource_types", found)
         if not rights.allows(runtime.policy, ctx, "get_metadef_resource_type", found):
             return []
-        return await rows.associations(conn, found)
+        return await parts.associations(conn, found)
 
     return await runtime.db.read(read)
 
@@ -285,8 +286,8 @@ async def associate(runtime: Runtime, ctx: Context, name: str, new: Association)
     """A namespace is about this type of resources, too. `Duplicate`."""
 
     async def added(conn: AsyncConnection, namespace: Namespace) -> Association:
-        await rows.add_held(conn, namespace, Namespace("", "", associations=(new,)))
-        return next(one for one in await rows.associations(conn, namespace) if one.name == new.name)
+        await parts.add_held(conn, namespace, Namespace("", "", associations=(new,)))
+        return next(one for one in await parts.associations(conn, namespace) if one.name == new.name)
 
     return await _changed(runtime, ctx, name, "add_metadef_resource_type_association", added)
 
@@ -298,7 +299,7 @@ async def dissociate(runtime: Runtime, ctx: Context, name: str, resource_type: s
         ctx,
         name,
         "remove_metadef_resource_type_association",
-        lambda conn, namespace: rows.remove_association(conn, namespace, resource_type),
+        lambda conn, namespace: parts.remove_association(conn, namespace, resource_type),
         removes=True,
     )
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from xloud_image.api.metadefs import wire
 from xloud_image.api.state import context, runtime
 from xloud_image.api.wire import answer, body_object
-from xloud_image.db.metadefs import TAG_SORT_KEYS
+from xloud_image.db.metadef_parts import TAG_SORT_KEYS
 from xloud_image.metadefs import schemas
 from xloud_image.model import MetadefTag
 from xloud_image.services import metadefs

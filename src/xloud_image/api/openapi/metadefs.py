@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from xloud_image.db.metadefs import SORT_KEYS, TAG_SORT_KEYS
+from xloud_image.db.metadef_parts import TAG_SORT_KEYS
+from xloud_image.db.metadefs import SORT_KEYS
 from xloud_image.metadefs import schemas
 
 Json = dict[str, Any]
