@@ -23,7 +23,7 @@ SOURCES = src tests bench docs
 PIP_INSTALL = -m pip install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help install deployer image run test check format docs kolla-keys bench fuzz lock clean packages servers prove-install
+.PHONY: help install deployer image run test test-tempest check format docs kolla-keys bench fuzz lock clean packages servers prove-install
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -79,6 +79,8 @@ DEBIAN_PYTHON ?= /usr/lib/python3/dist-packages
 	$(call environment,.venv-s3,$^)
 .venv-glance/.locked: requirements/peer.txt
 	$(call environment,.venv-glance,$^)
+.venv-tempest/.locked: requirements/tempest.txt
+	$(call environment,.venv-tempest,$^)
 .venv-lock/.locked: requirements/lock.txt
 	$(call environment,.venv-lock,$^)
 
@@ -117,6 +119,11 @@ test: ## every test, against real servers
 	@$(MAKE) --no-print-directory -j4 ready
 	@if [ '$(TESTS)' = tests ]; then exec tests/run $(PYTEST_ARGS); \
 	else exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS); fi
+
+# TEMPEST_ARGS='--only REGEX' runs a part; the counts and what was left out, and why, stand at the end
+TEMPEST_ARGS ?=
+test-tempest: .venv/.installed .venv-test/.installed .venv-tempest/.locked servers ## OpenStack's own tests of the Image API
+	@exec .venv-test/bin/python -m tests.tempest $(TEMPEST_ARGS)
 
 check: .venv-test/.installed ## format, lint, types, dead code, import directions
 	.venv-test/bin/ruff format --check $(SOURCES)
@@ -167,7 +174,7 @@ lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml an
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
 	$(COMPILE) pyproject.toml $(addprefix --extra ,$(STORES)) -c requirements/runtime.txt -o requirements/image.txt
-	$(foreach name,build client keystone cinder swift s3 peer lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
+	$(foreach name,build client keystone cinder swift s3 peer tempest lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .test-state build dist

@@ -12,6 +12,7 @@ from bench import load
 from bench.peers import Glance
 from bench.report import HIGHER, LOWER
 from bench.runs import Broken, together
+from xloud_image.metadefs.files import STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +110,31 @@ def filters(run: Run) -> None:
         _row(run, "filter", f"by {what}", ("none",), lambda _, steps=steps: steps, images=count)  # type: ignore[misc]
 
 
+def metadefs(run: Run) -> None:
+    """28 namespaces of metadata definitions, as both services know them: their list, and the dialog of a dashboard."""
+    known = sorted(STANDARD.glob("*.json"))[:28]
+    bodies = [json.loads(file.read_text()) for file in known]
+    for server in run.both("none"):
+        there = server.call("GET", "/v2/metadefs/namespaces?limit=1000")["namespaces"]
+        for body in bodies if not there else ():
+            server.call("POST", "/v2/metadefs/namespaces", body)
+        listed = server.call("GET", "/v2/metadefs/namespaces?limit=1000")["namespaces"]
+        if len(listed) != len(bodies):
+            raise Broken(f"{server.name} lists {len(listed)} namespaces, not {len(bodies)}")
+    every: Steps = [["GET", "/v2/metadefs/namespaces?limit=1000", {}, None]]
+    image = "OS::Glance::Image"
+    of_images = [
+        body["namespace"] for body in bodies if any(one["name"] == image for one in body["resource_type_associations"])
+    ]
+    dialog: Steps = [
+        ["GET", f"/v2/metadefs/namespaces?resource_types={image}", {}, None],
+        *(["GET", f"/v2/metadefs/namespaces/{name}?resource_type={image}", {}, None] for name in of_images),
+    ]
+    for work, steps in (("28 namespaces", every), (f"the dialog of images, {len(dialog)} calls", dialog)):
+        seen = {1: _measure(run, "none", 1, lambda _, steps=steps: steps, fill=False)}  # type: ignore[misc]
+        _cost(run, "metadefs", work, seen, times=5)
+
+
 def _row(run: Run, row: str, work: str, auths: tuple[str, ...], steps: Callable[[Server], Steps], **more: Any) -> None:
     """All figures of one work that is to be eight times better."""
     for auth in auths:
@@ -126,16 +152,19 @@ def _measure(
     clients: int,
     steps: Callable[[Server], Steps],
     images: int | None = None,
+    fill: bool = True,
     **more: Any,
 ) -> tuple[Seen, Seen | None]:
     """The same load on both, after a short one that fills caches and pools.
 
-    `images`: how many the first step must list; whoever answers something else is not measured.
+    `images`: how many the first step must list; whoever answers something else is not measured. `fill`: whether there
+    are COUNT images.
     """
     seen: dict[str, list[Seen]] = {}
     specs: dict[Server, dict[str, Any]] = {}
     for server in run.both(auth):
-        run.fill(server, COUNT)
+        if fill:
+            run.fill(server, COUNT)
         spec = {"steps": steps(server), "connections": clients, "headers": run.who(auth), **more}
         if "mine" in spec:
             spec["mine"] = spec["mine"](server)

@@ -22,6 +22,7 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "create": metadata.create,
     "patch": metadata.patch,
     "filter": metadata.filters,
+    "metadefs": metadata.metadefs,
     "slow": interference.slow,
     "hashing": interference.hashing,
     "memory": memory.resident,

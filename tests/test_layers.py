@@ -24,7 +24,7 @@ FLOORS = (
     ("api", "worker"),
     ("services", "bootstrap", "client"),
     ("db", "stores", "fetching", "identity"),
-    ("streams", "policy", "schemas", "patch"),
+    ("streams", "policy", "schemas", "metadefs", "patch"),
     ("inspection", "checking", "conversion"),
     ("model",),
     ("logs",),

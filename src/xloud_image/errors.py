@@ -6,7 +6,7 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── BadRequest                   400   └── UrlRefused
     ├── Unauthorized                 401
     ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
-    ├── NotFound                     404   └── NoSuchImage
+    ├── NotFound                     404   ├── NoSuchImage  └── NoSuchNamespace
     ├── MethodNotAllowed             405
     ├── Conflict                     409   ├── Duplicate  ├── InUse
     ├── Gone                         410   └── WriteDisabled
@@ -88,6 +88,13 @@ class NoSuchImage(NotFound):
 
     def __init__(self, image_id: str) -> None:
         super().__init__(f"No image with the id {image_id} was found.")
+
+
+class NoSuchNamespace(NotFound):
+    """The same for namespaces of metadata definitions."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No namespace '{name[:80]}' was found.")
 
 
 class MethodNotAllowed(ImageServiceError):

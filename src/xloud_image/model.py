@@ -192,3 +192,61 @@ class Task:
     input: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     result: Mapping[str, Any] | None = None
     message: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Association:
+    """A type of resources, as "OS::Glance::Image", that a namespace is about. Among the metadata of such a resource the
+    names of the namespace's properties begin with `prefix`; `properties_target` says which metadata, where it has
+    several."""
+
+    name: str
+    prefix: str | None = None
+    properties_target: str | None = None
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetadefObject:
+    """Properties of a namespace that belong together: name → definition. `required`: the names of those that must be
+    given."""
+
+    name: str
+    description: str | None = None
+    required: tuple[str, ...] = ()
+    properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetadefTag:
+    """A word of a namespace."""
+
+    name: str
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Namespace:
+    """Metadata definitions that belong together. `id` is the row's number, 0 until it is written.
+
+    `properties`: name → definition, a JSON schema of one value with a title. What it holds besides its own fields is
+    there when it was asked for.
+    """
+
+    name: str
+    owner: str
+    id: int = 0
+    display_name: str | None = None
+    description: str | None = None
+    visibility: str = "private"
+    protected: bool = False
+    created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    associations: tuple[Association, ...] = ()
+    properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    objects: tuple[MetadefObject, ...] = ()
+    tags: tuple[MetadefTag, ...] = ()

@@ -208,11 +208,17 @@ def test_digests_are_used(cloud: Cloud) -> None:
         assert wait_until(lambda image_id=image_id: cloud.admin.show(image_id)["status"] == "queued")  # type: ignore[misc]
         image = cloud.admin.show(image_id)
         assert (image["checksum"], image["os_hash_value"], image["os_hash_algo"], image["size"]) == (None,) * 4
+        [task] = cloud.admin.ask("GET", f"/v2/images/{image_id}/tasks").json()["tasks"]
+        assert (task["type"], task["status"]) == ("location_import", "failure")
+        assert "digest" in task["message"]
+        assert task["input"]["loc_url"] == where
     for more in ({}, {"checksum": md5.upper()}):
         image_id = cloud.admin.new()
         assert posted(cloud.admin, image_id, where, validation_data={**right, **more}) == 202
         assert wait_until(lambda image_id=image_id: cloud.admin.show(image_id)["status"] == "active")  # type: ignore[misc]
         assert cloud.admin.show(image_id)["checksum"] == md5
+        [task] = cloud.admin.ask("GET", f"/v2/images/{image_id}/tasks").json()["tasks"]
+        assert (task["type"], task["status"]) == ("location_import", "success")
     for unknown in ({"sha512": "x"}, {"size": 3}):
         assert posted(cloud.admin, cloud.admin.new(), where, validation_data={**right, **unknown}) == 400
 

@@ -33,6 +33,8 @@ WORDS = (
     ("db", "upgrade"),
     ("db", "version"),
     ("db", "check"),
+    ("metadefs",),
+    ("metadefs", "load"),
     ("stores",),
     ("stores", "list"),
     ("stores", "check"),

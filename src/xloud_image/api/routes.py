@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from xloud_image.api import data, images, info, locations, members, openapi, tags, tasks
+from xloud_image.api.metadefs.routes import ROUTES as METADEFS
 from xloud_image.api.openapi import parameters
 from xloud_image.api.route import Route
 
@@ -431,6 +432,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "The caller's limits and what is used of them.",
         {200: "Usage"},
     ),
+    *METADEFS,
 )
 
 # What each minor announced, by names of calls (API reference, "Discovery"); none: what older calls can do besides.
@@ -460,7 +462,7 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
 }
 _SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
 # Parts of the Image API that are known and not here: what follows /v2/.
-OFF: Final = ("metadefs", "cache", "cached_images", "queued_images")
+OFF: Final = ("cache", "cached_images", "queued_images")
 
 
 def minors(*, several_stores: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, images, jobs, keystone, login, stores, takeover, tasks
+from xloud_image.cli import config, db, images, jobs, keystone, login, metadefs, stores, takeover, tasks
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -30,6 +30,7 @@ app.add_typer(images.app, name="images")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
+app.add_typer(metadefs.app, name="metadefs")
 app.add_typer(stores.app, name="stores")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(takeover.app, name="takeover")

@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 
-def _database(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "DatabaseSettings":
+def database_settings(files: ConfigFiles, dirs: ConfigDirs, *, make: bool = False) -> "DatabaseSettings":
     """The settings; other sections of the file may be wrong here. `make`: the directories of the embedded default."""
     from xloud_image.cli import ready
     from xloud_image.errors import ConfigError
@@ -50,7 +50,7 @@ def create(
     """
     from xloud_image.bootstrap import database
 
-    settings = _database(config_file, config_dir)
+    settings = database_settings(config_file, config_dir)
     password = os.environ.get("XLOUD_IMAGE_ADMIN_PASSWORD", "")
     done = asyncio.run(database.create(settings, administrator, password))
     for line in done:
@@ -60,7 +60,13 @@ def create(
 
 
 @app.command()
-def upgrade(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
+def upgrade(
+    metadefs: Annotated[
+        bool, typer.Option("--metadefs", help="Have the metadata definitions that come with the service in it, too.")
+    ] = False,
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
     """Bring the database to the state that this release needs; an empty one is filled.
 
     The tables of a running Glance stay as they are: tables and indexes of our own are added beside them. It may be
@@ -70,13 +76,21 @@ def upgrade(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> N
     """
     from xloud_image.db import schema
 
-    settings = _database(config_file, config_dir, make=True)
+    settings = database_settings(config_file, config_dir, make=True)
     before = asyncio.run(schema.version(settings))
     after = asyncio.run(schema.upgrade(settings))
     if before == after:
         typer.echo(f"The database is at {after.ours} already.")
     else:
         typer.echo(f"The database went from {before.ours or 'nothing'} to {after.ours}.")
+    if metadefs:
+        from xloud_image.bootstrap import metadefs as definitions
+        from xloud_image.metadefs import files
+
+        done = asyncio.run(definitions.load(settings, files.read(files.STANDARD)))
+        typer.echo(
+            f"{list(done.values()).count('added')} of {len(done)} namespaces of metadata definitions were added."
+        )
 
 
 @app.command()
@@ -87,7 +101,7 @@ def version(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
     """
     from xloud_image.db import schema
 
-    found = asyncio.run(schema.version(_database(config_file, config_dir)))
+    found = asyncio.run(schema.version(database_settings(config_file, config_dir)))
     if as_json:
         facts = {"version": found.ours, "wanted": found.wanted, "glance": found.glance, "current": found.current}
         typer.echo(json.dumps(facts, indent=2))
@@ -104,7 +118,7 @@ def check(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_jso
     """
     from xloud_image.db import schema
 
-    settings = _database(config_file, config_dir)
+    settings = database_settings(config_file, config_dir)
     found = asyncio.run(schema.check(settings))
     if as_json:
         typer.echo(json.dumps({"ok": not found, "found": found}, indent=2))
@@ -151,7 +165,7 @@ def _purge(
 ) -> None:
     from xloud_image.db.engine import Database
 
-    settings = _database(files, dirs)
+    settings = database_settings(files, dirs)
 
     async def work() -> "list[Purged]":
         database = Database(settings)

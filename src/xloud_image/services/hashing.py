@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import claims, images
+from xloud_image.db import claims, images, tasks
 from xloud_image.errors import BlobNotFound, FormatRefused, ImageServiceError, NotFound, StoreUnavailable, TooLarge
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -108,7 +108,7 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
     """Read the data of a claim that is ours, compare or fill in digests, end the claim. Failures leave it for later."""
     image, location = await _wanted(runtime, claim)
     if image is None or location is None:
-        await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))
+        await _give_up(runtime, claim)
         return
     try:
         if not external.counts(location) and external.digest_of(image) is None:
@@ -117,7 +117,7 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
     except _Aside:
         await _step_aside(runtime, claim)
     except _Unwanted:
-        await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))
+        await _give_up(runtime, claim)
     except (BlobNotFound, TooLarge, FormatRefused) as error:
         await _finish(runtime, claim, location, None, error.message, refused=isinstance(error, FormatRefused))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
@@ -130,6 +130,20 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
     else:
         await reach("hash.read")
         await _finish(runtime, claim, location, digests, "the digest differs from the one announced")
+
+
+async def _give_up(runtime: Runtime, claim: Claim) -> None:
+    async def end(conn: AsyncConnection) -> None:
+        if await claims.end(conn, claim.id, holder=runtime.holder):
+            await _tell(runtime, conn, claim, "The image or its location was removed.")
+
+    await runtime.db.write(end)
+
+
+async def _tell(runtime: Runtime, conn: AsyncConnection, claim: Claim, failure: str | None) -> None:
+    """End the task of a claim, which those of the locations API have."""
+    status, kept_for = "failure" if failure else "success", runtime.settings.imports.task_time_to_live * 3600.0
+    await tasks.change(conn, claim.id, status, message=failure, kept_for=kept_for)
 
 
 async def _wanted(runtime: Runtime, claim: Claim) -> tuple[Image | None, Location | None]:
@@ -247,8 +261,11 @@ async def _finish(
 ) -> None:
     store = runtime.stores.of(location)
     dropped: list[Location] = []
+    agreed = False
 
     def settled(current: Image) -> Image:
+        nonlocal agreed
+        agreed = False
         dropped.clear()
         mine = next((other for other in current.locations if other.id == location.id), None)
         if mine is None:  # removed meanwhile
@@ -256,7 +273,7 @@ async def _finish(
         if external.registered_as(mine) != external.registered_as(location):
             raise _Again
         rest = tuple(other for other in current.locations if other is not mine)
-        good = digests is not None and _agrees(current, digests)
+        agreed = good = digests is not None and _agrees(current, digests)
         if current.status == "importing":
             if digests is None or not good:
                 log.warning("a registered location was refused", image=current.id, reason=why)
@@ -293,7 +310,9 @@ async def _finish(
             found = await images.change(conn, claim.image_id, settled)
         except NotFound:
             log.info("the image of a registered location is gone", image=claim.image_id)
+            await _tell(runtime, conn, claim, "The image was removed.")
             return []
+        await _tell(runtime, conn, claim, None if agreed else why)
         # what could not be read may be right: then the bytes stay where they are
         if (digests is None and not refused) or not dropped:
             return []

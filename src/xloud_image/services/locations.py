@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xloud_image import checking, schemas
-from xloud_image.db import claims, images
+from xloud_image.db import claims, images, tasks
 from xloud_image.errors import (
     BadRequest,
     Conflict,
@@ -24,7 +24,7 @@ from xloud_image.errors import (
 )
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image, Location, shown_url
+from xloud_image.model import Claim, Image, Location, Task, shown_url
 from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
 from xloud_image.services import candidates, deletions, external, hashing, hints
@@ -337,7 +337,16 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
     async def begin(conn: Any) -> tuple[Image, Claim]:
         changed = await _change(runtime, ctx, conn, image_id, location, begun)
         claim = _claim(runtime, image, location)
-        return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
+        if examine and await _queued(conn, claim, changed, trusted=seen.trusted) is claim:
+            # what clients see of the reading; `hashing` ends it
+            asked = {"image_id": image_id, "loc_url": shown_url(url), "validation_data": dict(validation)}
+            await tasks.add(
+                conn,
+                Task(
+                    claim.id, "location_import", changed.owner or "", image_id=image_id, user_id=ctx.user, input=asked
+                ),
+            )
+        return changed, claim
 
     changed, _ = await _stored(runtime, begin)
     if examine:

@@ -100,7 +100,7 @@ def test_options(service: Service) -> None:
 
 
 def test_what_is_not_built_says_so(service: Service) -> None:
-    for path in ("/v2/metadefs/namespaces", "/v2/cache", "/v2/cached_images"):
+    for path in ("/v2/cache", "/v2/cached_images"):
         answer = service.request("GET", path)
         assert answer.status == 404
         what = path.split("/")[2].replace("_", " ")

@@ -41,6 +41,7 @@ TAGS: Final = {
     "members": "Projects with which an image is shared.",
     "locations": "Where the bytes lie.",
     "tasks": "Long work, and how far it is.",
+    "metadefs": "What metadata of images, flavors and other resources may say, for dashboards.",
 }
 _SECURITY: Final = {
     "token": {

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from xloud_image import schemas
+from xloud_image.api.openapi import metadefs
 from xloud_image.api.route import Route
 from xloud_image.schemas import BASE, MEMBER_PROPERTIES, PROPERTY, ImageSchema
 
@@ -23,7 +24,7 @@ def _header(text: str, **schema: Any) -> Json:
 
 HEADERS: Final[Json] = {
     "x-openstack-request-id": _header("The id under which the log has this request.", pattern="^req-"),
-    "Location": _header("The URL of the new image."),
+    "Location": _header("The URL of what was made."),
     "OpenStack-image-import-methods": _header("The enabled ways of import, separated by commas."),
     "OpenStack-image-store-ids": _header("The stores, separated by commas; only with several stores."),
     "X-Image-Meta-Store": _header("The store that has the data."),
@@ -180,4 +181,5 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         ),
         "ImageTasks": _object("tasks", tasks=_list({"type": "object", "properties": schemas.TASK_PROPERTIES})),
         "Usage": _object("usage", usage={"type": "object", "additionalProperties": count}),
+        **metadefs.ANSWERS,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xloud_image import patch, schemas
+from xloud_image.api.openapi import metadefs
 from xloud_image.schemas import BASE, ImageSchema
 
 Json = dict[str, Any]
@@ -20,6 +21,7 @@ _BODIES: Final[dict[str, dict[str, str | None]]] = {
     "answer": {_JSON: "MemberAnswer"},
     "location": {_JSON: "NewLocation"},
     "import": {_JSON: "Import"},
+    **{name: {_JSON: schema} for name, (schema, _) in metadefs.BODIES.items()},
 }
 _WORDS: Final = {
     "image": "Any fields of the image that clients may set, and any further properties as strings.",
@@ -29,6 +31,7 @@ _WORDS: Final = {
     "answer": "The answer of the project.",
     "location": "The place, and what its data must be; an empty validation_data says nothing.",
     "import": "The way of import and its stores.",
+    **{name: words for name, (_, words) in metadefs.BODIES.items()},
 }
 
 
@@ -76,4 +79,5 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "MemberAnswer": schemas.MEMBER_ANSWER,
         "NewLocation": schemas.new_location(),
         "Import": schemas.new_import(),
+        **metadefs.BODY_SCHEMAS,
     }

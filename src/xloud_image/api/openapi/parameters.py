@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from xloud_image.api.openapi import metadefs
 from xloud_image.db.filters import COMPARE
 from xloud_image.db.query import COLUMNS, FLAGS, LISTED, NUMBERS, SORT_KEYS, TIMES
 from xloud_image.db.tasks import SORT_KEYS as TASK_KEYS
@@ -68,7 +69,7 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
         "sort_key": _query("sort_key", "May be repeated.", _several({"enum": list(SORT_KEYS)})),
         "sort_dir": _query("sort_dir", "One, or one for each key.", _several({"enum": ["asc", "desc"]})),
     }
-    return found | {f"by_{one['name']}": one for one in filters()}
+    return found | {f"by_{one['name']}": one for one in filters()} | metadefs.PARAMETERS
 
 
 LIST: Final = ("limit", "marker", "sort", "sort_key", "sort_dir")
