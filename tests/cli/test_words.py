@@ -108,11 +108,11 @@ def test_config_check(home: Home) -> None:
 
 
 def test_config_check_refuses(home: Home) -> None:
-    home.configure(STORE + DOOR + "[DEFAULT]\nproperty_protection_file = /x\nbind_hots = 1\n")
+    home.configure(STORE + DOOR + "[DEFAULT]\ncert_file = /x\nbind_hots = 1\n")
     done = home.with_file("config", "check")
     assert done.returncode == 1
-    line = home.file.read_text().splitlines().index("property_protection_file = /x") + 1
-    refused = f"unsafe: {home.file}:{line}: [DEFAULT] property_protection_file: property protection is not"
+    line = home.file.read_text().splitlines().index("cert_file = /x") + 1
+    refused = f"unsafe: {home.file}:{line}: [DEFAULT] cert_file: TLS is not served"
     assert f"# The service would not do what the configuration says:\n#   {refused}" in done.stdout
     assert f":{line + 1}: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
 

@@ -142,10 +142,10 @@ def test_no_option_stands_in_two_classes() -> None:
 
 
 def test_every_note_names_its_file(read: Read) -> None:
-    loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\nproperty_protection_file = /y\n")
+    loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\ncert_file = /y\n")
     by_option = {note.about: note.origin.file for note in loaded.findings}
     assert by_option["[DEFAULT] image_cache_dir"].name == "1.conf"  # type: ignore[union-attr]
-    assert by_option["[DEFAULT] property_protection_file"].name == "2.conf"  # type: ignore[union-attr]
+    assert by_option["[DEFAULT] cert_file"].name == "2.conf"  # type: ignore[union-attr]
 
 
 def test_refusals_come_first(read: Read) -> None:

@@ -200,6 +200,14 @@ class PolicySettings:
 
     policy_file: str | None = None
     policy_dirs: tuple[str, ...] = ()
+    property_protection_file: str | None = None
+    property_protection_rule_format: str = option(
+        "DEFAULT",
+        "roles",
+        "What the file of property protection names: roles, or policies (rules of the policy file).",
+        choices=["roles", "policies"],
+        ignore_case=True,
+    )
     enforce_scope: bool = option("oslo_policy", True, "Refuse tokens of a scope that a rule does not name.")
     enforce_new_defaults: bool = option("oslo_policy", True, "Without the deprecated rules beside the new ones.")
 

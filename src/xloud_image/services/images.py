@@ -32,7 +32,9 @@ _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 async def create(runtime: Runtime, ctx: Context, fields: Mapping[str, Any]) -> Image:
     """A new image in status queued. `Duplicate` when the id is or was in use."""
-    image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=runtime.settings.limits)
+    may = rights.may_do(runtime.policy, ctx)
+    limits = runtime.settings.limits
+    image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=limits, may=may)
     rights.require_create(runtime.policy, ctx, image)
     await reach("create.begin")
     await runtime.db.write(lambda conn: rows.create(conn, image))
@@ -49,6 +51,8 @@ async def find(runtime: Runtime, ctx: Context, query: Query) -> Page:
     """
     policy = runtime.policy
     policy.require(ctx, "get_images")
+    if not all(policy.may_touch(ctx, "read", name) for name in query.properties):
+        return Page()  # for him no image has it
     query = dataclasses.replace(query, sight=functools.cache(lambda *kind: policy.sight(ctx, "get_image", *kind)))
     if listing.is_sure(query):
         return await runtime.db.read(lambda conn: listing.find(conn, query))
@@ -83,10 +87,12 @@ async def change(runtime: Runtime, ctx: Context, image_id: str, changes: Sequenc
             raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(runtime, ctx, image, at_places)
 
+    may = rights.may_do(runtime.policy, ctx)
+
     # rights are looked at under the lock only: one statement less, and nothing can change in between
     def applied(current: Image) -> Image:
         rights.require(runtime.policy, ctx, "modify_image", current)
-        result = image_patch.apply(current, changes, schema=runtime.schema, limits=runtime.settings.limits)
+        result = image_patch.apply(current, changes, schema=runtime.schema, limits=runtime.settings.limits, may=may)
         if result.visibility != current.visibility:
             rights.require_visibility(runtime.policy, ctx, current, result.visibility)
         if result.owner != current.owner:

@@ -137,6 +137,14 @@ DERIVED: Final[tuple[Option, ...]] = (
         cfg.MultiStrOpt("policy_dirs", default=["policy.d"], help="Directories of more rules."),
     ),
     *_made(
+        "PolicySettings.property_protection_file",
+        "DEFAULT",
+        cfg.StrOpt(
+            "property_protection_file",
+            help="Who may do what to which properties; a relative path starts at the configuration.",
+        ),
+    ),
+    *_made(
         "DatabaseSettings.connection",
         "database",
         cfg.StrOpt(
