@@ -9,10 +9,10 @@ proves that both give the same answers.
 from __future__ import annotations
 
 import re
+import re._constants as kinds  # type: ignore[import-not-found]
+import re._parser as parser  # type: ignore[import-not-found]
 import warnings
 from collections.abc import Callable, Sequence
-from re import _constants as kinds  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, Final
 
 from xloud_image.errors import ConfigError
