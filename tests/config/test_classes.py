@@ -81,8 +81,15 @@ def test_protections_that_are_off_anyway(read: Read, lines: str) -> None:
     assert not loaded.refusals
 
 
-@pytest.mark.parametrize("value", ["1", "10GB", "500 MB", "unlimited"])
-def test_a_storage_quota_is_refused(read: Read, value: str) -> None:
+@pytest.mark.parametrize(("value", "size"), {"1": 1, "10GB": 10 << 30, "500 MB": 500 << 20, "2tb": 2 << 40}.items())
+def test_a_storage_quota(read: Read, value: str, size: int) -> None:
+    loaded = read(f"[DEFAULT]\nuser_storage_quota = {value}\n")
+    assert not loaded.refusals
+    assert loaded.settings.quotas.user_storage_quota == size
+
+
+@pytest.mark.parametrize("value", ["unlimited", "10 PB", "-1", "1.5GB"])
+def test_a_storage_quota_that_is_none(read: Read, value: str) -> None:
     assert told(read(f"[DEFAULT]\nuser_storage_quota = {value}\n"), "[DEFAULT] user_storage_quota", "error")
 
 

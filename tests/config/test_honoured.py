@@ -26,7 +26,10 @@ from xloud_image.stores import TYPES
 
 HONOURED = [option for options in table().values() for option in options.values() if option.kind is Kind.HONOURED]
 # enough for a login by Keystone, so that its settings are made
-KEYSTONE = "[keystone_authtoken]\nauth_url = x\nusername = a\npassword = a\nproject_name = a\n"
+KEYSTONE = (
+    "[DEFAULT]\nuse_keystone_limits = true\n"
+    "[keystone_authtoken]\nauth_url = x\nusername = a\npassword = a\nproject_name = a\n"
+)
 TRIED = (
     "true",
     "false",

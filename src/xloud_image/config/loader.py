@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import access, check, files, service
+from xloud_image.config import access, check, files, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import CorsSettings, DatabaseSettings, Formats, Settings
@@ -76,6 +76,7 @@ def load(
     if not paths:
         _embed(values, kept)
     stores = Stores(values)
+    auth = access.auth(values, embedded=not paths)
     settings = values.fill(
         Settings,
         server=service.server(values),
@@ -84,7 +85,8 @@ def load(
         exposure=service.exposure(values),
         imports=service.imports(values),
         database=_database(values, embedded=not paths),
-        auth=access.auth(values, embedded=not paths),
+        auth=auth,
+        quotas=quotas.quotas(values, auth),
         policy=access.policy(values),
         health=access.health(values),
         cors=values.fill(CorsSettings),

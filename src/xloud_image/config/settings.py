@@ -15,6 +15,7 @@ from xloud_image.stores import TYPES
 from xloud_image.stores.kit.filters import UrlFilters
 
 _TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
+_LIMIT: Final = "oslo_limit"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,6 +183,36 @@ class KeystoneSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """[oslo_limit]: how Keystone is asked what projects may have. `auth` as in `KeystoneSettings`."""
+
+    auth_type: str = option(_LIMIT, "password", "Plugin of keystoneauth.", deprecated_name="auth_plugin")
+    auth: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    region_name: str | None = option(_LIMIT, None, "Region of Keystone in the service catalogue.")
+    valid_interfaces: tuple[str, ...] = option(_LIMIT, ("internal",), "Interface of Keystone; the first one counts.")
+    cafile: str | None = option(_LIMIT, None, "CA file.")
+    certfile: str | None = option(_LIMIT, None, "Client certificate.")
+    keyfile: str | None = option(_LIMIT, None, "Its key.")
+    insecure: bool = option(_LIMIT, False, "Do not verify TLS.")
+    timeout: int = option(_LIMIT, 5, "Seconds for an answer.", min=1)
+    endpoint_id: str | None = option(_LIMIT, None, "Our endpoint in Keystone, for whose service limits are registered.")
+    endpoint_service_type: str = option(_LIMIT, "image", "Without endpoint_id: the type of that service.")
+    endpoint_service_name: str | None = option(_LIMIT, None, "Without endpoint_id: its name.")
+    endpoint_region_name: str | None = option(_LIMIT, None, "Without endpoint_id: the region of the limits.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What a project may have. user_storage_quota: bytes of data, 0: any; it does not count beside Keystone's limits.
+    `keystone`: None unless use_keystone_limits."""
+
+    user_storage_quota: int = 0
+    use_keystone_limits: bool = option("DEFAULT", False, "Projects have the limits that Keystone knows.")
+    limits_cache_time: int = option("xloud", 60, "Seconds that limits from Keystone are kept.", min=0)
+    keystone: LimitSettings | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class AuthSettings:
     """Who is let in: `method` is keystone, http_basic or none."""
 
@@ -274,6 +305,7 @@ class Settings:
     imports: ImportSettings
     database: DatabaseSettings
     auth: AuthSettings
+    quotas: QuotaSettings
     policy: PolicySettings
     health: HealthSettings
     cors: CorsSettings

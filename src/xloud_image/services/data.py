@@ -32,7 +32,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, formats, hints
+from xloud_image.services import acls, deletions, formats, hints, quotas
 from xloud_image.services.holder import is_dead
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.ingest import Target, ingest
@@ -77,19 +77,23 @@ async def upload(
     again and nothing of it is left in the store.
     """
     chosen = store_id is not None
-    _require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
+    found = await load(runtime, ctx, image_id)
+    _require_takes_data(runtime, ctx, found, chosen)
     store = writable(runtime, store_id)
+    room = await quotas.room(runtime, found, "size", declared)
     await reach("upload.begin")
     claim, image = await begin_write(
-        runtime, ctx, image_id, store, "saving", lambda now: _require_takes_data(runtime, ctx, now, chosen)
+        runtime, ctx, image_id, store, "saving", room, lambda now: _require_takes_data(runtime, ctx, now, chosen)
     )
     target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            stages = limit, inspect, digest = stages_of(runtime, image, declared)
-            blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
+            limit, inspect, digest = stages_of(runtime, image, declared)
+            blobs = await ingest(
+                _watched(source, declared), [target], [limit, *room.stages, inspect, digest], size=declared
+            )
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
             done = await _activate(runtime, claim, blobs[store.name], summary)
@@ -205,10 +209,16 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
 
 
 async def begin_write(
-    runtime: Runtime, ctx: Context, image_id: str, store: Store, status: str, check: Callable[[Image], None]
+    runtime: Runtime,
+    ctx: Context,
+    image_id: str,
+    store: Store,
+    status: str,
+    room: quotas.Room,
+    check: Callable[[Image], None],
 ) -> tuple[Claim, Image]:
-    """In one transaction: the image has this status, the bytes to come are claimed. What an earlier write left goes
-    first.
+    """In one transaction: the image has this status, the bytes to come are claimed and have room. What an earlier write
+    left goes first.
 
     The image is the one of that transaction, after `check` has judged it. Everything later judges by it: while it has
     this status, its formats stay.
@@ -218,11 +228,13 @@ async def begin_write(
 
     async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
+        await room.admit(conn, uploading=1)
 
         def taken(current: Image) -> Image:
             nonlocal changed
             changed = current.updated_at != current.created_at
             check(current)
+            room.require_owner(current)
             return current.replace(status=status)
 
         image = await images.change(conn, image_id, taken, project=ctx.project)
@@ -230,9 +242,12 @@ async def begin_write(
         # still be under way, in whatever process: it comes too late for a name of this upload's own.
         mine = dataclasses.replace(claim, url=own_key(claim)) if changed else claim
         await claims.begin(conn, mine, lease=runtime.settings.lease_time)
+        await room.take(conn, mine)
         return mine, image
 
-    return await runtime.db.write(begin)
+    claim, image = await runtime.db.write(begin)
+    room.holds(claim)
+    return claim, image
 
 
 def own_key(claim: Claim) -> str:

@@ -19,7 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, image_patch, locations
+from xloud_image.services import acls, deletions, image_patch, locations, quotas
 from xloud_image.services.imports import LOCK
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -31,13 +31,19 @@ _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 
 async def create(runtime: Runtime, ctx: Context, fields: Mapping[str, Any]) -> Image:
-    """A new image in status queued. `Duplicate` when the id is or was in use."""
+    """A new image in status queued. `Duplicate` when the id is or was in use; `QuotaExceeded`."""
     may = rights.may_do(runtime.policy, ctx)
     limits = runtime.settings.limits
     image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=limits, may=may)
     rights.require_create(runtime.policy, ctx, image)
+    quota = await quotas.of(runtime, image.owner)
     await reach("create.begin")
-    await runtime.db.write(lambda conn: rows.create(conn, image))
+
+    async def created(conn: AsyncConnection) -> None:
+        await quotas.admit(conn, quota, count=1)
+        await rows.create(conn, image)
+
+    await runtime.db.write(created)
     await reach("create.stored")
     return image
 

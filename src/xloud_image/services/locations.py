@@ -27,7 +27,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, shown_url
 from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
-from xloud_image.services import candidates, deletions, external, hashing, hints
+from xloud_image.services import candidates, deletions, external, hashing, hints, quotas
 from xloud_image.services.downloads import in_order
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
@@ -69,6 +69,8 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     seen = await candidates.looked_at(runtime, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
     claim = _claim(runtime, image, location)
+    known = any(other.url == location.url for other in image.locations)
+    quota = None if known else await quotas.of(runtime, image.owner)
     examine = waits = False
 
     def added(current: Image) -> Image:
@@ -100,6 +102,7 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
         return candidates.first(runtime, current, location, size, validation, examine)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
+        await quotas.admit(conn, quota, size=size)
         changed = await _change(runtime, ctx, conn, image.id, location, added)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
@@ -324,6 +327,7 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
     if again:
         return await _look_again(runtime, ctx, image, location, size, validation)
     examine = bool(validation) or runtime.settings.exposure.do_secure_hash
+    quota = await quotas.of(runtime, image.owner)
 
     def begun(current: Image) -> Image:
         rights.require(runtime.policy, ctx, "add_image_location", current)
@@ -335,6 +339,7 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
         return candidates.first(runtime, current, location, size, validation, examine)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
+        await quotas.admit(conn, quota, size=size)
         changed = await _change(runtime, ctx, conn, image_id, location, begun)
         claim = _claim(runtime, image, location)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim

@@ -131,6 +131,19 @@ DERIVED: Final[tuple[Option, ...]] = (
         cfg.StrOpt("auth_section", help="Section with the options of the plugin, instead of this one."),
     ),
     *_made(
+        "QuotaSettings.user_storage_quota",
+        "DEFAULT",
+        cfg.StrOpt(
+            "user_storage_quota", default="0", help="Data of one project: a number with B, KB, MB, GB or TB; 0: any."
+        ),
+    ),
+    *_made(
+        "LimitSettings.auth",
+        "oslo_limit",
+        *AUTH_PLUGIN,
+        cfg.StrOpt("auth_section", help="Section with the options of the plugin, instead of this one."),
+    ),
+    *_made(
         "PolicySettings",
         "oslo_policy",
         cfg.StrOpt("policy_file", default="policy.yaml", help="Rules; a relative path starts at the configuration."),
