@@ -217,9 +217,9 @@ def test_serve_refuses_before_the_port_opens(home: Home, case: str) -> None:
 
 
 def test_serve_names_every_refusal(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\nuser_storage_quota = 1GB\n")
+    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\nuser_storage_quota = lots\n")
     complaint = sentence(home.with_file("serve"))
-    for option in ("delayed_delete", "user_storage_quota", "[paste_deploy] flavor"):
+    for option in ("owner_is_tenant", "user_storage_quota", "[paste_deploy] flavor"):
         assert option in complaint
 
 
@@ -323,7 +323,7 @@ def test_the_database_from_nothing(home: Home) -> None:
 
 
 def test_the_database_does_not_care_for_other_sections(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\n")
+    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\n")
     assert home.with_file("db", "upgrade").returncode == 0
 
 

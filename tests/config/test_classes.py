@@ -158,7 +158,7 @@ def test_every_note_names_its_file(read: Read) -> None:
 def test_refusals_come_first(read: Read) -> None:
     levels = [
         note.severity
-        for note in read("[DEFAULT]\nscrub_time = 1\nimage_cache_dir = /x\ndelayed_delete = on\n").findings
+        for note in read("[DEFAULT]\nscrub_pool_size = 1\nimage_cache_dir = /x\nowner_is_tenant = off\n").findings
     ]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
     assert set(itertools.chain(levels)) == {"error", "warning", "note"}

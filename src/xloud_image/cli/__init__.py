@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, jobs, keystone, stores
+from xloud_image.cli import config, db, jobs, keystone, restoring, stores
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(worker)
+app.add_typer(restoring.app, name="images")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")
 app.add_typer(stores.app, name="stores")

@@ -183,6 +183,14 @@ class KeystoneSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class DeletionSettings:
+    """What becomes of the data of deleted images."""
+
+    delayed_delete: bool = option("DEFAULT", False, "Keep the data of deleted images for scrub_time.")
+    scrub_time: int = option("DEFAULT", 0, "Seconds for which they are kept then.", min=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class LimitSettings:
     """[oslo_limit]: how Keystone is asked what projects may have. `auth` as in `KeystoneSettings`."""
 
@@ -306,6 +314,7 @@ class Settings:
     database: DatabaseSettings
     auth: AuthSettings
     quotas: QuotaSettings
+    deletion: DeletionSettings
     policy: PolicySettings
     health: HealthSettings
     cors: CorsSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,14 +13,19 @@ from xloud_image.db.claims import slot_of
 from xloud_image.db.image_children import metadata
 from xloud_image.model import Location
 
+# of an image that is there, or can be had back
+_THERE: Final = "((NOT l.deleted AND NOT i.deleted) OR (l.status = 'pending_delete' AND i.status = 'pending_delete'))"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Holder:
-    """An image that is not deleted, and one of its locations; None: it has none, or none was asked for."""
+    """An image that is not deleted, or whose deletion is delayed (`pending`), and one of its locations; None: it has
+    none, or none was asked for."""
 
     image_id: str
     owner: str | None
     location: Location | None
+    pending: bool = False
 
 
 async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str] = ()) -> list[Holder]:
@@ -33,7 +39,7 @@ async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
         conn,
         "SELECT i.id, i.owner, l.id, l.value, l.meta_data, l.status"  # noqa: S608 - constants
         " FROM image_locations l JOIN images i ON i.id = l.image_id"
-        f" WHERE {text.any_of('l.value', urls)} AND NOT l.deleted AND NOT i.deleted",
+        f" WHERE {text.any_of('l.value', urls)} AND {_THERE}",
         text.values,
     )
     found = [row for row in rows if row[3] in urls]
@@ -42,13 +48,18 @@ async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
         found += await sql.fetch(
             conn,
             "SELECT i.id, i.owner, l.id, l.value, l.meta_data, l.status"  # noqa: S608 - constants
-            " FROM images i LEFT JOIN image_locations l ON l.image_id = i.id AND NOT l.deleted"
-            f" WHERE {text.any_of('i.id', ids)} AND NOT i.deleted",
+            f" FROM images i LEFT JOIN image_locations l ON l.image_id = i.id AND {_THERE}"
+            f" WHERE {text.any_of('i.id', ids)} AND (NOT i.deleted OR i.status = 'pending_delete')",
             text.values,
         )
     by_row = {(row[0], row[2]): row for row in found}
     return [
-        Holder(image_id, owner, None if number is None else Location(value, metadata(extra), status, number))
+        Holder(
+            image_id,
+            owner,
+            None if number is None else Location(value, metadata(extra), status, number),
+            status == "pending_delete",
+        )
         for image_id, owner, number, value, extra, status in by_row.values()
     ]
 
@@ -76,12 +87,13 @@ async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:
-    """At most `limit` locations of images that are not deleted, by number, the first above `number`."""
+    """At most `limit` locations of images that are not deleted, or can be had back, by number, the first above
+    `number`."""
     text = sql.Text(sql.engine_of(conn))
     rows = await sql.fetch(
         conn,
         "SELECT l.id, l.value, l.meta_data, l.status FROM image_locations l JOIN images i ON i.id = l.image_id"  # noqa: S608 - constants
-        f" WHERE l.id > {text.bind(number)} AND NOT l.deleted AND NOT i.deleted"
+        f" WHERE l.id > {text.bind(number)} AND {_THERE}"
         f" ORDER BY l.id LIMIT {text.bind(limit)}",
         text.values,
     )

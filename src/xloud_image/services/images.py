@@ -19,7 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, image_patch, locations, quotas
+from xloud_image.services import acls, deletions, image_patch, locations, quotas, scrubbing
 from xloud_image.services.imports import LOCK
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -131,6 +131,13 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     await reach("delete.begin")
 
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
+        if runtime.settings.deletion.delayed_delete:
+            current = await rows.locked(conn, image_id, project=ctx.project)
+            if scrubbing.is_delayed(runtime, current):
+                checked(current)
+                await jobs.cancel(conn, image_id)
+                await scrubbing.delay(conn, current)
+                return current, []
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
         if current.status in ("uploading", "importing") or current.properties.get(LOCK):
