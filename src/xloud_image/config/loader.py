@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from xloud_image.config import access, check, files, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
-from xloud_image.config.settings import CorsSettings, DatabaseSettings, DeletionSettings, Formats, Settings
+from xloud_image.config.settings import (
+    BarbicanSettings,
+    CorsSettings,
+    DatabaseSettings,
+    DeletionSettings,
+    Formats,
+    Settings,
+    SigningSettings,
+)
 from xloud_image.config.stores import Stores
 from xloud_image.config.values import Values
 from xloud_image.errors import ConfigError
@@ -88,6 +96,7 @@ def load(
         auth=auth,
         quotas=quotas.quotas(values, auth),
         deletion=values.fill(DeletionSettings),
+        signing=values.fill(SigningSettings, barbican=values.fill(BarbicanSettings)),
         policy=access.policy(values),
         health=access.health(values),
         cors=values.fill(CorsSettings),

@@ -183,6 +183,29 @@ class KeystoneSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class BarbicanSettings:
+    """[barbican]: where certificates of signed images are."""
+
+    barbican_endpoint: str | None = option("barbican", None, "URL of Barbican; unset: that of the catalogue.")
+    barbican_endpoint_type: str = option(
+        "barbican", "public", "Interface in the catalogue.", choices=["public", "internal", "admin"]
+    )
+    barbican_region_name: str | None = option("barbican", None, "Region in the catalogue.")
+    verify_ssl: bool = option("barbican", True, "Verify TLS.")
+    verify_ssl_path: str | None = option("barbican", None, "CA file; unset: that of [keystone_authtoken].")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SigningSettings:
+    """How signatures of images are verified."""
+
+    signature_certificates: str | None = option(
+        "xloud", None, "Directory of certificates for img_signature_certificate_uuid, by their ids, before Barbican."
+    )
+    barbican: BarbicanSettings = dataclasses.field(default_factory=BarbicanSettings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DeletionSettings:
     """What becomes of the data of deleted images."""
 
@@ -315,6 +338,7 @@ class Settings:
     auth: AuthSettings
     quotas: QuotaSettings
     deletion: DeletionSettings
+    signing: SigningSettings
     policy: PolicySettings
     health: HealthSettings
     cors: CorsSettings

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,24 +31,18 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, formats, hints, quotas
+from xloud_image.services import acls, certificates, deletions, formats, hints, quotas
 from xloud_image.services.holder import is_dead
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Can, Store
+from xloud_image.streams import signatures
 from xloud_image.streams.digest import Digest
-from xloud_image.streams.stages import Inspect, Limit
+from xloud_image.streams.stages import Inspect, Limit, Stage
 
 log = structlog.get_logger(__name__)
-
-_SIGNATURE: Final = (
-    "img_signature",
-    "img_signature_hash_method",
-    "img_signature_key_type",
-    "img_signature_certificate_uuid",
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +74,7 @@ async def upload(
     _require_takes_data(runtime, ctx, found, chosen)
     store = writable(runtime, store_id)
     room = await quotas.room(runtime, found, "size", declared)
+    seal = await certificates.signed(runtime, ctx, found)
     await reach("upload.begin")
     claim, image = await begin_write(
         runtime, ctx, image_id, store, "saving", room, lambda now: _require_takes_data(runtime, ctx, now, chosen)
@@ -90,10 +84,9 @@ async def upload(
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            limit, inspect, digest = stages_of(runtime, image, declared)
-            blobs = await ingest(
-                _watched(source, declared), [target], [limit, *room.stages, inspect, digest], size=declared
-            )
+            limit, inspect, digest = stages_of(runtime, image, declared, seal)
+            stages: list[Stage] = [limit, *room.stages, inspect, digest, *verify(image, digest, seal)]
+            blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
             done = await _activate(runtime, claim, blobs[store.name], summary)
@@ -117,21 +110,11 @@ def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bo
     rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
     _require_queued(image)
     require_formats(image)
-    require_unsigned(image)
 
 
 def _require_queued(image: Image) -> None:
     if image.status != "queued":
         raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
-
-
-def require_unsigned(image: Image) -> None:
-    """Whoever signs an image relies on the check at upload; taking it unchecked would be a false promise."""
-    if all(image.properties.get(name) for name in _SIGNATURE):
-        raise BadRequest(
-            "The image has a signature (img_signature…), and this release does not verify signatures; "
-            "remove one of these properties to upload without that check."
-        )
 
 
 def writable(runtime: Runtime, store_id: str | None) -> Store:
@@ -179,20 +162,30 @@ async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException
     return error
 
 
-def stages_of(runtime: Runtime, image: Image, declared: int | None) -> tuple[Limit, Inspect, Digest]:
-    """What data of an image passes on its way in."""
+def stages_of(
+    runtime: Runtime, image: Image, declared: int | None, seal: certificates.Seal | None = None
+) -> tuple[Limit, Inspect, Digest]:
+    """What data of an image passes on its way in; with the digest that was signed."""
     settings = runtime.settings
     return (
         Limit(declared, settings.limits.image_size_cap),
         Inspect(formats.inspection(runtime, image)),
-        new_digest(runtime),
+        new_digest(runtime, seal),
     )
 
 
-def new_digest(runtime: Runtime) -> Digest:
-    """The digests that an image has, as a stage."""
+def new_digest(runtime: Runtime, seal: certificates.Seal | None = None) -> Digest:
+    """The digests that an image has, as a stage, and the one that was signed."""
     names = [*(["md5"] if runtime.settings.compute_checksum else []), runtime.settings.hashing_algorithm]
-    return Digest(names, runtime.digest_pool)
+    more = [] if seal is None else [seal.signature.algorithm]
+    return Digest([*dict.fromkeys([*names, *more])], runtime.digest_pool)
+
+
+def verify(image: Image, digest: Digest, seal: certificates.Seal | None) -> list[Stage]:
+    """The last stage of a signed image. `Conflict` when it was signed anew since its certificate was read."""
+    if signatures.stated(image.properties) != (None if seal is None else seal.signature):
+        raise Conflict("The signature of the image was changed meanwhile; try again.")
+    return [] if seal is None else [signatures.Verify(digest, seal.signature, seal.certificate)]
 
 
 async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncIterator[bytes]:

@@ -34,6 +34,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
 from xloud_image.services import (
     acls,
+    certificates,
     converting,
     data,
     deletions,
@@ -77,13 +78,15 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     targets: list[Target] = []
     async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
         try:
-            room = await quotas.room(runtime, image, "size", _expected(runtime, image, source, copying))
+            seal = None if copying else await _seal(runtime, job, image)
+            plain = copying or seal is not None
+            room = await quotas.room(runtime, image, "size", _expected(runtime, image, source, plain))
             failures = await _claims(runtime, job, image, room, mine, targets, held)
             progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-            summary, blobs = await _written(runtime, job, image, source, room, targets, progress, copying)
+            summary, blobs = await _written(runtime, job, image, source, room, targets, progress, seal)
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
-            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
+            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain)
         except BaseException:
             # nothing may interrupt putting things back
             await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
@@ -250,10 +253,10 @@ async def _written(
     room: quotas.Room,
     targets: Sequence[Target],
     progress: Progress,
-    copying: bool,
+    seal: certificates.Seal | None,
 ) -> tuple[data.Summary, dict[str, Blob]]:
     size = source.size
-    if copying:
+    if job.request["method"] == "copy-image":
         known = external.digest_of(image)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
@@ -262,18 +265,22 @@ async def _written(
         if known and found[known[0]] != known[1]:
             raise BlobChanged("The data that was read is not the data of the image.")
         return data.Summary(limit.size, found, image.virtual_size), blobs
-    wanted = converting.target(runtime, image)
+    # what was signed stays as it is
+    wanted = converting.target(runtime, image) if seal is None else None
     if wanted is not None:
         return await _converted(runtime, image, source, room, targets, progress, wanted)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
     before: list[Stage] = [came] if source.expected else []
-    if "image_decompression" in runtime.settings.imports.image_import_plugins:
+    if seal is None and "image_decompression" in runtime.settings.imports.image_import_plugins:
         before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
         size = None
-    limit, inspect, digest = data.stages_of(runtime, _unpacked(runtime, image), size)
+    limit, inspect, digest = data.stages_of(runtime, _unpacked(runtime, image) if seal is None else image, size, seal)
     checked = _Checked(came, source.expected)
     blobs = await ingest(
-        _counted(source.chunks, progress), targets, [*before, limit, *room.stages, inspect, digest, checked], size=size
+        _counted(source.chunks, progress),
+        targets,
+        [*before, limit, *room.stages, inspect, digest, *data.verify(image, digest, seal), checked],
+        size=size,
     )
     return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
 
@@ -309,10 +316,15 @@ async def _converted(
         return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
 
 
-def _expected(runtime: Runtime, image: Image, source: Source, copying: bool) -> int | None:
-    """Bytes that will be written to each store, where that can be told before."""
-    if copying:
-        return image.size
+async def _seal(runtime: Runtime, job: Job, image: Image) -> certificates.Seal | None:
+    # nobody's token is at hand: the certificate was read when the import began
+    return await certificates.signed(runtime, Context(), image, kept=job.request.get("certificate"))
+
+
+def _expected(runtime: Runtime, image: Image, source: Source, plain: bool) -> int | None:
+    """Bytes that will be written to each store, where that can be told before; `plain`: they are the source's."""
+    if plain:
+        return source.size if source.size is not None else image.size
     packed = "image_decompression" in runtime.settings.imports.image_import_plugins
     return None if packed or converting.target(runtime, image) is not None else source.size
 
@@ -362,6 +374,7 @@ async def _stored(
     summary: data.Summary,
     failures: Mapping[str, Exception],
     copying: bool,
+    plain: bool,
 ) -> _Stored:
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
@@ -378,8 +391,8 @@ async def _stored(
             raise Unwanted
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
-        now = _unpacked(runtime, current).replace(properties=properties)
-        if (wanted := converting.target(runtime, current)) is not None:
+        now = (current if plain else _unpacked(runtime, current)).replace(properties=properties)
+        if not plain and (wanted := converting.target(runtime, current)) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 

@@ -19,7 +19,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
-from xloud_image.services import data, fetching, quotas, staging
+from xloud_image.services import certificates, data, fetching, quotas, staging
 from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -84,6 +84,7 @@ async def begin(
         input={"image_id": image_id, "import_req": _shown(body), "backend": list(wanted.stores)},
     )
     quota = await quotas.of(runtime, seen.owner)
+    seal = await certificates.signed(runtime, ctx, seen) if wanted.method != "copy-image" else None
     await reach("import.begin")
 
     async def begun(conn: AsyncConnection) -> Task:
@@ -113,6 +114,7 @@ async def begin(
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
+                "certificate": None if seal is None else {"id": seal.signature.certificate, "pem": seal.pem},
                 "inject": wanted.method != "copy-image"
                 and ctx.roles.isdisjoint(runtime.settings.imports.ignore_user_roles),
             },
@@ -181,7 +183,6 @@ def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> No
         raise Conflict(f"The method {wanted.method} takes an image in status {status}; this one is {image.status}.")
     if image.container_format is None or image.disk_format is None:
         raise Conflict("Set container_format and disk_format before importing data.")
-    data.require_unsigned(image)
 
 
 async def _require_room(
