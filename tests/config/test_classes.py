@@ -62,7 +62,6 @@ def test_no_honoured_option_is_told_for_its_default(read: Read) -> None:
         "[DEFAULT]\nuser_storage_quota = 0GB",
         "[DEFAULT]\nuse_keystone_limits = false",
         "[DEFAULT]\ndelayed_delete = False",
-        "[DEFAULT]\ndigest_algorithm = sha256",
         "[DEFAULT]\nproperty_protection_file =",
         "[keystone_authtoken]\nenforce_token_bind = disabled",
         "[keystone_authtoken]\nmemcache_tls_enabled = no",
@@ -129,10 +128,10 @@ def test_a_section_without_meaning_is_one_note(read: Read) -> None:
 
 
 def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:
-    loaded = read("[key_manager]\nbackend = vault\n[vault]\n" + "".join(f"kv_{n} = 1\n" for n in ("path", "version"))
-                  + "vault_url = x\nnamespace = y\ntoken_file = z\n")  # fmt: skip
-    assert [note.about for note in loaded.refusals] == ["[key_manager] backend", "[vault]"]
-    assert loaded.refusals[1].sentence.endswith(": kv_path, kv_version, vault_url, namespace, token_file")
+    options = "ca_file cert_file key_file ciphers version".split()
+    loaded = read("[DEFAULT]\nowner_is_tenant = off\n[ssl]\n" + "".join(f"{name} = x\n" for name in options))
+    assert [note.about for note in loaded.refusals] == ["[DEFAULT] owner_is_tenant", "[ssl]"]
+    assert loaded.refusals[1].sentence.endswith(": ca_file, cert_file, key_file, ciphers, version")
     assert loaded.refusals[1].origin.file
 
 

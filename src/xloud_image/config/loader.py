@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_STATE: Final = "./state"
 DATABASE_FILE: Final = "xloud-image.sqlite"
+_KEYS: Final = (16, 24, 32)  # bytes of a key of AES
 _SQL: Final = ("sqlite", "mysql", "mariadb", "postgresql", "postgres")
 
 
@@ -157,4 +158,7 @@ def _database(values: Values, *, embedded: bool) -> DatabaseSettings:
         values.refuse(text, "database", "connection")
     if extra := get("database", "connection_parameters"):
         connection += ("&" if "?" in connection else "?") + extra.lstrip("?&")
+    key = get("DEFAULT", "metadata_encryption_key") or ""
+    if key and len(key.encode()) not in _KEYS:
+        values.refuse("must have 16, 24 or 32 characters", "DEFAULT", "metadata_encryption_key")
     return values.fill(DatabaseSettings, connection=connection)

@@ -149,6 +149,9 @@ class DatabaseSettings:
     max_retries: int = option("database", 10, "At start; -1: for ever.", min=-1)
     retry_interval: int = option("database", 10, "Seconds between these.", min=0)
     mysql_sql_mode: str = option("database", "TRADITIONAL", "sql_mode of MySQL sessions; empty: the server's.")
+    metadata_encryption_key: str | None = option(
+        "DEFAULT", None, "Key (16, 24 or 32 characters) of the URLs of locations in the database.", secret=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import sql
+from xloud_image.db import ciphers, sql
 from xloud_image.db.claims import slot_of
 from xloud_image.db.image_children import metadata
 from xloud_image.model import Location
@@ -35,14 +35,15 @@ async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
     Exactly: MySQL compares text without regard to case and ending blanks, stores do not.
     """
     text = sql.Text(sql.engine_of(conn))
+    key = ciphers.of(conn)
     rows = await sql.fetch(
         conn,
         "SELECT i.id, i.owner, l.id, l.value, l.meta_data, l.status"  # noqa: S608 - constants
         " FROM image_locations l JOIN images i ON i.id = l.image_id"
-        f" WHERE {text.any_of('l.value', urls)} AND {_THERE}",
+        f" WHERE {text.any_of('l.value', urls if key is None else key.forms(urls))} AND {_THERE}",
         text.values,
     )
-    found = [row for row in rows if row[3] in urls]
+    found = [row for row in rows if _url(key, row[3]) in urls]
     if ids:
         text = sql.Text(sql.engine_of(conn))
         found += await sql.fetch(
@@ -57,7 +58,7 @@ async def holders(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
         Holder(
             image_id,
             owner,
-            None if number is None else Location(value, metadata(extra), status, number),
+            None if number is None else Location(_url(key, value), metadata(extra), status, number),
             status == "pending_delete",
         )
         for image_id, owner, number, value, extra, status in by_row.values()
@@ -83,7 +84,8 @@ async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
                 text.values,
             ),
         ]
-    return [Location(url, {"store": store}) for url, store in rows]
+    key = ciphers.of(conn)
+    return [Location(_url(key, url), {"store": store}) for url, store in rows]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:
@@ -97,4 +99,9 @@ async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Loca
         f" ORDER BY l.id LIMIT {text.bind(limit)}",
         text.values,
     )
-    return [Location(value, metadata(extra), status, number) for number, value, extra, status in rows]
+    key = ciphers.of(conn)
+    return [Location(_url(key, value), metadata(extra), status, number) for number, value, extra, status in rows]
+
+
+def _url(key: ciphers.Urls | None, value: str) -> str:
+    return value if key is None else key.opened(value)

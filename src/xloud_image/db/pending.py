@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import image_children, sql
+from xloud_image.db import ciphers, image_children, sql
 from xloud_image.db.image_children import Details, metadata
 from xloud_image.db.images import ROW, image_of, locked
 from xloud_image.errors import NoSuchImage
@@ -65,7 +65,9 @@ async def lock(conn: AsyncConnection, image_id: str) -> Image:
         text.values,
     )
     image = image_of(rows[0], Details())
-    return image.replace(locations=tuple(Location(url, metadata(extra), status, n) for url, extra, status, n in found))
+    urls = ciphers.of(conn)
+    locations = [Location(url, metadata(extra), status, number) for url, extra, status, number in found]
+    return image.replace(locations=tuple(ciphers.opened(urls, one) for one in locations))
 
 
 async def due(conn: AsyncConnection, seconds: float, limit: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from keystoneauth1 import adapter, exceptions
@@ -17,6 +18,8 @@ from xloud_image.identity.validator import connect, plugin
 
 if TYPE_CHECKING:
     from xloud_image.config.settings import BarbicanSettings, KeystoneSettings
+
+_LOG = logging.getLogger(__name__)
 
 _TIME: Final = 10.0  # seconds for a request
 _LARGEST: Final = 65536  # bytes of a certificate
@@ -68,7 +71,8 @@ class Barbican:
             kind = kind.partition(";")[0].strip()
             answer = self._get(f"{secret}/payload", token, kind if kind in _KINDS else _KINDS[0])
         except exceptions.ClientException as error:
-            raise _away(str(error) or type(error).__name__) from None
+            _LOG.warning("Barbican: %s", error)
+            raise _away("it does not answer") from None
         except (ValueError, AttributeError):
             raise _away("it answers with what cannot be read") from None
         if len(answer.content) > _LARGEST:
