@@ -50,7 +50,8 @@ delete = @
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "rules.conf").write_text(RULES)
-    cloud = Cloud(folder, options={"property_protection_file": folder / "rules.conf"})
+    kept = {"delayed_delete": True, "scrub_time": 3600}  # the service serves the test of restoring too
+    cloud = Cloud(folder, options={"property_protection_file": folder / "rules.conf", **kept})
     try:
         cloud.service.start()
         yield cloud
@@ -144,3 +145,19 @@ def test_readers(guarded: Cloud, who: str) -> None:
     assert "secret_c" not in caller.show(image)
     assert caller.show(image)["seal"] == "2"
     assert guarded.admin.patch(image, _op("remove", "secret_c")).status == 200
+
+
+def test_restoring(guarded: Cloud) -> None:
+    image = guarded.ann.new(b"data", secret_d="1", other="2")
+    assert guarded.ann.delete(image).status == 204
+    path = f"/v2/images/{image}/actions/restore"
+    for caller, status in ((guarded.bob, 404), (guarded.ann, 403), (guarded.nobody, 401)):
+        assert caller.ask("POST", path).status == status
+    assert guarded.admin.ask("GET", f"/v2/images/{image}").status == 404
+    answer = guarded.admin.ask("POST", path)
+    assert (answer.status, answer.json()["status"], answer.json()["secret_d"]) == (200, "active", "1")
+    assert guarded.ann.download(image).body == b"data"
+    assert guarded.admin.ask("POST", path).status == 404  # it is there
+    guarded.ann.delete(image)
+    assert "is there again, active" in guarded.service.run("images", "restore", image)
+    assert guarded.ann.show(image)["other"] == "2"

@@ -43,6 +43,7 @@ TRIED = (
     "http_basic",
     "/tmp/x",
     "public",
+    "internal",
     "MAC",
     "10.0.0.0/8",
 )

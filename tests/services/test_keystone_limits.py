@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.db.conftest import empty, engine, settings  # noqa: F401 - fixtures
 from tests.memory import MEMORY, MemoryStore
 from tests.servers.keystone import REGION, Keystone
 from tests.services.test_quotas import MIB, nodes, outcomes
+from xloud_image import cli
 from xloud_image.bootstrap import keystone as bootstrap
 from xloud_image.config.loader import load
 from xloud_image.config.settings import DatabaseSettings, Settings
@@ -202,5 +204,11 @@ def test_bootstrap(limited: Keystone, tmp_path: Path, monkeypatch: pytest.Monkey
     assert register(limited, made, image_count_total=11) == ["changed the limit image_count_total from 10 to 11"]
     assert register(limited, made, image_count_total=11) == []
     assert made.auth.keystone is not None
+    words = ["keystone", "limits", "--count-total", "12", "--config-file", str(tmp_path / "xloud-image.conf")]
+    monkeypatch.setenv("XLOUD_IMAGE_ADMIN_PASSWORD", "adminpass")
+    done = CliRunner().invoke(cli.app, words)
+    assert "changed: changed the limit image_count_total from 11 to 12" in done.output
+    assert "changed: changed the limit image_size_total from 10 to -1" in done.output
+    assert CliRunner().invoke(cli.app, words).output == "Everything was there.\n"
     with pytest.raises(ConfigError, match="refuses its administrator"):
         bootstrap.register_limits(made.auth.keystone, {}, "admin", "wrong", "admin")
