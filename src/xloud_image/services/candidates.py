@@ -17,12 +17,11 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import deletions, external, fetching
-from xloud_image.services.certificates import Seal
+from xloud_image.services.certificates import Seal, require_same
 from xloud_image.services.ownership import notes_for, require_may_name, same
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores import TYPES
 from xloud_image.stores.base import Store
-from xloud_image.streams import signatures
 
 _METADATA: Final = 60 * 1024  # bytes, as they are stored; the column has 64 KiB, for the service's notes too
 _CLOSED: Final = frozenset(scheme for one in TYPES.values() for scheme in one.closed_schemes)
@@ -132,8 +131,7 @@ def first(
 ) -> Image:
     """A queued image with its first location; with digests to be compared, or a signature, it becomes active only by
     them. `Conflict` when it was signed anew since its certificate was read."""
-    if signatures.stated(image.properties) != (None if seal is None else seal.signature):
-        raise Conflict("The signature of the image was changed meanwhile; try again.")
+    require_same(image, seal)
     waits = bool(validation) or seal is not None
     if seal is not None:
         location = external.sealed(location, seal.signature.certificate, seal.pem)

@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from xloud_image.errors import BadRequest, Unavailable
+from xloud_image.errors import BadRequest, Conflict, Unavailable
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.services.runtime import Runtime
@@ -45,6 +45,12 @@ async def signed(runtime: Runtime, ctx: Context, image: Image, *, kept: Mapping[
     certificate = signatures.read(data)
     signatures.require_valid(signature, certificate)
     return Seal(signature, certificate)
+
+
+def require_same(image: Image, seal: Seal | None) -> None:
+    """`Conflict` when the image, as it is under its lock, was signed anew since the certificate was read."""
+    if signatures.stated(image.properties) != (None if seal is None else seal.signature):
+        raise Conflict("The signature of the image was changed meanwhile; try again.")
 
 
 async def _data(runtime: Runtime, ctx: Context, identity: str) -> bytes:

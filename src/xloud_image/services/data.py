@@ -76,16 +76,19 @@ async def upload(
     room = await quotas.room(runtime, found, "size", declared)
     seal = await certificates.signed(runtime, ctx, found)
     await reach("upload.begin")
-    claim, image = await begin_write(
-        runtime, ctx, image_id, store, "saving", room, lambda now: _require_takes_data(runtime, ctx, now, chosen)
-    )
+
+    def check(now: Image) -> None:
+        _require_takes_data(runtime, ctx, now, chosen)
+        certificates.require_same(now, seal)
+
+    claim, image = await begin_write(runtime, ctx, image_id, store, "saving", room, check)
     target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
             limit, inspect, digest = stages_of(runtime, image, declared, seal)
-            stages: list[Stage] = [limit, *room.stages, inspect, digest, *verify(image, digest, seal)]
+            stages: list[Stage] = [limit, *room.stages, inspect, digest, *verify(digest, seal)]
             blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
@@ -181,10 +184,8 @@ def new_digest(runtime: Runtime, seal: certificates.Seal | None = None) -> Diges
     return Digest([*dict.fromkeys([*names, *more])], runtime.digest_pool)
 
 
-def verify(image: Image, digest: Digest, seal: certificates.Seal | None) -> list[Stage]:
-    """The last stage of a signed image. `Conflict` when it was signed anew since its certificate was read."""
-    if signatures.stated(image.properties) != (None if seal is None else seal.signature):
-        raise Conflict("The signature of the image was changed meanwhile; try again.")
+def verify(digest: Digest, seal: certificates.Seal | None) -> list[Stage]:
+    """The last stage of a signed image."""
     return [] if seal is None else [signatures.Verify(digest, seal.signature, seal.certificate)]
 
 

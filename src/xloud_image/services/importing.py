@@ -279,7 +279,7 @@ async def _written(
     blobs = await ingest(
         _counted(source.chunks, progress),
         targets,
-        [*before, limit, *room.stages, inspect, digest, *data.verify(image, digest, seal), checked],
+        [*before, limit, *room.stages, inspect, digest, *data.verify(digest, seal), checked],
         size=size,
     )
     return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
