@@ -49,7 +49,9 @@ def beside(g: Globals, stores: list[Store], directory: Path | None, host: str) -
     if found.policy:
         _copy(g, found, found.policy, found.policy.name, 0o640)
     if g.get("glance_enable_property_protection"):
-        _copy(g, found, folder / "property-protections-rules.conf", "property-protections-rules.conf", 0o640)
+        names = ("property-protections-rules.conf", "property-protections.conf")
+        path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
+        _copy(g, found, path, names[0], 0o640)
     if g.get("glance_enable_interoperable_image_import"):
         _copy(g, found, folder / "glance-image-import.conf", "glance.conf.d/glance-image-import.conf", 0o640)
     for path in sorted((folder / template.CERTIFICATES).glob("*")):

@@ -15,7 +15,7 @@ _INVENTED: Final[Mapping[str, str]] = {
     "haproxy_client_body_timeout": _SIZE,
     "haproxy_http_request_timeout": _SIZE,
     "nova_verify_glance_signatures": "it is an option of Nova ([glance] verify_glance_signatures in nova.conf); the "
-    "image service checks no signatures",
+    "image service verifies signed images always",
 }
 # Known, and without a meaning for this service; told as not used.
 WITHOUT_MEANING: Final[Mapping[str, str]] = {
@@ -49,7 +49,7 @@ WITHOUT_MEANING: Final[Mapping[str, str]] = {
     "glance_database_shard": "no ProxySQL is used",
     "glance_database_proxysql_users": "no ProxySQL is used",
     "glance_install_type": "one image",
-    "glance_barbican_auth_endpoint": "signatures are not checked by this release",
+    "glance_barbican_auth_endpoint": "certificates are read with the caller's token",
 }
 
 

@@ -231,7 +231,10 @@ def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
         right = directory or inputs.globals.parent / OVERRIDES
         for path in sorted(beside.iterdir()):
             if path.is_file():
-                to = "property-protections-rules.conf" if path.name.startswith("property-protection") else path.name
+                protects = path.name.startswith("property-protection")
+                to = "property-protections-rules.conf" if protects else path.name
+                if protects and not g.get("glance_enable_property_protection"):
+                    to += ", and set glance_enable_property_protection: yes"
                 g.findings.warning(f"is not read; overrides lie in {right}: move it to {right / 'glance' / to}",
                                    origin=Origin(path))  # fmt: skip
 

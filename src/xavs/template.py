@@ -106,6 +106,13 @@ def _service(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
     if g.get("glance_enable_property_protection"):
         path = f"{ETC}/property-protections-rules.conf"
         sheet.at("DEFAULT", "property_protection_file", path, g.origin("glance_enable_property_protection"))
+    if g.get("glance_delayed_delete"):
+        sheet.key("DEFAULT", "delayed_delete", "glance_delayed_delete")
+        sheet.key("DEFAULT", "scrub_time", "glance_scrub_time")
+    if g.get("glance_use_keystone_limits"):
+        sheet.key("DEFAULT", "use_keystone_limits", "glance_use_keystone_limits")
+    if g.is_set("glance_user_storage_quota"):
+        sheet.key("DEFAULT", "user_storage_quota", "glance_user_storage_quota")
     sheet.key("xloud", "graceful_timeout", "glance_graceful_timeout")
     sheet.key("xloud", "shutdown_delay", "glance_shutdown_delay")
 

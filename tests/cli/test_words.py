@@ -114,11 +114,11 @@ def test_config_check(home: Home) -> None:
 
 
 def test_config_check_refuses(home: Home) -> None:
-    home.configure(STORE + DOOR + "[DEFAULT]\nproperty_protection_file = /x\nbind_hots = 1\n")
+    home.configure(STORE + DOOR + "[DEFAULT]\ncert_file = /x\nbind_hots = 1\n")
     done = home.with_file("config", "check")
     assert done.returncode == 1
-    line = home.file.read_text().splitlines().index("property_protection_file = /x") + 1
-    refused = f"unsafe: {home.file}:{line}: [DEFAULT] property_protection_file: property protection is not"
+    line = home.file.read_text().splitlines().index("cert_file = /x") + 1
+    refused = f"unsafe: {home.file}:{line}: [DEFAULT] cert_file: TLS is not served"
     assert f"# The service would not do what the configuration says:\n#   {refused}" in done.stdout
     assert f":{line + 1}: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
 
@@ -223,9 +223,9 @@ def test_serve_refuses_before_the_port_opens(home: Home, case: str) -> None:
 
 
 def test_serve_names_every_refusal(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\nuser_storage_quota = 1GB\n")
+    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\nuser_storage_quota = lots\n")
     complaint = sentence(home.with_file("serve"))
-    for option in ("delayed_delete", "user_storage_quota", "[paste_deploy] flavor"):
+    for option in ("owner_is_tenant", "user_storage_quota", "[paste_deploy] flavor"):
         assert option in complaint
 
 
@@ -329,7 +329,7 @@ def test_the_database_from_nothing(home: Home) -> None:
 
 
 def test_the_database_does_not_care_for_other_sections(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\ndelayed_delete = on\n")
+    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\n")
     assert home.with_file("db", "upgrade").returncode == 0
 
 

@@ -62,7 +62,6 @@ def test_no_honoured_option_is_told_for_its_default(read: Read) -> None:
         "[DEFAULT]\nuser_storage_quota = 0GB",
         "[DEFAULT]\nuse_keystone_limits = false",
         "[DEFAULT]\ndelayed_delete = False",
-        "[DEFAULT]\ndigest_algorithm = sha256",
         "[DEFAULT]\nproperty_protection_file =",
         "[keystone_authtoken]\nenforce_token_bind = disabled",
         "[keystone_authtoken]\nmemcache_tls_enabled = no",
@@ -81,8 +80,15 @@ def test_protections_that_are_off_anyway(read: Read, lines: str) -> None:
     assert not loaded.refusals
 
 
-@pytest.mark.parametrize("value", ["1", "10GB", "500 MB", "unlimited"])
-def test_a_storage_quota_is_refused(read: Read, value: str) -> None:
+@pytest.mark.parametrize(("value", "size"), {"1": 1, "10GB": 10 << 30, "500 MB": 500 << 20, "2tb": 2 << 40}.items())
+def test_a_storage_quota(read: Read, value: str, size: int) -> None:
+    loaded = read(f"[DEFAULT]\nuser_storage_quota = {value}\n")
+    assert not loaded.refusals
+    assert loaded.settings.quotas.user_storage_quota == size
+
+
+@pytest.mark.parametrize("value", ["unlimited", "10 PB", "-1", "1.5GB"])
+def test_a_storage_quota_that_is_none(read: Read, value: str) -> None:
     assert told(read(f"[DEFAULT]\nuser_storage_quota = {value}\n"), "[DEFAULT] user_storage_quota", "error")
 
 
@@ -122,10 +128,10 @@ def test_a_section_without_meaning_is_one_note(read: Read) -> None:
 
 
 def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:
-    loaded = read("[key_manager]\nbackend = vault\n[vault]\n" + "".join(f"kv_{n} = 1\n" for n in ("path", "version"))
-                  + "vault_url = x\nnamespace = y\ntoken_file = z\n")  # fmt: skip
-    assert [note.about for note in loaded.refusals] == ["[key_manager] backend", "[vault]"]
-    assert loaded.refusals[1].sentence.endswith(": kv_path, kv_version, vault_url, namespace, token_file")
+    options = "ca_file cert_file key_file ciphers version".split()
+    loaded = read("[DEFAULT]\nowner_is_tenant = off\n[ssl]\n" + "".join(f"{name} = x\n" for name in options))
+    assert [note.about for note in loaded.refusals] == ["[DEFAULT] owner_is_tenant", "[ssl]"]
+    assert loaded.refusals[1].sentence.endswith(": ca_file, cert_file, key_file, ciphers, version")
     assert loaded.refusals[1].origin.file
 
 
@@ -142,16 +148,16 @@ def test_no_option_stands_in_two_classes() -> None:
 
 
 def test_every_note_names_its_file(read: Read) -> None:
-    loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\nproperty_protection_file = /y\n")
+    loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\ncert_file = /y\n")
     by_option = {note.about: note.origin.file for note in loaded.findings}
     assert by_option["[DEFAULT] image_cache_dir"].name == "1.conf"  # type: ignore[union-attr]
-    assert by_option["[DEFAULT] property_protection_file"].name == "2.conf"  # type: ignore[union-attr]
+    assert by_option["[DEFAULT] cert_file"].name == "2.conf"  # type: ignore[union-attr]
 
 
 def test_refusals_come_first(read: Read) -> None:
     levels = [
         note.severity
-        for note in read("[DEFAULT]\nscrub_time = 1\nimage_cache_dir = /x\ndelayed_delete = on\n").findings
+        for note in read("[DEFAULT]\nscrub_pool_size = 1\nimage_cache_dir = /x\nowner_is_tenant = off\n").findings
     ]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
     assert set(itertools.chain(levels)) == {"error", "warning", "note"}

@@ -470,3 +470,17 @@ def test_globals_of_metrics(desk: Desk) -> None:
     assert lines["[xloud] metrics_port"] == "9293"
     assert lines["[xloud] metrics_host"] == lines["[DEFAULT] bind_host"]
     assert lines["[xloud] metrics_compat"].lower() == "true"
+
+
+def test_globals_of_rights(desk: Desk) -> None:
+    desk.write("config/glance/property-protections.conf", "[.*]\ncreate = @\nread = @\nupdate = @\ndelete = @\n")
+    rendered = desk.render(
+        "glance_enable_property_protection: yes\nglance_use_keystone_limits: yes\nglance_user_storage_quota: 5GB\n"
+        "glance_delayed_delete: yes\nglance_scrub_time: 60\n"
+    )
+    lines = {f"[{line.group}] {line.name}": line.value for line in rendered.lines["glance-api.conf"]}
+    assert lines["[DEFAULT] property_protection_file"] == "/etc/glance/property-protections-rules.conf"
+    assert b"[.*]" in rendered.files["property-protections-rules.conf"][0]
+    assert lines["[DEFAULT] use_keystone_limits"] == "True"
+    assert lines["[DEFAULT] user_storage_quota"] == "5GB"
+    assert (lines["[DEFAULT] delayed_delete"], lines["[DEFAULT] scrub_time"]) == ("True", "60")

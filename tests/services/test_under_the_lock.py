@@ -25,6 +25,7 @@ from xloud_image.errors import (
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.services import data, images, locations, tags
+from xloud_image.streams.signatures import NAMES
 
 OWNER = Context(user="ann", project="alpha", roles=frozenset({"member", "reader"}))
 BACKED = b"QFI\xfb\0\0\0\3" + (104).to_bytes(8, "big") + (11).to_bytes(4, "big") + bytes(80) + b"/etc/passwd"
@@ -125,9 +126,9 @@ async def test_formats_stay_while_the_data_comes(house: House, meanwhile: Any) -
 
 async def test_a_signature_that_came_meanwhile(house: House, meanwhile: Any) -> None:
     image = await new(house)
-    signature = dict.fromkeys(data._SIGNATURE, "x")
-    meanwhile(data, "upload.begin", lambda: change(house, image, who=OWNER, **signature))
-    await refused(upload(house, image, b"x"), BadRequest, house, image)
+    signed = dict(zip(NAMES, ("AAAA", "SHA-256", "DSA", "c1"), strict=True))
+    meanwhile(data, "upload.begin", lambda: change(house, image, who=OWNER, **signed))
+    await refused(upload(house, image, b"x"), Conflict, house, image)
 
 
 async def test_formats_that_went_meanwhile(house: House, meanwhile: Any) -> None:

@@ -8,7 +8,7 @@ from xloud_image import patch
 from xloud_image.api import listing, proxies, wire
 from xloud_image.api.state import context, image_id, import_methods, runtime
 from xloud_image.errors import WrongMediaType
-from xloud_image.services import hints, images, lookup
+from xloud_image.services import hints, images, lookup, scrubbing
 
 
 async def create(request: web.Request) -> web.Response:
@@ -61,6 +61,12 @@ async def deactivate(request: web.Request) -> web.Response:
     """POST /v2/images/{id}/actions/deactivate → 204."""
     await images.deactivate(runtime(request), context(request), image_id(request))
     return web.Response(status=204)
+
+
+async def restore(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/actions/restore → 200."""
+    image = await scrubbing.restore(runtime(request), context(request), image_id(request))
+    return wire.answer(wire.image(runtime(request), context(request), image))
 
 
 async def reactivate(request: web.Request) -> web.Response:

@@ -11,6 +11,7 @@ from xloud_image import schemas
 from xloud_image.api import proxies, state, wire
 from xloud_image.api.state import ENDING, MINORS, context, runtime
 from xloud_image.errors import NotFound
+from xloud_image.services import quotas
 
 
 async def versions(request: web.Request) -> web.Response:
@@ -69,8 +70,8 @@ async def import_methods(request: web.Request) -> web.Response:
 
 
 async def usage(request: web.Request) -> web.Response:
-    """GET /v2/info/usage → 200; no limits are in force in this release, so there is nothing to count."""
-    return wire.answer({"usage": {}})
+    """GET /v2/info/usage → 200; {} where there are no quotas."""
+    return wire.answer({"usage": await quotas.told(runtime(request), context(request))})
 
 
 async def health(request: web.Request) -> web.Response:

@@ -220,6 +220,16 @@ ROUTES: Final[tuple[Route, ...]] = (
         fails={403: "The image is neither active nor deactivated, or no right to this.", 404: _NO_IMAGE},
     ),
     Route(
+        "POST",
+        f"{_IMAGE}/actions/restore",
+        images.restore,
+        "restoreImage",
+        "images",
+        "Have back a deleted image whose deletion is delayed.",
+        {200: "Image"},
+        fails={403: _NO_RIGHT, 404: "There is no such image any more.", 409: "Its data are gone.", 413: "A quota."},
+    ),
+    Route(
         "PUT",
         f"{_IMAGE}/tags/{{tag}}",
         tags.add,

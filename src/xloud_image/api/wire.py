@@ -1,4 +1,5 @@
-"""Images, members and lists as JSON, and JSON bodies as Python values. No rights but «may locations be shown».
+"""Images, members and lists as JSON, and JSON bodies as Python values. No rights but to see locations
+and properties.
 
 Source: Image API reference, sections "Common rules", "Image entity", "Images".
 """
@@ -98,6 +99,8 @@ def image(runtime: Runtime, ctx: Context, value: Image) -> dict[str, Any]:
     shown: dict[str, Any] = {
         name: text if text is not None else "" for name, text in value.properties.items() if name not in _INTERNAL
     }
+    if runtime.policy.protects_properties:
+        shown = {name: text for name, text in shown.items() if runtime.policy.may_touch(ctx, "read", name)}
     shown |= {
         "id": value.id,
         "name": value.name,

@@ -6,6 +6,7 @@ URL, the user's password.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from keystoneauth1.identity import v3
 from xloud_image.errors import ConfigError, IdentityUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from xloud_image.config.settings import KeystoneSettings
 
@@ -55,9 +56,32 @@ def register(
 
     ConfigError: the administrator is refused. IdentityUnavailable: Keystone does not answer.
     """
-    try:
+    with _told(settings, administrator):
         desk = _Desk(_session(settings, administrator, password, project))
         return desk.register(settings, wanted)
+
+
+def register_limits(
+    settings: KeystoneSettings,
+    limits: Mapping[str, int],
+    administrator: str,
+    password: str,
+    project: str,
+    *,
+    service_type: str = "image",
+    region: str | None = None,
+) -> list[str]:
+    """What every project may have that has no limit of its own: resource → MiB or images, -1 any. What was done, a
+    sentence each. Errors as `register`."""
+    with _told(settings, administrator):
+        desk = _Desk(_session(settings, administrator, password, project))
+        return desk.register_limits(limits, service_type, region)
+
+
+@contextlib.contextmanager
+def _told(settings: KeystoneSettings, administrator: str) -> Iterator[None]:
+    try:
+        yield
     except (failures.Unauthorized, failures.Forbidden) as error:
         raise ConfigError(
             f"Keystone refuses its administrator '{administrator}' ({error.message}); set keystone_admin_user, "
@@ -111,6 +135,25 @@ class _Desk:
         if is_valid(settings):
             self._call("PATCH", f"users/{user['id']}", {"user": {"password": auth["password"]}})
             self.done.append(f"set the password of {auth['username']}")
+        return self.done
+
+    def register_limits(self, limits: Mapping[str, int], service_type: str, region: str | None) -> list[str]:
+        services = self._call("GET", f"services?type={service_type}").json()["services"]
+        if not services:
+            raise ConfigError(f"Keystone knows no service of type {service_type}; register it first")
+        service = services[0]["id"]
+        known = self._call("GET", f"registered_limits?service_id={service}").json()["registered_limits"]
+        ours = {row["resource_name"]: row for row in known if row.get("region_id") == region}
+        for name, number in limits.items():
+            if name not in ours:
+                row = {"service_id": service, "resource_name": name, "default_limit": number}
+                row |= {} if region is None else {"region_id": region}
+                self._call("POST", "registered_limits", {"registered_limits": [row]})
+                self.done.append(f"registered the limit {name}: {number}")
+            elif ours[name]["default_limit"] != number:
+                body = {"registered_limit": {"default_limit": number}}
+                self._call("PATCH", f"registered_limits/{ours[name]['id']}", body)
+                self.done.append(f"changed the limit {name} from {ours[name]['default_limit']} to {number}")
         return self.done
 
     def _domain(self, name: str) -> str:

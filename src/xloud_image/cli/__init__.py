@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, images, jobs, keystone, login, metadefs, stores, takeover, tasks
+from xloud_image.cli import config, db, images, jobs, keystone, login, metadefs, restoring, stores, takeover, tasks
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(worker)
 app.add_typer(images.app, name="images")
+images.app.command()(restoring.restore)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")

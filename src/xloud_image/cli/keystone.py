@@ -88,3 +88,41 @@ def register(
         typer.echo(f"changed: {line}")
     if not done:
         typer.echo("Everything was there.")
+
+
+@app.command()
+def limits(
+    *,
+    size_total: Annotated[int | None, typer.Option(metavar="MIB", help="image_size_total; -1: any.")] = None,
+    stage_total: Annotated[int | None, typer.Option(metavar="MIB", help="image_stage_total.")] = None,
+    count_total: Annotated[int | None, typer.Option(metavar="IMAGES", help="image_count_total.")] = None,
+    count_uploading: Annotated[int | None, typer.Option(metavar="IMAGES", help="image_count_uploading.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region of the limits; unset: that of the file.")] = None,
+    administrator: Annotated[str, typer.Option(help="Who may change Keystone.")] = "admin",
+    project: Annotated[str, typer.Option(help="Project of the administrator.")] = "admin",
+    config_file: ConfigFiles = None,
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Register what each project may have (use_keystone_limits); may be repeated, and changes what differs.
+
+    A resource of which Keystone knows no limit is limited to 0, so all four are registered; those that are not named
+    without a limit. Projects get more or less by `openstack limit create --service glance --project P
+    --resource-limit N NAME`. The administrator's password is read from XLOUD_IMAGE_ADMIN_PASSWORD.
+
+        xloud-image keystone limits --size-total 102400 --count-total 100 --config-dir /etc/glance
+    """
+    from xloud_image.bootstrap import keystone as registration
+    from xloud_image.errors import ConfigError
+    from xloud_image.identity.limits import RESOURCES, UNLIMITED
+
+    settings = _settings(config_file, config_dir)
+    if not (password := os.environ.get(PASSWORD)):
+        raise ConfigError(f"an administrator is needed: put the password of '{administrator}' into {PASSWORD}")
+    given = dict(zip(RESOURCES, (size_total, stage_total, count_total, count_uploading), strict=True))
+    wanted = {name: UNLIMITED if number is None else max(number, UNLIMITED) for name, number in given.items()}
+    where = region or settings.region_name
+    done = registration.register_limits(settings, wanted, administrator, password, project, region=where)
+    for line in done:
+        typer.echo(f"changed: {line}")
+    if not done:
+        typer.echo("Everything was there.")

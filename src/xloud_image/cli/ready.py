@@ -34,6 +34,7 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
     from xloud_image.config.settings import PolicySettings
     from xloud_image.db import arguments, connect
     from xloud_image.identity import build
+    from xloud_image.identity.limits import KeystoneLimits
     from xloud_image.policy import Policy
     from xloud_image.schemas import ImageSchema
     from xloud_image.stores.registry import Stores
@@ -58,6 +59,8 @@ def complete(loaded: "Loaded", *, here: bool = True, serving: "Server | None" = 
         findings.extend(Finding("warning", told, kind=Kind.UNKNOWN) for told in policy.warnings)
         if not refused("xloud", "paste_deploy", "keystone_authtoken"):
             build(settings.auth, policy)
+        if settings.quotas.keystone is not None and not refused("oslo_limit", "keystone_authtoken"):
+            KeystoneLimits(settings.quotas.keystone, lasts=settings.quotas.limits_cache_time)
 
     def database() -> None:
         connect.session_mode(settings.database)

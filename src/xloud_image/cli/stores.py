@@ -225,7 +225,7 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
 
 @app.command()
 def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
-    """Try every deletion that waits, now and once, instead of at its next attempt; say what still waits.
+    """Scrub what was deleted long enough ago, and try every deletion that waits, now and once, instead of at its next attempt; say what still waits.
 
     The service does so by itself; this is for whoever has mended a store and does not want to wait. Exit code 1 when
     something still waits (`stores pending` says why).
@@ -234,12 +234,18 @@ def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> Non
     """
     from xloud_image import logs
     from xloud_image.cli import ready
-    from xloud_image.services import reaper
+    from xloud_image.services import reaper, scrubbing
 
     loaded = _loaded(config_file, config_dir)
     logs.setup(dataclasses.replace(loaded.settings, log_file=None))
     ready.sqlite_place(loaded.settings)
-    tried, left = _ask(loaded.settings, reaper.now, "db", "stores")
+
+    async def now(runtime: "Runtime") -> tuple[int, int]:
+        if runtime.settings.deletion.delayed_delete:
+            await scrubbing.once(runtime)
+        return await reaper.now(runtime)
+
+    tried, left = _ask(loaded.settings, now, "policy", "db", "stores")
     typer.echo(f"{tried} deletions waited; {left} still do." if tried else "No deletion waits.")
     raise typer.Exit(1 if left else 0)
 

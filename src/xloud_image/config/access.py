@@ -148,11 +148,17 @@ def policy(values: Values) -> PolicySettings:
     named = values.is_set("oslo_policy", "policy_file")
     if file and (named or file.exists()):
         readable(values, file, "oslo_policy", "policy_file")
+    protection = values.beside(values.get("DEFAULT", "property_protection_file") or "")
+    protected = protection is not None and values.is_set("DEFAULT", "property_protection_file")
+    if protection is not None and protected:
+        readable(values, protection, "DEFAULT", "property_protection_file")
     dirs = [values.beside(name) for name in values.get("oslo_policy", "policy_dirs")]
     return values.fill(
         PolicySettings,
         policy_file=str(file) if file and (named or file.exists()) else None,
         policy_dirs=tuple(str(path) for path in dirs if path and path.is_dir()),
+        property_protection_file=str(protection) if protected else None,
+        property_protection_rule_format=values.get("DEFAULT", "property_protection_rule_format").lower(),
     )
 
 

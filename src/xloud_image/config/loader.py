@@ -11,10 +11,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import access, check, files, service
+from xloud_image.config import access, check, files, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
-from xloud_image.config.settings import CorsSettings, DatabaseSettings, Formats, Settings
+from xloud_image.config.settings import (
+    BarbicanSettings,
+    CorsSettings,
+    DatabaseSettings,
+    DeletionSettings,
+    Formats,
+    Settings,
+    SigningSettings,
+)
 from xloud_image.config.stores import Stores
 from xloud_image.config.values import Values
 from xloud_image.errors import ConfigError
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 
 EMBEDDED_STATE: Final = "./state"
 DATABASE_FILE: Final = "xloud-image.sqlite"
+_KEYS: Final = (16, 24, 32)  # bytes of a key of AES
 _SQL: Final = ("sqlite", "mysql", "mariadb", "postgresql", "postgres")
 
 
@@ -76,6 +85,7 @@ def load(
     if not paths:
         _embed(values, kept)
     stores = Stores(values)
+    auth = access.auth(values, embedded=not paths)
     settings = values.fill(
         Settings,
         server=service.server(values),
@@ -84,7 +94,10 @@ def load(
         exposure=service.exposure(values),
         imports=service.imports(values),
         database=_database(values, embedded=not paths),
-        auth=access.auth(values, embedded=not paths),
+        auth=auth,
+        quotas=quotas.quotas(values, auth),
+        deletion=values.fill(DeletionSettings),
+        signing=values.fill(SigningSettings, barbican=values.fill(BarbicanSettings)),
         policy=access.policy(values),
         health=access.health(values),
         cors=values.fill(CorsSettings),
@@ -145,4 +158,7 @@ def _database(values: Values, *, embedded: bool) -> DatabaseSettings:
         values.refuse(text, "database", "connection")
     if extra := get("database", "connection_parameters"):
         connection += ("&" if "?" in connection else "?") + extra.lstrip("?&")
+    key = get("DEFAULT", "metadata_encryption_key") or ""
+    if key and len(key.encode()) not in _KEYS:
+        values.refuse("must have 16, 24 or 32 characters", "DEFAULT", "metadata_encryption_key")
     return values.fill(DatabaseSettings, connection=connection)

@@ -15,6 +15,7 @@ from xloud_image.stores import TYPES
 from xloud_image.stores.kit.filters import UrlFilters
 
 _TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
+_LIMIT: Final = "oslo_limit"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,6 +161,9 @@ class DatabaseSettings:
     max_retries: int = option("database", 10, "At start; -1: for ever.", min=-1)
     retry_interval: int = option("database", 10, "Seconds between these.", min=0)
     mysql_sql_mode: str = option("database", "TRADITIONAL", "sql_mode of MySQL sessions; empty: the server's.")
+    metadata_encryption_key: str | None = option(
+        "DEFAULT", None, "Key (16, 24 or 32 characters) of the URLs of locations in the database.", secret=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -194,6 +198,67 @@ class KeystoneSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class BarbicanSettings:
+    """[barbican]: where certificates of signed images are."""
+
+    barbican_endpoint: str | None = option("barbican", None, "URL of Barbican; unset: that of the catalogue.")
+    barbican_endpoint_type: str = option(
+        "barbican", "public", "Interface in the catalogue.", choices=["public", "internal", "admin"]
+    )
+    barbican_region_name: str | None = option("barbican", None, "Region in the catalogue.")
+    verify_ssl: bool = option("barbican", True, "Verify TLS.")
+    verify_ssl_path: str | None = option("barbican", None, "CA file; unset: that of [keystone_authtoken].")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SigningSettings:
+    """How signatures of images are verified."""
+
+    signature_certificates: str | None = option(
+        "xloud", None, "Directory of certificates for img_signature_certificate_uuid, by their ids, before Barbican."
+    )
+    barbican: BarbicanSettings = dataclasses.field(default_factory=BarbicanSettings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeletionSettings:
+    """What becomes of the data of deleted images."""
+
+    delayed_delete: bool = option("DEFAULT", False, "Keep the data of deleted images for scrub_time.")
+    scrub_time: int = option("DEFAULT", 0, "Seconds for which they are kept then.", min=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """[oslo_limit]: how Keystone is asked what projects may have. `auth` as in `KeystoneSettings`."""
+
+    auth_type: str = option(_LIMIT, "password", "Plugin of keystoneauth.", deprecated_name="auth_plugin")
+    auth: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    region_name: str | None = option(_LIMIT, None, "Region of Keystone in the service catalogue.")
+    valid_interfaces: tuple[str, ...] = option(_LIMIT, ("internal",), "Interface of Keystone; the first one counts.")
+    cafile: str | None = option(_LIMIT, None, "CA file.")
+    certfile: str | None = option(_LIMIT, None, "Client certificate.")
+    keyfile: str | None = option(_LIMIT, None, "Its key.")
+    insecure: bool = option(_LIMIT, False, "Do not verify TLS.")
+    timeout: int = option(_LIMIT, 5, "Seconds for an answer.", min=1)
+    endpoint_id: str | None = option(_LIMIT, None, "Our endpoint in Keystone, for whose service limits are registered.")
+    endpoint_service_type: str = option(_LIMIT, "image", "Without endpoint_id: the type of that service.")
+    endpoint_service_name: str | None = option(_LIMIT, None, "Without endpoint_id: its name.")
+    endpoint_region_name: str | None = option(_LIMIT, None, "Without endpoint_id: the region of the limits.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    """What a project may have. user_storage_quota: bytes of data, 0: any; it does not count beside Keystone's limits.
+    `keystone`: None unless use_keystone_limits."""
+
+    user_storage_quota: int = 0
+    use_keystone_limits: bool = option("DEFAULT", False, "Projects have the limits that Keystone knows.")
+    limits_cache_time: int = option("xloud", 60, "Seconds that limits from Keystone are kept.", min=0)
+    keystone: LimitSettings | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class AuthSettings:
     """Who is let in: `method` is keystone, http_basic or none."""
 
@@ -212,6 +277,14 @@ class PolicySettings:
 
     policy_file: str | None = None
     policy_dirs: tuple[str, ...] = ()
+    property_protection_file: str | None = None
+    property_protection_rule_format: str = option(
+        "DEFAULT",
+        "roles",
+        "What the file of property protection names: roles, or policies (rules of the policy file).",
+        choices=["roles", "policies"],
+        ignore_case=True,
+    )
     enforce_scope: bool = option("oslo_policy", True, "Refuse tokens of a scope that a rule does not name.")
     enforce_new_defaults: bool = option("oslo_policy", True, "Without the deprecated rules beside the new ones.")
 
@@ -278,6 +351,9 @@ class Settings:
     imports: ImportSettings
     database: DatabaseSettings
     auth: AuthSettings
+    quotas: QuotaSettings
+    deletion: DeletionSettings
+    signing: SigningSettings
     policy: PolicySettings
     health: HealthSettings
     cors: CorsSettings

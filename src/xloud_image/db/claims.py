@@ -3,6 +3,7 @@ is touched."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import sql
+from xloud_image.db import ciphers, sql
 from xloud_image.db.dialect_errors import Meaning, meaning
 from xloud_image.db.leases import Leases, free
 from xloud_image.db.tables import claims
@@ -51,7 +52,7 @@ async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
                 image_id=claim.image_id,
                 store=claim.store,
                 slot=slot,
-                url=claim.url,
+                url=_sealed(conn, claim),
                 scope=claim.scope,
                 attempts=claim.attempts,
                 error=claim.error,
@@ -127,7 +128,7 @@ async def waiting(conn: AsyncConnection, kind: str, *, each: int, limit: int = 1
         f" WHERE turn <= {int(each)} ORDER BY turn, begun_at, id LIMIT {int(limit)}",
         text.values,
     )
-    return [(_claim(row), row[11]) for row in rows]
+    return [(_opened(conn, _claim(row)), row[11]) for row in rows]
 
 
 async def count(conn: AsyncConnection, kind: str, owner: str | None) -> int:
@@ -155,7 +156,20 @@ async def list_all(
 
 async def _all(conn: AsyncConnection, words: str, text: sql.Text, rows: str = claims.name) -> list[Claim]:
     found = await sql.fetch(conn, f"SELECT {_ROW} FROM {rows} {words}", text.values)  # noqa: S608 - constants
-    return [_claim(row) for row in found]
+    return [_opened(conn, _claim(row)) for row in found]
+
+
+def _sealed(conn: AsyncConnection, claim: Claim) -> str | None:
+    """The URL as the database keeps it; the key of a write is none."""
+    urls = ciphers.of(conn)
+    return claim.url if urls is None or claim.url is None or claim.kind == "write" else urls.sealed(claim.url)
+
+
+def _opened(conn: AsyncConnection, claim: Claim) -> Claim:
+    urls = ciphers.of(conn)
+    if urls is None or claim.url is None or claim.kind == "write":
+        return claim
+    return dataclasses.replace(claim, url=urls.opened(claim.url))
 
 
 async def _first(conn: AsyncConnection, words: str, text: sql.Text) -> Claim | None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import arguments
+from xloud_image.db import arguments, ciphers
 from xloud_image.errors import ConfigError
 
 LOCK_TIME: Final = 10  # seconds that a statement waits for another's lock
@@ -66,6 +66,7 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
         "pool_reset_on_return": None,  # nothing is ever left open; see engine.Database
         "isolation_level": "AUTOCOMMIT",
         "skip_autocommit_rollback": True,
+        "execution_options": ciphers.options(settings.metadata_encryption_key),
     }
     made = create_async_engine(target, connect_args=given, hide_parameters=True, **(pool | options))
     setup = {

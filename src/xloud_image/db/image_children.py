@@ -15,7 +15,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import sql
+from xloud_image.db import ciphers, sql
 from xloud_image.db.tables import image_locations, image_properties, image_tags
 from xloud_image.errors import Conflict
 from xloud_image.model import Image, Location
@@ -99,8 +99,10 @@ class Details:
             self.locations = [one for one in self.locations if one.id != number]
         self.add(kind, key, value, extra, number)
 
-    def arrange(self) -> None:
-        """Call after the last row: rows come in any order."""
+    def arrange(self, urls: ciphers.Urls | None) -> None:
+        """Call after the last row: rows come in any order. `urls`: the key of the database."""
+        if urls is not None:
+            self.locations = [ciphers.opened(urls, one) for one in self.locations]
         if len(self.tags) > 1:
             self.tags = sorted(set(self.tags))
         if len(self.locations) > 1:
@@ -144,7 +146,7 @@ async def load(conn: AsyncConnection, ids: Sequence[str], project: str | None) -
         await _read_long(conn, [looked[image_id] for image_id in fit])
         for image_id in fit:
             found[image_id] = looked[image_id]
-            found[image_id].arrange()
+            found[image_id].arrange(ciphers.of(conn))
         if len(fit) < len(some):
             break
         at, step = at + step, min(2 * step, _MOST)
@@ -285,6 +287,7 @@ async def _write_tags(conn: AsyncConnection, image_id: str, old: Details, new: s
 async def _write_locations(
     conn: AsyncConnection, image_id: str, old: Sequence[Location], new: Sequence[Location], now: dt.datetime
 ) -> bool:
+    urls = ciphers.of(conn)
     kept_numbers = {location.id for location in new}
     before = {location.id: location for location in old}
     gone = [location.id for location in old if location.id not in kept_numbers]
@@ -293,16 +296,17 @@ async def _write_locations(
     if gone:
         await _remove(conn, image_locations, image_locations.c.id.in_(gone), now)
     for location in other:
-        await sql.update(conn, "image_locations", {**_columns(location), "updated_at": now}, id=location.id)
+        await sql.update(conn, "image_locations", {**_columns(urls, location), "updated_at": now}, id=location.id)
     if put:
-        rows = [{"image_id": image_id, **_columns(location), **_new(now)} for location in put]
+        rows = [{"image_id": image_id, **_columns(urls, location), **_new(now)} for location in put]
         await sql.insert(conn, "image_locations", rows)
     return bool(gone or put or other)
 
 
-def _columns(location: Location) -> dict[str, Any]:
+def _columns(urls: ciphers.Urls | None, location: Location) -> dict[str, Any]:
     metadata = orjson.dumps(dict(location.metadata)).decode()
-    return {"value": location.url, "meta_data": metadata, "status": location.status}
+    url = location.url if urls is None else urls.sealed(location.url)
+    return {"value": url, "meta_data": metadata, "status": location.status}
 
 
 def _new(now: dt.datetime) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import image_children, sql
+from xloud_image.db import ciphers, image_children, sql
 from xloud_image.db.dialect_errors import Meaning, meaning
 from xloud_image.db.image_children import Details
 from xloud_image.db.tables import images
@@ -70,7 +70,7 @@ async def _load(
             found.add(line[0], line[_KEY], line[_VALUE], line[_VALUE + 1], line[_NUMBER])
     if row is None:
         return None
-    found.arrange()
+    found.arrange(ciphers.of(conn))
     return image_of(row, found), found
 
 

@@ -325,6 +325,29 @@ workers = sa.Table(
 )
 
 
+# One row for each project that ever had a quota: changed first by every transaction that counts what the project has,
+# so that they come one after the other, on whichever node of a cluster.
+quotas = sa.Table(
+    "xloud_quotas",
+    own,
+    sa.Column("owner", sa.String(255), primary_key=True),
+    sa.Column("turn", sa.BigInteger, nullable=False),
+    **_OWN,
+)
+
+# Bytes that a claim may still bring, or that wait for an import. A row counts as long as its claim is there.
+reservations = sa.Table(
+    "xloud_reservations",
+    own,
+    sa.Column("claim_id", sa.String(36), primary_key=True),
+    sa.Column("owner", sa.String(255), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Index("xloud_ix_reservations_owner", "owner"),
+    **_OWN,
+)
+
+
 def glance_version(bind: sa.Connection) -> str | None:
     """Glance's own migration heads, None when no Glance (nor we in its place) finished making its tables."""
     if not sa.inspect(bind).has_table("alembic_version"):

@@ -36,7 +36,7 @@ class Validator:
 
     def __init__(self, settings: KeystoneSettings) -> None:
         self._settings = settings
-        self._plugin = _plugin(settings)
+        self._plugin = plugin(settings)
         self._deadline = 2.0 * settings.http_connect_timeout
         self._threads: concurrent.futures.ThreadPoolExecutor | None = None
         self._adapter: adapter.Adapter | None = None
@@ -54,7 +54,7 @@ class Validator:
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "keystone")
         if self._adapter is None:
-            self._adapter = self._connect()
+            self._adapter = connect(self._settings, self._plugin)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline):
@@ -93,26 +93,27 @@ class Validator:
             if keystone is not self._adapter:
                 keystone.session.session.close()
 
-    def _connect(self) -> adapter.Adapter:
-        settings = self._settings
-        cert: tuple[str, str] | str | None = settings.certfile
-        if settings.certfile and settings.keyfile:
-            cert = (settings.certfile, settings.keyfile)
-        return adapter.Adapter(
-            session.Session(
-                verify=False if settings.insecure else settings.cafile or True,
-                cert=cert,
-                timeout=settings.http_connect_timeout,
-                app_name="xloud-image",
-            ),
-            auth=self._plugin,
-            service_type="identity",
-            interface=settings.interface,
-            region_name=settings.region_name,
-            min_version="3.0",
-            max_version="3.latest",
-            connect_retries=settings.http_request_max_retries,
-        )
+
+def connect(settings: KeystoneSettings, login: Any) -> adapter.Adapter:
+    """Keystone, asked with this plugin's login. Opens nothing yet."""
+    cert: tuple[str, str] | str | None = settings.certfile
+    if settings.certfile and settings.keyfile:
+        cert = (settings.certfile, settings.keyfile)
+    return adapter.Adapter(
+        session.Session(
+            verify=False if settings.insecure else settings.cafile or True,
+            cert=cert,
+            timeout=settings.http_connect_timeout,
+            app_name="xloud-image",
+        ),
+        auth=login,
+        service_type="identity",
+        interface=settings.interface,
+        region_name=settings.region_name,
+        min_version="3.0",
+        max_version="3.latest",
+        connect_retries=settings.http_request_max_retries,
+    )
 
 
 class _Failure(Exception):
@@ -175,8 +176,9 @@ _OWN_RIGHTS: Final = (
 )
 
 
-def _plugin(settings: KeystoneSettings) -> Any:
-    """The auth plugin; the options are taken by their names or older names, unknown ones are left alone."""
+def plugin(settings: KeystoneSettings, section: str = "keystone_authtoken") -> Any:
+    """The auth plugin; the options are taken by their names or older names, unknown ones are left alone. `section`:
+    where they stand."""
 
     def option(opt: opts.Opt) -> Any:
         for name in (opt.dest, *(old.dest for old in opt.deprecated)):
@@ -187,12 +189,12 @@ def _plugin(settings: KeystoneSettings) -> Any:
     try:
         loader: Any = loading.get_plugin_loader(settings.auth_type)
         if any(opt.dest == "auth_url" for opt in loader.get_options()) and not settings.auth.get("auth_url"):
-            raise ConfigError("[keystone_authtoken] auth_url is missing: the address of Keystone")
+            raise ConfigError(f"[{section}] auth_url is missing: the address of Keystone")
         return loader.load_from_options_getter(option)
     except exceptions.NoMatchingPlugin:
-        raise ConfigError(f"[keystone_authtoken] auth_type: there is no '{settings.auth_type}'") from None
+        raise ConfigError(f"[{section}] auth_type: there is no '{settings.auth_type}'") from None
     except exceptions.MissingRequiredOptions as error:
         names = ", ".join(opt.dest for opt in error.options)
-        raise ConfigError(f"[keystone_authtoken] lacks {names}") from None
+        raise ConfigError(f"[{section}] lacks {names}") from None
     except (exceptions.ClientException, ValueError) as error:
-        raise ConfigError(f"[keystone_authtoken] cannot be used: {error}") from None
+        raise ConfigError(f"[{section}] cannot be used: {error}") from None

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.config.settings import PolicySettings
 from xloud_image.errors import Forbidden
-from xloud_image.policy import files, lists
+from xloud_image.policy import files, lists, properties
 from xloud_image.policy.rules import BY_NAME, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from xloud_image.policy.caller import Caller
+    from xloud_image.policy.checks import Compiled
 
 _SIGHTS: Final = 4096  # what is remembered of them
 _LOG = logging.getLogger(__name__)
@@ -48,11 +49,21 @@ class Policy:
     def __init__(self, settings: PolicySettings | None = None) -> None:
         self._settings = settings or PolicySettings()
         self._loaded = files.load(self._settings)
+        self._properties = _protection(self._settings, self._loaded)
+
+    @property
+    def protects_properties(self) -> bool:
+        """Whether there may be properties that somebody may not read."""
+        return self._properties is not None
+
+    def may_touch(self, ctx: Caller, action: properties.Action, name: str) -> bool:
+        """Whether the caller may do this to a property of an image (property protection)."""
+        return self._properties is None or self._properties.allows(ctx, action, name)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know about the files: rules that nothing asks for, rules that stand twice."""
-        return self._loaded.warnings
+        return (*self._loaded.warnings, *(self._properties.warnings if self._properties else ()))
 
     @property
     def new_defaults(self) -> bool:
@@ -65,10 +76,12 @@ class Policy:
         """Read the files again; the warnings. Raises ConfigError and keeps the rules in force when they
         cannot be used.
         """
-        self._loaded = files.load(self._settings)
-        for warning in self._loaded.warnings:
+        loaded = files.load(self._settings)
+        self._properties = _protection(self._settings, loaded)
+        self._loaded = loaded
+        for warning in self.warnings:
             _LOG.warning("%s", warning)
-        return self._loaded.warnings
+        return self.warnings
 
     def allows(self, ctx: Caller, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule lets this caller do it to `target` (keys as in `images.ImageTarget`; None: the own
@@ -143,6 +156,17 @@ class Policy:
                 )
             )
         return tuple(rows)
+
+
+def _protection(settings: PolicySettings, loaded: files.Loaded) -> properties.Protection | None:
+    if settings.property_protection_file is None:
+        return None
+
+    def named(name: str) -> properties.Check | None:
+        compiled: Compiled | None = loaded.compiled.get(name)
+        return None if compiled is None else lambda ctx: compiled({}, credentials(ctx))
+
+    return properties.load(settings.property_protection_file, settings.property_protection_rule_format, named)
 
 
 def credentials(ctx: Caller) -> dict[str, Any]:

@@ -7,7 +7,7 @@ rights").
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xloud_image.errors import Forbidden, NoSuchImage, NotFound
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xloud_image.model import Image, Member
     from xloud_image.policy import Policy
     from xloud_image.policy.caller import Caller
+    from xloud_image.policy.properties import Action
 
 _FIELDS = (
     "id", "image_id", "name", "status", "visibility", "protected", "os_hidden", "container_format", "disk_format",
@@ -78,6 +79,11 @@ def image_target(image: Image, ctx: Caller | None = None) -> ImageTarget:
     """
     shared = ctx is not None and image.membership is not None and image.visibility == "shared"
     return ImageTarget(image, ctx.project if shared and ctx is not None else None)
+
+
+def may_do(policy: Policy, ctx: Caller) -> Callable[[Action, str], bool]:
+    """Whether the caller may do this to a property of this name, as a function."""
+    return lambda action, name: policy.may_touch(ctx, action, name)
 
 
 def owns(ctx: Caller, image: Image) -> bool:

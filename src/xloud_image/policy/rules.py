@@ -202,6 +202,14 @@ RULES: Final[tuple[Rule, ...]] = (
         note="Of this service only. By default everyone who may upload; to keep the choice to administrators,"
         ' write `"choose_store": "rule:context_is_admin"`. Uploads that name no store go to the default one.',
     ),
+    Rule(
+        "restore_image",
+        "rule:context_is_admin or (role:manager and project_id:%(project_id)s)",
+        "have this deleted image back",
+        (f"POST {_IMAGE}/actions/restore",),
+        note="Of this service only. By default administrators, and managers of the project whose image it was; only"
+        " while its deletion is delayed (delayed_delete).",
+    ),
     Rule("delete_image_location", _ADMIN, "remove a location of this image", (f"PATCH {_IMAGE}",), legacy=_OPEN),
     Rule(
         "get_image_location",

@@ -17,6 +17,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Image, Location
 from xloud_image.policy import images as rights
 from xloud_image.services import deletions, external, fetching
+from xloud_image.services.certificates import Seal, require_same
 from xloud_image.services.ownership import notes_for, require_may_name, same
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores import TYPES
@@ -120,10 +121,21 @@ def require_agreement(image: Image, validation: Mapping[str, str]) -> None:
 
 
 def first(
-    runtime: Runtime, image: Image, location: Location, size: int, validation: Mapping[str, str], examine: bool
+    runtime: Runtime,
+    image: Image,
+    location: Location,
+    size: int,
+    validation: Mapping[str, str],
+    examine: bool,
+    seal: Seal | None,
 ) -> Image:
-    """A queued image with its first location; with digests to be compared it becomes active only by them."""
-    first = image.replace(locations=(location,), size=size, status="importing" if validation else "active")
+    """A queued image with its first location; with digests to be compared, or a signature, it becomes active only by
+    them. `Conflict` when it was signed anew since its certificate was read."""
+    require_same(image, seal)
+    waits = bool(validation) or seal is not None
+    if seal is not None:
+        location = external.sealed(location, seal.signature.certificate, seal.pem)
+    first = image.replace(locations=(location,), size=size, status="importing" if waits else "active")
     if validation:
         return first.replace(
             checksum=validation.get("checksum"),

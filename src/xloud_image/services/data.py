@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -32,24 +31,18 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, formats, hints
+from xloud_image.services import acls, certificates, deletions, formats, hints, quotas
 from xloud_image.services.holder import is_dead
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Can, Store
+from xloud_image.streams import signatures
 from xloud_image.streams.digest import Digest
-from xloud_image.streams.stages import Inspect, Limit
+from xloud_image.streams.stages import Inspect, Limit, Stage
 
 log = structlog.get_logger(__name__)
-
-_SIGNATURE: Final = (
-    "img_signature",
-    "img_signature_hash_method",
-    "img_signature_key_type",
-    "img_signature_certificate_uuid",
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,18 +70,25 @@ async def upload(
     again and nothing of it is left in the store.
     """
     chosen = store_id is not None
-    _require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
+    found = await load(runtime, ctx, image_id)
+    _require_takes_data(runtime, ctx, found, chosen)
     store = writable(runtime, store_id)
+    room = await quotas.room(runtime, found, "size", declared)
+    seal = await certificates.signed(runtime, ctx, found)
     await reach("upload.begin")
-    claim, image = await begin_write(
-        runtime, ctx, image_id, store, "saving", lambda now: _require_takes_data(runtime, ctx, now, chosen)
-    )
+
+    def check(now: Image) -> None:
+        _require_takes_data(runtime, ctx, now, chosen)
+        certificates.require_same(now, seal)
+
+    claim, image = await begin_write(runtime, ctx, image_id, store, "saving", room, check)
     target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
     with runtime.holding(claim):
         try:
             await reach("upload.claimed")
-            stages = limit, inspect, digest = stages_of(runtime, image, declared)
+            limit, inspect, digest = stages_of(runtime, image, declared, seal)
+            stages: list[Stage] = [limit, *room.stages, inspect, digest, *verify(digest, seal)]
             blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
@@ -113,21 +113,11 @@ def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bo
     rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
     _require_queued(image)
     require_formats(image)
-    require_unsigned(image)
 
 
 def _require_queued(image: Image) -> None:
     if image.status != "queued":
         raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
-
-
-def require_unsigned(image: Image) -> None:
-    """Whoever signs an image relies on the check at upload; taking it unchecked would be a false promise."""
-    if all(image.properties.get(name) for name in _SIGNATURE):
-        raise BadRequest(
-            "The image has a signature (img_signature…), and this release does not verify signatures; "
-            "remove one of these properties to upload without that check."
-        )
 
 
 def writable(runtime: Runtime, store_id: str | None) -> Store:
@@ -175,20 +165,28 @@ async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException
     return error
 
 
-def stages_of(runtime: Runtime, image: Image, declared: int | None) -> tuple[Limit, Inspect, Digest]:
-    """What data of an image passes on its way in."""
+def stages_of(
+    runtime: Runtime, image: Image, declared: int | None, seal: certificates.Seal | None = None
+) -> tuple[Limit, Inspect, Digest]:
+    """What data of an image passes on its way in; with the digest that was signed."""
     settings = runtime.settings
     return (
         Limit(declared, settings.limits.image_size_cap),
         Inspect(formats.inspection(runtime, image)),
-        new_digest(runtime),
+        new_digest(runtime, seal),
     )
 
 
-def new_digest(runtime: Runtime) -> Digest:
-    """The digests that an image has, as a stage."""
+def new_digest(runtime: Runtime, seal: certificates.Seal | None = None) -> Digest:
+    """The digests that an image has, as a stage, and the one that was signed."""
     names = [*(["md5"] if runtime.settings.compute_checksum else []), runtime.settings.hashing_algorithm]
-    return Digest(names, runtime.digest_pool)
+    more = [] if seal is None else [seal.signature.algorithm]
+    return Digest([*dict.fromkeys([*names, *more])], runtime.digest_pool)
+
+
+def verify(digest: Digest, seal: certificates.Seal | None) -> list[Stage]:
+    """The last stage of a signed image."""
+    return [] if seal is None else [signatures.Verify(digest, seal.signature, seal.certificate)]
 
 
 async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncIterator[bytes]:
@@ -205,10 +203,16 @@ async def _watched(source: AsyncIterator[bytes], declared: int | None) -> AsyncI
 
 
 async def begin_write(
-    runtime: Runtime, ctx: Context, image_id: str, store: Store, status: str, check: Callable[[Image], None]
+    runtime: Runtime,
+    ctx: Context,
+    image_id: str,
+    store: Store,
+    status: str,
+    room: quotas.Room,
+    check: Callable[[Image], None],
 ) -> tuple[Claim, Image]:
-    """In one transaction: the image has this status, the bytes to come are claimed. What an earlier write left goes
-    first.
+    """In one transaction: the image has this status, the bytes to come are claimed and have room. What an earlier write
+    left goes first.
 
     The image is the one of that transaction, after `check` has judged it. Everything later judges by it: while it has
     this status, its formats stay.
@@ -218,11 +222,13 @@ async def begin_write(
 
     async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
         changed = False
+        await room.admit(conn, uploading=1)
 
         def taken(current: Image) -> Image:
             nonlocal changed
             changed = current.updated_at != current.created_at
             check(current)
+            room.require_owner(current)
             return current.replace(status=status)
 
         image = await images.change(conn, image_id, taken, project=ctx.project)
@@ -230,9 +236,12 @@ async def begin_write(
         # still be under way, in whatever process: it comes too late for a name of this upload's own.
         mine = dataclasses.replace(claim, url=own_key(claim)) if changed else claim
         await claims.begin(conn, mine, lease=runtime.settings.lease_time)
+        await room.take(conn, mine)
         return mine, image
 
-    return await runtime.db.write(begin)
+    claim, image = await runtime.db.write(begin)
+    room.holds(claim)
+    return claim, image
 
 
 def own_key(claim: Claim) -> str:

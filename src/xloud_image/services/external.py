@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 NOTES: Final = "xloud"  # the key in the metadata
 _REASON: Final = 500  # characters of a refusal that are kept
 _REGISTERED: Final = "registered"  # says no more than that the row is not an older one
+_CERTIFICATE: Final = "certificate"
 _VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED = "version", "untrusted", "wrong_since", "unproved", "refused"
 
 
@@ -216,6 +217,22 @@ async def _mark(runtime: Runtime, image: Image, location: Location, mark: Callab
         pass  # deleted meanwhile
     except ImageServiceError as error:
         log.error("the location could not be marked", image=image.id, reason=error.message)
+
+
+def sealed(location: Location, certificate: str, pem: str) -> Location:
+    """The same location of a signed image, whose data has to fit a signature by this certificate."""
+    return with_notes(location, {**notes(location), _CERTIFICATE: {"id": certificate, "pem": pem}})
+
+
+def certificate(location: Location) -> Mapping[str, str] | None:
+    """The certificate that `sealed` noted: `id`, `pem`."""
+    found = notes(location).get(_CERTIFICATE)
+    return found if isinstance(found, dict) else None
+
+
+def unsealed(location: Location) -> Location:
+    """The same location, once that was found."""
+    return with_notes(location, {name: value for name, value in notes(location).items() if name != _CERTIFICATE})
 
 
 def with_notes(location: Location, new: Mapping[str, Any]) -> Location:

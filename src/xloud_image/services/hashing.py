@@ -20,13 +20,22 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims, images, tasks
-from xloud_image.errors import BlobNotFound, FormatRefused, ImageServiceError, NotFound, StoreUnavailable, TooLarge
+from xloud_image.errors import (
+    BadRequest,
+    BlobNotFound,
+    FormatRefused,
+    ImageServiceError,
+    NotFound,
+    StoreUnavailable,
+    TooLarge,
+)
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.services import deletions, downloads, external, formats
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Can
+from xloud_image.streams import signatures
 from xloud_image.streams.digest import Digest
 from xloud_image.streams.stages import Inspect, Limit, through
 
@@ -201,6 +210,8 @@ async def _read(runtime: Runtime, image: Image, location: Location) -> dict[str,
     names.append(image.os_hash_algo or runtime.settings.hashing_algorithm)
     if runtime.settings.compute_checksum or image.checksum:
         names.append("md5")
+    if image.status == "importing" and (signature := signatures.stated(image.properties)) is not None:
+        names.append(signature.algorithm)
     # with nobody's rights, and no further than whoever registered it may reach
     async with store.open(location.url, caller=external.caller(Context(), location)) as reader:
         external.require_unchanged(store, location, reader, image.size)
@@ -241,6 +252,20 @@ def _agrees(image: Image, digests: Mapping[str, str]) -> bool:
     return all(digests.get(name) == value for name, value in pairs)
 
 
+def _fits(image: Image, location: Location, digests: Mapping[str, str]) -> bool:
+    """Whether these are the data that was signed, if the image says so."""
+    try:
+        signature, kept = signatures.stated(image.properties), external.certificate(location)
+        if signature is None:
+            return True
+        if kept is None or kept["id"] != signature.certificate or signature.algorithm not in digests:
+            return False
+        signatures.require(signature, signatures.read(kept["pem"].encode()), digests)
+    except BadRequest:
+        return False
+    return True
+
+
 def _filled(runtime: Runtime, image: Image, digests: Mapping[str, str]) -> Image:
     algorithm = image.os_hash_algo or runtime.settings.hashing_algorithm
     return image.replace(
@@ -275,12 +300,15 @@ async def _finish(
         rest = tuple(other for other in current.locations if other is not mine)
         agreed = good = digests is not None and _agrees(current, digests)
         if current.status == "importing":
-            if digests is None or not good:
-                log.warning("a registered location was refused", image=current.id, reason=why)
+            fits = digests is not None and _fits(current, mine, digests)
+            if digests is None or not good or not fits:
+                reason = why if not good else "the data is not what was signed"
+                log.warning("a registered location was refused", image=current.id, reason=reason)
                 dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
                 return current.replace(status="queued", locations=rest, **none)
-            return _filled(runtime, current, digests).replace(status="active")
+            plain = tuple(external.unsealed(other) if other is mine else other for other in current.locations)
+            return _filled(runtime, current, digests).replace(status="active", locations=plain)
         if not external.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)

@@ -6,17 +6,25 @@ Source: Image API reference, sections "Image entity", "Create" and "PATCH".
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xloud_image.config.settings import Limits
 from xloud_image.errors import BadRequest, Conflict, Forbidden, QuotaExceeded, ReadOnlyField
 from xloud_image.model import Image
 from xloud_image.patch import Change
+from xloud_image.policy.properties import Action
 from xloud_image.schemas import BASE, READ_ONLY, RESERVED, RESERVED_PREFIX, ImageSchema
 
 _FORMATS: Final = ("container_format", "disk_format")
 _NUMBERS: Final = ("min_disk", "min_ram")
+# whether somebody may do this to a property of this name (`policy.properties`)
+May = Callable[[Action, str], bool]
+
+
+def anything(_action: Action, _name: str) -> bool:
+    """The rights of somebody who may do all to all properties."""
+    return True
 
 
 def guard_name(name: str) -> None:
@@ -27,8 +35,10 @@ def guard_name(name: str) -> None:
         raise ReadOnlyField(f"'{name[:80]}' is a reserved name.")
 
 
-def new_image(fields: Mapping[str, Any], *, owner: str | None, schema: ImageSchema, limits: Limits) -> Image:
-    """The image of a create request; `owner` is the caller's project.
+def new_image(
+    fields: Mapping[str, Any], *, owner: str | None, schema: ImageSchema, limits: Limits, may: May = anything
+) -> Image:
+    """The image of a create request; `owner` is the caller's project, `may` what he may do to properties.
 
     `BadRequest`, `ReadOnlyField`, `QuotaExceeded`. Locations are not taken on create (`Forbidden`).
     """
@@ -41,6 +51,8 @@ def new_image(fields: Mapping[str, Any], *, owner: str | None, schema: ImageSche
     values: dict[str, Any] = {"owner": owner}
     for name, value in fields.items():
         schema.check(name, value)
+        if name in properties:
+            _require(may, "create", name)
         if name in BASE:
             values[name] = _stored(name, value)
     values["id"] = fields["id"].lower() if "id" in fields else str(uuid.uuid4())
@@ -72,7 +84,9 @@ def require_counts(limits: Limits, *, properties: int | None = None, tags: int |
         raise QuotaExceeded(f"{tags} tags; an image may have {limits.image_tag_quota} here")
 
 
-def apply(image: Image, changes: Sequence[Change], *, schema: ImageSchema, limits: Limits) -> Image:
+def apply(
+    image: Image, changes: Sequence[Change], *, schema: ImageSchema, limits: Limits, may: May = anything
+) -> Image:
     """The image after all `changes` in order; the first that is not possible raises, and nothing was changed.
 
     Changes of `/locations` are not for this function. `BadRequest`, `Forbidden`, `Conflict`, `QuotaExceeded`.
@@ -87,20 +101,32 @@ def apply(image: Image, changes: Sequence[Change], *, schema: ImageSchema, limit
         if name in BASE:
             fields[name] = _base_value(image, name, change, schema)
         else:
-            _apply_property(properties, name, change, schema)
+            _apply_property(properties, name, change, schema, may)
     result = image.replace(properties=properties, **fields)
-    if len(properties) > len(image.properties):
-        require_counts(limits, properties=len(properties))
+    # properties that the caller may not read count as new: a full image must not tell him that they are there
+    unseen = {change.path[0] for change in changes if change.op == "add"} & image.properties.keys()
+    count = len(properties) + sum(not may("read", name) for name in unseen)
+    if count > len(image.properties):
+        require_counts(limits, properties=count)
     if result.tags != image.tags:
         require_counts(limits, tags=len(result.tags))
     return result
 
 
-def _apply_property(properties: dict[str, str | None], name: str, change: Change, schema: ImageSchema) -> None:
-    exists = name in properties
+def _require(may: May, action: Action, name: str) -> None:
+    if not may(action, name):
+        raise Forbidden(f"You may not {action} the property '{name[:80]}' (property protection).")
+
+
+def _apply_property(
+    properties: dict[str, str | None], name: str, change: Change, schema: ImageSchema, may: May
+) -> None:
+    seen = may("read", name)
+    exists = seen and name in properties
     if change.op == "remove":
         if not exists:
             raise Conflict(f"The image has no property '{name[:80]}'.")
+        _require(may, "delete", name)
         del properties[name]
         return
     schema.check(name, change.value)
@@ -108,6 +134,10 @@ def _apply_property(properties: dict[str, str | None], name: str, change: Change
         raise Conflict(f"The image has no property '{name[:80]}'.")
     if change.op == "add" and exists and not change.overwrite:
         raise Conflict(f"The image has the property '{name[:80]}' already.")
+    # whoever cannot see whether it is there may add it where either would be allowed
+    actions: Sequence[Action] = ("update",) if exists else ("create",) if seen else ("create", "update")
+    for action in actions:
+        _require(may, action, name)
     properties[name] = change.value
 
 

@@ -19,7 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, image_patch, locations
+from xloud_image.services import acls, deletions, image_patch, locations, quotas, scrubbing
 from xloud_image.services.imports import LOCK
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -31,11 +31,19 @@ _LOOK, _MOST_LOOKED = 100, 1000  # images read at a time then
 
 
 async def create(runtime: Runtime, ctx: Context, fields: Mapping[str, Any]) -> Image:
-    """A new image in status queued. `Duplicate` when the id is or was in use."""
-    image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=runtime.settings.limits)
+    """A new image in status queued. `Duplicate` when the id is or was in use; `QuotaExceeded`."""
+    may = rights.may_do(runtime.policy, ctx)
+    limits = runtime.settings.limits
+    image = image_patch.new_image(fields, owner=ctx.project, schema=runtime.schema, limits=limits, may=may)
     rights.require_create(runtime.policy, ctx, image)
+    quota = await quotas.of(runtime, image.owner)
     await reach("create.begin")
-    await runtime.db.write(lambda conn: rows.create(conn, image))
+
+    async def created(conn: AsyncConnection) -> None:
+        await quotas.admit(conn, quota, count=1)
+        await rows.create(conn, image)
+
+    await runtime.db.write(created)
     await reach("create.stored")
     return image
 
@@ -49,6 +57,8 @@ async def find(runtime: Runtime, ctx: Context, query: Query) -> Page:
     """
     policy = runtime.policy
     policy.require(ctx, "get_images")
+    if not all(policy.may_touch(ctx, "read", name) for name in query.properties):
+        return Page()  # for him no image has it
     query = dataclasses.replace(query, sight=functools.cache(lambda *kind: policy.sight(ctx, "get_image", *kind)))
     if listing.is_sure(query):
         return await runtime.db.read(lambda conn: listing.find(conn, query))
@@ -83,10 +93,12 @@ async def change(runtime: Runtime, ctx: Context, image_id: str, changes: Sequenc
             raise BadRequest("Change locations and other fields in separate requests.")
         return await locations.patch(runtime, ctx, image, at_places)
 
+    may = rights.may_do(runtime.policy, ctx)
+
     # rights are looked at under the lock only: one statement less, and nothing can change in between
     def applied(current: Image) -> Image:
         rights.require(runtime.policy, ctx, "modify_image", current)
-        result = image_patch.apply(current, changes, schema=runtime.schema, limits=runtime.settings.limits)
+        result = image_patch.apply(current, changes, schema=runtime.schema, limits=runtime.settings.limits, may=may)
         if result.visibility != current.visibility:
             rights.require_visibility(runtime.policy, ctx, current, result.visibility)
         if result.owner != current.owner:
@@ -119,6 +131,13 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     await reach("delete.begin")
 
     async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
+        if runtime.settings.deletion.delayed_delete:
+            current = await rows.locked(conn, image_id, project=ctx.project)
+            if scrubbing.is_delayed(runtime, current):
+                checked(current)
+                await jobs.cancel(conn, image_id)
+                await scrubbing.delay(conn, current)
+                return current, []
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
         if current.status in ("uploading", "importing") or current.properties.get(LOCK):

@@ -32,7 +32,19 @@ from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
-from xloud_image.services import acls, converting, data, deletions, downloads, external, fetching, hints, staging
+from xloud_image.services import (
+    acls,
+    certificates,
+    converting,
+    data,
+    deletions,
+    downloads,
+    external,
+    fetching,
+    hints,
+    quotas,
+    staging,
+)
 from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
@@ -66,12 +78,15 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     targets: list[Target] = []
     async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
         try:
-            failures = await _claims(runtime, job, image, mine, targets, held)
+            seal = None if copying else await _seal(runtime, job, image)
+            plain = copying or seal is not None
+            room = await quotas.room(runtime, image, "size", _expected(runtime, image, source, plain))
+            failures = await _claims(runtime, job, image, room, mine, targets, held)
             progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-            summary, blobs = await _written(runtime, job, image, source, targets, progress, copying)
+            summary, blobs = await _written(runtime, job, image, source, room, targets, progress, seal)
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
-            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
+            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain)
         except BaseException:
             # nothing may interrupt putting things back
             await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
@@ -90,6 +105,7 @@ async def _claims(
     runtime: Runtime,
     job: Job,
     image: Image,
+    room: quotas.Room,
     mine: list[Claim],
     targets: list[Target],
     held: contextlib.AsyncExitStack,
@@ -100,7 +116,7 @@ async def _claims(
     must_all = bool(job.request["must_all"])
     for store_id in job.request["stores"]:
         try:
-            claim = await _claim(runtime, job, image, store_id)
+            claim = await _claim(runtime, job, image, room, store_id)
         except ImageServiceError as error:
             if must_all or isinstance(error, DatabaseUnavailable):
                 raise
@@ -194,7 +210,7 @@ def _parts(store: Store, url: str) -> Callable[[int, int], Awaitable[bytes]]:
     return read
 
 
-async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Claim:
+async def _claim(runtime: Runtime, job: Job, image: Image, room: quotas.Room, store_id: str) -> Claim:
     """A claim for the bytes that go to this store; what an earlier attempt left there goes first."""
     store = runtime.stores.get(store_id)
     if store is None:
@@ -204,11 +220,14 @@ async def _claim(runtime: Runtime, job: Job, image: Image, store_id: str) -> Cla
     claim = dataclasses.replace(claim, url=data.own_key(claim))
 
     async def begin(conn: AsyncConnection) -> None:
+        await room.admit(conn)
         if await jobs.renew(conn, job, lease=runtime.settings.lease_time) is None:
             raise Unwanted
         await claims.begin(conn, claim, lease=runtime.settings.lease_time)
+        await room.take(conn, claim)
 
     await runtime.db.write(begin)
+    room.holds(claim)
     return claim
 
 
@@ -231,36 +250,49 @@ async def _written(
     job: Job,
     image: Image,
     source: Source,
+    room: quotas.Room,
     targets: Sequence[Target],
     progress: Progress,
-    copying: bool,
+    seal: certificates.Seal | None,
 ) -> tuple[data.Summary, dict[str, Blob]]:
     size = source.size
-    if copying:
+    if job.request["method"] == "copy-image":
         known = external.digest_of(image)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
-        blobs = await ingest(_counted(source.chunks, progress), targets, [limit, digest], size=size)
+        blobs = await ingest(_counted(source.chunks, progress), targets, [limit, *room.stages, digest], size=size)
         found = await digest.hexes()
         if known and found[known[0]] != known[1]:
             raise BlobChanged("The data that was read is not the data of the image.")
         return data.Summary(limit.size, found, image.virtual_size), blobs
-    wanted = converting.target(runtime, image)
+    # what was signed stays as it is
+    wanted = converting.target(runtime, image) if seal is None else None
     if wanted is not None:
-        return await _converted(runtime, image, source, targets, progress, wanted)
+        return await _converted(runtime, image, source, room, targets, progress, wanted)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
     before: list[Stage] = [came] if source.expected else []
-    if "image_decompression" in runtime.settings.imports.image_import_plugins:
+    if seal is None and "image_decompression" in runtime.settings.imports.image_import_plugins:
         before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
         size = None
-    limit, inspect, digest = stages = data.stages_of(runtime, _unpacked(runtime, image), size)
+    limit, inspect, digest = data.stages_of(runtime, _unpacked(runtime, image) if seal is None else image, size, seal)
     checked = _Checked(came, source.expected)
-    blobs = await ingest(_counted(source.chunks, progress), targets, [*before, *stages, checked], size=size)
+    blobs = await ingest(
+        _counted(source.chunks, progress),
+        targets,
+        [*before, limit, *room.stages, inspect, digest, *data.verify(digest, seal), checked],
+        size=size,
+    )
     return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
 
 
 async def _converted(
-    runtime: Runtime, image: Image, source: Source, targets: Sequence[Target], progress: Progress, wanted: str
+    runtime: Runtime,
+    image: Image,
+    source: Source,
+    room: quotas.Room,
+    targets: Sequence[Target],
+    progress: Progress,
+    wanted: str,
 ) -> tuple[data.Summary, dict[str, Blob]]:
     """As `_written`, in another format."""
     cap = runtime.settings.limits.image_size_cap
@@ -280,8 +312,21 @@ async def _converted(
         progress.begin(f"converting to {wanted}", made.size)
         limit = Limit(made.size, cap)
         digest = data.new_digest(runtime)
-        blobs = await ingest(_counted(made.chunks, progress), targets, [limit, digest], size=made.size)
+        blobs = await ingest(_counted(made.chunks, progress), targets, [limit, *room.stages, digest], size=made.size)
         return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
+
+
+async def _seal(runtime: Runtime, job: Job, image: Image) -> certificates.Seal | None:
+    # nobody's token is at hand: the certificate was read when the import began
+    return await certificates.signed(runtime, Context(), image, kept=job.request.get("certificate"))
+
+
+def _expected(runtime: Runtime, image: Image, source: Source, plain: bool) -> int | None:
+    """Bytes that will be written to each store, where that can be told before; `plain`: they are the source's."""
+    if plain:
+        return source.size if source.size is not None else image.size
+    packed = "image_decompression" in runtime.settings.imports.image_import_plugins
+    return None if packed or converting.target(runtime, image) is not None else source.size
 
 
 def _unpacked(runtime: Runtime, image: Image) -> Image:
@@ -329,6 +374,7 @@ async def _stored(
     summary: data.Summary,
     failures: Mapping[str, Exception],
     copying: bool,
+    plain: bool,
 ) -> _Stored:
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
@@ -345,8 +391,8 @@ async def _stored(
             raise Unwanted
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
-        now = _unpacked(runtime, current).replace(properties=properties)
-        if (wanted := converting.target(runtime, current)) is not None:
+        now = (current if plain else _unpacked(runtime, current)).replace(properties=properties)
+        if not plain and (wanted := converting.target(runtime, current)) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 

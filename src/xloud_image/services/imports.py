@@ -13,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image import schemas
 from xloud_image.db import images, jobs, tasks
+from xloud_image.db import quotas as rows
 from xloud_image.errors import BadRequest, Conflict, Duplicate, QuotaExceeded
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
-from xloud_image.services import data, fetching, staging
+from xloud_image.services import certificates, data, fetching, quotas, staging
 from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -82,9 +83,13 @@ async def begin(
         user_id=ctx.user,
         input={"image_id": image_id, "import_req": _shown(body), "backend": list(wanted.stores)},
     )
+    quota = await quotas.of(runtime, seen.owner)
+    seal = await certificates.signed(runtime, ctx, seen) if wanted.method != "copy-image" else None
     await reach("import.begin")
 
     async def begun(conn: AsyncConnection) -> Task:
+        if quota is not None:
+            await _require_room(runtime, conn, quota, seen, wanted)
         current = await images.locked(conn, image_id, project=ctx.project)
         _require(runtime, ctx, current, wanted)
         if trusted and not may_reach_all(runtime, ctx, current):
@@ -109,6 +114,7 @@ async def begin(
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
+                "certificate": None if seal is None else {"id": seal.signature.certificate, "pem": seal.pem},
                 "inject": wanted.method != "copy-image"
                 and ctx.roles.isdisjoint(runtime.settings.imports.ignore_user_roles),
             },
@@ -177,7 +183,19 @@ def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> No
         raise Conflict(f"The method {wanted.method} takes an image in status {status}; this one is {image.status}.")
     if image.container_format is None or image.disk_format is None:
         raise Conflict("Set container_format and disk_format before importing data.")
-    data.require_unsigned(image)
+
+
+async def _require_room(
+    runtime: Runtime, conn: AsyncConnection, quota: quotas.Quota, image: Image, wanted: Wanted
+) -> None:
+    """`QuotaExceeded` for what can be told now; the bytes themselves are reserved when they are written."""
+    if wanted.method == "glance-direct":
+        await quotas.admit(conn, quota, size=len(wanted.stores) * await rows.staged(conn, image.id))
+    elif wanted.method == "copy-image":
+        size = len(_still_missing(runtime, image, wanted)) * (image.size or 0)
+        await quotas.admit(conn, quota, size=size, uploading=1)
+    else:
+        await quotas.admit(conn, quota, size=1, uploading=1)
 
 
 async def _require_unlocked(conn: AsyncConnection, image: Image) -> None:

@@ -27,7 +27,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location, Task, shown_url
 from xloud_image.patch import MAX_LOCATIONS, Change
 from xloud_image.policy import images as rights
-from xloud_image.services import candidates, deletions, external, hashing, hints
+from xloud_image.services import candidates, certificates, deletions, external, hashing, hints, quotas
 from xloud_image.services.downloads import in_order
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.lookup import load
@@ -69,6 +69,9 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     seen = await candidates.looked_at(runtime, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
     claim = _claim(runtime, image, location)
+    known = any(other.url == location.url for other in image.locations)
+    quota = None if known else await quotas.of(runtime, image.owner)
+    seal = await certificates.signed(runtime, ctx, image) if image.status == "queued" else None
     examine = waits = False
 
     def added(current: Image) -> Image:
@@ -95,11 +98,12 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
         candidates.require_own_algorithm(runtime, validation)
         # where the bytes may change, only a digest tells later whether they did
-        waits = bool(validation)
+        waits = bool(validation) or seal is not None
         examine = waits or (not is_internal(seen.store) and runtime.settings.exposure.do_secure_hash)
-        return candidates.first(runtime, current, location, size, validation, examine)
+        return candidates.first(runtime, current, location, size, validation, examine, seal)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
+        await quotas.admit(conn, quota, size=size)
         changed = await _change(runtime, ctx, conn, image.id, location, added)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
@@ -323,7 +327,9 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
     location, size = seen.location, seen.size
     if again:
         return await _look_again(runtime, ctx, image, location, size, validation)
-    examine = bool(validation) or runtime.settings.exposure.do_secure_hash
+    seal = await certificates.signed(runtime, ctx, image)
+    examine = bool(validation) or seal is not None or runtime.settings.exposure.do_secure_hash
+    quota = await quotas.of(runtime, image.owner)
 
     def begun(current: Image) -> Image:
         rights.require(runtime.policy, ctx, "add_image_location", current)
@@ -332,9 +338,10 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
             raise Conflict(f"Only a queued image takes a first location; this one is {current.status}.")
         candidates.require_new(runtime, current, location)
         require_formats(current)
-        return candidates.first(runtime, current, location, size, validation, examine)
+        return candidates.first(runtime, current, location, size, validation, examine, seal)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
+        await quotas.admit(conn, quota, size=size)
         changed = await _change(runtime, ctx, conn, image_id, location, begun)
         claim = _claim(runtime, image, location)
         if examine and await _queued(conn, claim, changed, trusted=seen.trusted) is claim:

@@ -131,6 +131,9 @@ async def bequeath(runtime: Runtime, claim: Claim) -> bool:
             await other.ready()
         if place(runtime, one.location) != here:
             continue
+        if one.pending:  # it may be restored
+            log.info("the data stays, an image that can be restored has it too", image=claim.image_id)
+            return True
         try:
             await runtime.db.write(lambda conn, one=one: images.change(conn, one.image_id, _inherited(one.location)))  # type: ignore[misc]
         except NotFound:  # deleted meanwhile

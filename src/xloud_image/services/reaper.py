@@ -16,7 +16,7 @@ import structlog
 from xloud_image.db import claims, images
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
-from xloud_image.services import data, deletions, hashing
+from xloud_image.services import data, deletions, hashing, scrubbing
 from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
@@ -35,12 +35,16 @@ async def run(runtime: Runtime) -> None:
     lease = runtime.settings.lease_time
     working: dict[str, asyncio.Task[None]] = {}
     seen = _Seen(lease / 2)
+    scrub: asyncio.Task[int] | None = None
 
     async def look() -> None:
+        nonlocal scrub
         for store, left in (await _left(runtime, seen)).items():
             if store not in working or working[store].done():
                 working[store] = runtime.spawn(_settle_all(runtime, left), "settle what was left")
         await hashing.look(runtime)
+        if runtime.settings.deletion.delayed_delete and (scrub is None or scrub.done()):
+            scrub = runtime.spawn(scrubbing.once(runtime), "scrub deleted images")
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(runtime)))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.config.settings import Settings
     from xloud_image.db.engine import Database
     from xloud_image.identity import Identity
+    from xloud_image.identity.barbican import Barbican
+    from xloud_image.identity.limits import KeystoneLimits
     from xloud_image.model import Claim
     from xloud_image.policy import Policy
     from xloud_image.schemas import ImageSchema
@@ -87,6 +89,24 @@ class Runtime:
 
         return build(self.settings.auth, self.policy)
 
+    @cached_property
+    def limits(self) -> KeystoneLimits:
+        """Only with `use_keystone_limits`."""
+        from xloud_image.identity.limits import KeystoneLimits
+
+        settings = self.settings.quotas
+        assert settings.keystone is not None
+        return KeystoneLimits(settings.keystone, lasts=settings.limits_cache_time)
+
+    @cached_property
+    def barbican(self) -> Barbican:
+        """Only with Keystone."""
+        from xloud_image.identity.barbican import Barbican
+
+        keystone = self.settings.auth.keystone
+        assert keystone is not None
+        return Barbican(self.settings.signing.barbican, keystone)
+
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, *parts: Part) -> AsyncIterator[Runtime]:
@@ -148,7 +168,7 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for part in reversed(_STARTED):
+        for part in (*reversed(_STARTED), "limits", "barbican"):
             if part in self.__dict__:
                 await getattr(self, part).aclose()
         self.digest_pool.shutdown(wait=False, cancel_futures=True)

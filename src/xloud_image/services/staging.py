@@ -19,7 +19,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.policy import images as rights
-from xloud_image.services import data, deletions
+from xloud_image.services import data, deletions, quotas
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -50,15 +50,17 @@ async def stage(
         if current.status != "queued":
             raise Conflict(f"Only data for a queued image can be staged; this one is {current.status}.")
 
-    checked(await load(runtime, ctx, image_id))
-    claim, _ = await data.begin_write(runtime, ctx, image_id, store, "uploading", checked)
+    image = await load(runtime, ctx, image_id)
+    checked(image)
+    room = await quotas.room(runtime, image, "stage", declared)
+    claim, _ = await data.begin_write(runtime, ctx, image_id, store, "uploading", room, checked)
     target = Target(store, claim.key, deletions.caller(ctx))
     with runtime.holding(claim):
         try:
             limit = Limit(declared, runtime.settings.limits.image_size_cap)
-            blobs = await ingest(source, [target], [limit], size=declared)
+            blobs = await ingest(source, [target], [limit, *room.stages], size=declared)
             await reach("stage.written")
-            await _keep(runtime, claim, blobs[store.name])
+            await _keep(runtime, claim, blobs[store.name], room, limit.size)
             await reach("stage.kept")
         except BaseException:
             mine = None if isinstance(target.error, AlreadyExists) else store
@@ -66,7 +68,7 @@ async def stage(
             raise
 
 
-async def _keep(runtime: Runtime, claim: Claim, blob: Blob) -> None:
+async def _keep(runtime: Runtime, claim: Claim, blob: Blob, room: quotas.Room, size: int) -> None:
     kept = deletions.new_claim(runtime, "stage", claim.image_id, claim.store, url=blob.url)
 
     async def keep(conn: AsyncConnection) -> None:
@@ -77,6 +79,7 @@ async def _keep(runtime: Runtime, claim: Claim, blob: Blob) -> None:
         if not await claims.end(conn, claim.id, holder=runtime.holder):
             raise Conflict("Staging took too long to come back from a stop; another process has cleaned it up.")
         await claims.begin(conn, dataclasses.replace(kept, holder=None), lease=0)
+        await room.keep(conn, kept, size)
 
     try:
         await runtime.db.write(keep)

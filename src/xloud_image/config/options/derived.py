@@ -131,10 +131,31 @@ DERIVED: Final[tuple[Option, ...]] = (
         cfg.StrOpt("auth_section", help="Section with the options of the plugin, instead of this one."),
     ),
     *_made(
+        "QuotaSettings.user_storage_quota",
+        "DEFAULT",
+        cfg.StrOpt(
+            "user_storage_quota", default="0", help="Data of one project: a number with B, KB, MB, GB or TB; 0: any."
+        ),
+    ),
+    *_made(
+        "LimitSettings.auth",
+        "oslo_limit",
+        *AUTH_PLUGIN,
+        cfg.StrOpt("auth_section", help="Section with the options of the plugin, instead of this one."),
+    ),
+    *_made(
         "PolicySettings",
         "oslo_policy",
         cfg.StrOpt("policy_file", default="policy.yaml", help="Rules; a relative path starts at the configuration."),
         cfg.MultiStrOpt("policy_dirs", default=["policy.d"], help="Directories of more rules."),
+    ),
+    *_made(
+        "PolicySettings.property_protection_file",
+        "DEFAULT",
+        cfg.StrOpt(
+            "property_protection_file",
+            help="Who may do what to which properties; a relative path starts at the configuration.",
+        ),
     ),
     *_made(
         "DatabaseSettings.connection",

@@ -1,0 +1,20 @@
+"""What projects reserve of their quotas."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from xloud_image.db import tables
+
+revision = "x0009"
+down_revision = "x0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    tables.own.create_all(op.get_bind(), tables=[tables.quotas, tables.reservations])
+
+
+def downgrade() -> None:
+    tables.own.drop_all(op.get_bind(), tables=[tables.quotas, tables.reservations])
