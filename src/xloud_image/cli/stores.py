@@ -225,7 +225,8 @@ def pending(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_j
 
 @app.command()
 def scrub(config_file: ConfigFiles = None, config_dir: ConfigDirs = None) -> None:
-    """Scrub what was deleted long enough ago, and try every deletion that waits, now and once, instead of at its next attempt; say what still waits.
+    """Scrub what was deleted long enough ago, and try every deletion that waits, now and once, instead of at its next
+    attempt; say what still waits.
 
     The service does so by itself; this is for whoever has mended a store and does not want to wait. Exit code 1 when
     something still waits (`stores pending` says why).

@@ -89,8 +89,8 @@ async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
 
 
 async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:
-    """At most `limit` locations of images that are not deleted, or can be had back, by number, the first above `number`;
-    those whose data is not there yet left out."""
+    """At most `limit` locations of images that are not deleted, or can be had back, by number, the first above
+    `number`; those whose data is not there yet left out."""
     text = sql.Text(sql.engine_of(conn))
     unborn = ", ".join([f"'{status}'" for status in UNBORN])
     rows = await sql.fetch(
