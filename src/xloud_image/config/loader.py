@@ -83,6 +83,7 @@ def load(
         formats=values.fill(Formats),
         exposure=service.exposure(values),
         imports=service.imports(values),
+        cache=service.cache(values, stores.settings),
         database=_database(values, embedded=not paths),
         auth=access.auth(values, embedded=not paths),
         policy=access.policy(values),

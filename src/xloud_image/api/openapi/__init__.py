@@ -41,6 +41,7 @@ TAGS: Final = {
     "members": "Projects with which an image is shared.",
     "locations": "Where the bytes lie.",
     "tasks": "Long work, and how far it is.",
+    "cache": "The image cache of the node that answers; for administrators.",
 }
 _SECURITY: Final = {
     "token": {
