@@ -41,7 +41,7 @@ from xloud_image.api.state import ENDING, Ending
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
 from xloud_image.errors import ConfigError
-from xloud_image.services import caching, reaper
+from xloud_image.services import cache_keeping, reaper
 from xloud_image.services.runtime import ALL, Runtime
 
 log = structlog.get_logger(__name__)
@@ -332,7 +332,7 @@ async def serve(
         runtime.ring = ring
         beside = [asyncio.create_task(reaper.run(runtime))]
         if runtime.cache is not None:
-            beside.append(asyncio.create_task(caching.keep(runtime)))
+            beside.append(asyncio.create_task(cache_keeping.keep(runtime)))
         app = api.build(runtime)
         runner = connections.Runner(app, **_protocol(settings.server))
         await runner.setup()

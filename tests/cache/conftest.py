@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import http.client
+import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache.origin import Origin, image_of, name_of
+from tests.cache.origin import ALL, Origin, image_of, name_of
 from tests.load import quiet
 from tests.servers.place import HOST
 from tests.servers.service import Service
@@ -82,10 +84,25 @@ class Place:
             assert time.monotonic() - begun < quiet(seconds), self.service.log[-3000:]
             time.sleep(0.02)
 
+    def workers(self) -> dict[int, bool]:
+        """The processes that serve, and which of them fills a file."""
+        tasks = Path(f"/proc/{self.service.pid}/task/{self.service.pid}/children").read_text().split()
+        return {int(pid): _fills(Path(f"/proc/{pid}")) for pid in tasks}
+
     def close(self) -> None:
         self.points.write_text("")
         self.origin.close()
         self.service.kill()
+
+
+def _fills(process: Path) -> bool:
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                flags = (process / "fdinfo" / link.name).read_text().split("flags:")[1].split()[0]
+                if "/incomplete/" in os.readlink(link) and int(flags, 8) & os.O_RDWR:
+                    return True
+    return False
 
 
 class Reader(threading.Thread):
@@ -119,7 +136,7 @@ class Reader(threading.Thread):
     def leave(self) -> None:
         """The client goes away."""
         if self._connection.sock is not None:
-            self._connection.sock.close()
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
 
     def has_all_of(self, data: bytes) -> bool:
         self.join(quiet(60))
@@ -145,6 +162,7 @@ def place(_place: Place) -> Iterator[Place]:
     _place.points.write_text("")
     _place.origin.down = False
     _place.origin.wrong.clear()
+    _place.origin.cut = ALL
     _place.origin.allow()
     assert _place.service.request("DELETE", "/v2/cache").status == 204
     yield _place

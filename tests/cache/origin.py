@@ -17,7 +17,8 @@ ALL = 1 << 60
 
 class Origin:
     """`reads`: the GETs so far, as (name, first byte). `give`: bytes that each answer may have by now; -1 breaks it
-    off. `wrong`: names whose bytes are others than they were."""
+    off. `wrong`: names whose last byte is another one now; `cut`: bytes after which an answer with all of it ends.
+    """
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
@@ -25,6 +26,7 @@ class Origin:
         self.give = ALL
         self.down = False
         self.wrong: set[str] = set()
+        self.cut = ALL
         self._changed = threading.Condition()
         origin = self
 
@@ -105,6 +107,9 @@ class Origin:
                     handler.connection.close()
                     return
                 count = min(self.give, at + (64 << 10), len(body))
+            if wanted is None and at >= self.cut:
+                handler.connection.close()
+                return
             handler.connection.sendall(body[at:count])
             at = count
 

@@ -10,8 +10,8 @@ from xloud_image.api import wire
 from xloud_image.api.state import context, image_id, runtime
 from xloud_image.cache.directory import Entry
 from xloud_image.errors import BadRequest, NotFound
-from xloud_image.services import caching
-from xloud_image.services.caching import Listing
+from xloud_image.services import cache_keeping
+from xloud_image.services.cache_keeping import Listing
 from xloud_image.services.lookup import load
 
 _TARGET: Final = "x-image-cache-clear-target"
@@ -20,12 +20,12 @@ _OLD: Final = "manage_image_cache"  # the one rule of the older family
 
 def _require(request: web.Request, rule: str) -> None:
     runtime(request).policy.require(context(request), rule)
-    caching.require(runtime(request))
+    cache_keeping.require(runtime(request))
 
 
 async def _listing(request: web.Request, rule: str) -> Listing:
     _require(request, rule)
-    return await caching.listing(runtime(request))
+    return await cache_keeping.listing(runtime(request))
 
 
 def _cached(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -55,13 +55,13 @@ async def queue(request: web.Request) -> web.Response:
 
 async def _queue(request: web.Request, rule: str) -> None:
     _require(request, rule)
-    await caching.queue(runtime(request), context(request), image_id(request))
+    await cache_keeping.queue(runtime(request), context(request), image_id(request))
 
 
 async def delete(request: web.Request) -> web.Response:
     """DELETE /v2/cache/{id} → 204; 404 when there is no such image, cached or not."""
     _require(request, "cache_delete")
-    if not await caching.delete(runtime(request), image_id(request)):
+    if not await cache_keeping.delete(runtime(request), image_id(request)):
         await load(runtime(request), context(request), image_id(request))
     return web.Response(status=204)
 
@@ -72,27 +72,27 @@ async def clear(request: web.Request) -> web.Response:
     target = request.headers.get(_TARGET, "").strip().lower()
     if target not in ("", "both", "cache", "queue"):
         raise BadRequest(f"{_TARGET} is cache, queue or both.")
-    await caching.clear(runtime(request), cached=target != "queue", queued=target != "cache")
+    await cache_keeping.clear(runtime(request), cached=target != "queue", queued=target != "cache")
     return web.Response(status=204)
 
 
 async def nodes(request: web.Request) -> web.Response:
     """GET /v2/cache/nodes/{id} → 200, 409 where nodes do not tell."""
     _require(request, "list_cached_nodes")
-    return wire.answer(await caching.nodes(runtime(request), context(request), image_id(request)))
+    return wire.answer(await cache_keeping.nodes(runtime(request), context(request), image_id(request)))
 
 
 async def clean(request: web.Request) -> web.Response:
     """POST /v2/cache/clean → 200."""
     _require(request, "cache_clean")
-    await caching.clean(runtime(request))
+    await cache_keeping.clean(runtime(request))
     return web.Response()
 
 
 async def prune(request: web.Request) -> web.Response:
     """POST /v2/cache/prune → 200."""
     _require(request, "cache_prune")
-    files, size = await caching.prune(runtime(request))
+    files, size = await cache_keeping.prune(runtime(request))
     return wire.answer({"total_files_pruned": files, "total_bytes_pruned": size})
 
 
@@ -107,14 +107,14 @@ async def find_cached(request: web.Request) -> web.Response:
 async def delete_cached(request: web.Request) -> web.Response:
     """DELETE /v2/cached_images/{id} → 200."""
     _require(request, _OLD)
-    await caching.delete(runtime(request), image_id(request), queued=False)
+    await cache_keeping.delete(runtime(request), image_id(request), queued=False)
     return web.Response()
 
 
 async def clear_cached(request: web.Request) -> web.Response:
     """DELETE /v2/cached_images → 200."""
     _require(request, _OLD)
-    return wire.answer({"num_deleted": await caching.clear(runtime(request), queued=False)})
+    return wire.answer({"num_deleted": await cache_keeping.clear(runtime(request), queued=False)})
 
 
 async def find_queued(request: web.Request) -> web.Response:
@@ -131,7 +131,7 @@ async def queue_older(request: web.Request) -> web.Response:
 async def delete_queued(request: web.Request) -> web.Response:
     """DELETE /v2/queued_images/{id} → 200, 404 when it is not queued."""
     _require(request, _OLD)
-    if not await caching.delete(runtime(request), image_id(request), cached=False):
+    if not await cache_keeping.delete(runtime(request), image_id(request), cached=False):
         raise NotFound("This image is not queued for the image cache.")
     return web.Response()
 
@@ -139,4 +139,4 @@ async def delete_queued(request: web.Request) -> web.Response:
 async def clear_queued(request: web.Request) -> web.Response:
     """DELETE /v2/queued_images → 200."""
     _require(request, _OLD)
-    return wire.answer({"num_deleted": await caching.clear(runtime(request), cached=False)})
+    return wire.answer({"num_deleted": await cache_keeping.clear(runtime(request), cached=False)})

@@ -24,7 +24,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +32,10 @@ import structlog
 from prometheus_client import Counter
 
 from xloud_image.cache import locks
+from xloud_image.cache.draft import Draft, Found, Key
 from xloud_image.failpoints import reach_in_thread
 from xloud_image.stores.file.download import OpenFile
-from xloud_image.stores.file.syscalls import await_writeback, begin_writeback, directory
+from xloud_image.stores.file.syscalls import directory
 
 log = structlog.get_logger(__name__)
 
@@ -44,25 +45,9 @@ _NAME: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.[0-9a
 _PART: Final = re.compile(rf"({_NAME.pattern})\.([0-9]{{1,19}})\.[0-9a-f]{{8}}")
 _IMAGE: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INCOMPLETE, _REMOVED, _QUEUE, _HITS = "incomplete", "removed", "queue", "hits"
-# what a Glance keeps in its own directory of this kind
-_GLANCES: Final = (_INCOMPLETE, _QUEUE, "invalid")
 _BLOCK: Final = 4096  # bytes; each file takes whole ones, and one more for its hits
-_FLUSH: Final = 16 << 20  # bytes after which writing back to the disk is begun
 _PATIENCE: Final = 2.0  # seconds that the lock of the directory is waited for
 _WHOLE: Final = 10**9  # nanoseconds
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Key:
-    """What a file of the cache holds: the data of an image, its bytes, and 32 hex digits of its digest."""
-
-    image_id: str
-    size: int
-    digest: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.image_id}.{self.digest}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,20 +60,6 @@ class Entry:
     hits: int
     last_accessed: float
     last_modified: float
-
-
-@dataclasses.dataclass(slots=True)
-class Found:
-    """An open file of the cache. `growing`: somebody fills it. `draft`: we are to fill it, and nobody else will."""
-
-    opened: OpenFile
-    growing: bool = False
-    draft: Draft | None = None
-
-    def close(self) -> None:
-        self.opened.close()
-        if self.draft is not None:
-            self.draft.drop()
 
 
 class Directory:
@@ -165,9 +136,9 @@ class Directory:
             os.close(fd)
             raise
         reach_in_thread("cache.begun")
-        return Found(opened, growing=True, draft=Draft(self, key, path, fd))
+        return Found(opened, growing=True, draft=Draft(path, fd, lambda: self._publish(key, path, fd)))
 
-    def publish(self, key: Key, path: str, fd: int) -> bool:
+    def _publish(self, key: Key, path: str, fd: int) -> bool:
         """Give a file its final name, durably. False when it was removed meanwhile."""
         second = int(time.time())
         os.utime(fd, ns=(second * _WHOLE, second * _WHOLE))
@@ -206,7 +177,7 @@ class Directory:
             return False
         held: list[tuple[int, str]] = []
         try:
-            for entry in sorted(self.entries(), key=lambda entry: entry.last_accessed):
+            for entry in sorted(self._entries(), key=lambda entry: entry.last_accessed):
                 if over <= 0 and short <= 0:
                     break
                 if (fd := self._unread(entry.name)) is not None:
@@ -267,7 +238,7 @@ class Directory:
                 self._retire(f"{_INCOMPLETE}/{name}")
 
     def _used(self) -> int:
-        finished = sum(_taken(entry.size) for entry in self.entries())
+        finished = sum(_taken(entry.size) for entry in self._entries())
         return finished + sum(_taken(max(promised, there)) for promised, there in self._others())
 
     def _others(self) -> list[tuple[int, int]]:
@@ -288,18 +259,22 @@ class Directory:
 
     def usage(self) -> tuple[int, int]:
         """Cached images, and bytes of the disk that the cache takes or has promised. OSError."""
-        return len(self.entries()), self._used()
+        return len(self._entries()), self._used()
 
     # -- what operators see and do
 
     def entries(self) -> list[Entry]:
         """Every cached image, in no order."""
+        return self._entries(count=True)
+
+    def _entries(self, *, count: bool = False) -> list[Entry]:
         found = []
         for name, status in self._files(""):
             if match := _NAME.fullmatch(name):
                 hits = 0
-                with contextlib.suppress(OSError):
-                    hits = _number(Path(f"{self.path}/{_HITS}/{name}").read_bytes()[:20])
+                if count:
+                    with contextlib.suppress(OSError):
+                        hits = _number(Path(f"{self.path}/{_HITS}/{name}").read_bytes()[:20])
                 found.append(Entry(match[1], name, status.st_size, hits, status.st_atime, status.st_mtime))
         return found
 
@@ -330,7 +305,7 @@ class Directory:
     def remove(self, image_id: str) -> bool:
         """The image is not cached any more, nor being filled. Whether it was. OSError."""
         with self._alone():
-            found = [entry.name for entry in self.entries() if entry.image_id == image_id]
+            found = [entry.name for entry in self._entries() if entry.image_id == image_id]
             for name in found:
                 self._retire(name)
             parts = [name for name, _ in self._files(_INCOMPLETE) if name.startswith(f"{image_id}.")]
@@ -341,7 +316,7 @@ class Directory:
     def clear(self) -> int:
         """Nothing is cached any more; how many images were. OSError."""
         with self._alone():
-            found = self.entries()
+            found = self._entries()
             for entry in found:
                 self._retire(entry.name)
             for name, _ in self._files(_INCOMPLETE):
@@ -374,7 +349,7 @@ class Directory:
         with self._alone():
             self._sweep()
             over = self._used() - self.limit
-            for entry in sorted(self.entries(), key=lambda entry: entry.last_accessed):
+            for entry in sorted(self._entries(), key=lambda entry: entry.last_accessed):
                 if over <= 0:
                     break
                 if (fd := self._unread(entry.name)) is None:
@@ -393,6 +368,10 @@ class Directory:
             return fd
         os.close(fd)
         return None
+
+    def version(self) -> int:
+        """Another one when an image came or went. OSError."""
+        return os.stat(self.path).st_mtime_ns
 
     def is_keeper(self, fd: int) -> bool:
         """Whether it still is: the file of the lock may have been removed with the directory."""
@@ -437,75 +416,17 @@ class Directory:
         for folder in (self.path, *(f"{self.path}/{below}" for below in (_INCOMPLETE, _REMOVED, _QUEUE, _HITS))):
             if not os.path.isdir(folder):
                 os.makedirs(folder, 0o750, exist_ok=True)
-                self._give(folder)
+                self._give(folder, os.path.dirname(folder))
         path = f"{self.path}/{name}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         self._give(path)
         return fd
 
-    def _give(self, path: str) -> None:
-        """What root makes, in a command, belongs to the service, as the directory does."""
-        if os.geteuid() == 0 and path != self.path:
-            owner = os.stat(self.path)
+    def _give(self, path: str, model: str | None = None) -> None:
+        """What root makes, in a command, belongs to the service, as the directory, or what it lies in, does."""
+        if os.geteuid() == 0:
+            owner = os.stat(model or self.path)
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-class Draft:
-    """A file being filled, by us alone. Its bytes can be read as they come. One thread at a time."""
-
-    def __init__(self, where: Directory, key: Key, path: str, fd: int) -> None:
-        self.key = key
-        self.written = 0
-        self._where, self._path, self._fd = where, path, fd
-        self._flushed = 0
-
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Append. OSError: there is no room on the disk, or it is broken."""
-        total = sum(map(len, pieces))
-        done = os.pwritev(self._fd, pieces[:1024], self.written) if total else 0
-        while done < total:  # a signal, many pieces, or the disk is nearly full: the next call tells
-            done += os.pwrite(self._fd, memoryview(b"".join(pieces))[done:], self.written + done)
-        self.written += total
-        while self.written - self._flushed >= _FLUSH:
-            begin_writeback(self._fd, self._flushed, _FLUSH)
-            if self._flushed:
-                await_writeback(self._fd, self._flushed - _FLUSH, _FLUSH)
-            self._flushed += _FLUSH
-        reach_in_thread("cache.written")
-
-    def is_wanted(self, *, readers: bool) -> bool:
-        """Whether it is still in the directory; `readers`: and somebody reads it."""
-        return self._is_there() and (not readers or locks.is_held(self._fd, locks.READING))
-
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
-        except OSError:
-            return False
-
-    def publish(self) -> bool:
-        """It is whole and right: it becomes the cached image. False when it was removed meanwhile."""
-        reach_in_thread("cache.filled")
-        done = self._where.publish(self.key, self._path, self._fd)
-        self._close()
-        return done
-
-    def spoil(self) -> None:
-        """Its bytes are wrong: whoever reads them gets no more."""
-        os.ftruncate(self._fd, 0)
-
-    def drop(self) -> None:
-        """It goes, unless it was published. Again is the same."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                if self._is_there():
-                    os.unlink(self._path)
-            self._close()
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def _taken(size: int) -> int:

@@ -8,8 +8,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import structlog
 
-from xloud_image.cache.directory import Directory, Found, Key
-from xloud_image.errors import ImageServiceError, Unavailable
+from xloud_image.cache.directory import Directory
+from xloud_image.cache.draft import Found, Key
+from xloud_image.errors import ImageServiceError, StoreUnavailable, Unavailable
 from xloud_image.stores.kit.threads import Threads
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ class Cache:
             return await self.moving.run(lambda: work(self.directory, *args, **kwargs))
         except OSError as error:
             raise Unavailable(f"The image cache of this node cannot be used now: {error.strerror}.") from error
+        except StoreUnavailable as error:
+            raise Unavailable("The disk of this node's image cache does not answer.") from error
 
     async def enter(self, key: Key, *, begin: bool, whole: bool) -> Found | None:
         """As `Directory.enter`, or for a part `find`; None, and a warning now and then, when there is no use of it."""

@@ -13,7 +13,7 @@ from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
 
 if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
-    from xloud_image.services.caching import Listing
+    from xloud_image.services.cache_keeping import Listing
     from xloud_image.services.runtime import Part, Runtime
 
 T = TypeVar("T")
@@ -38,9 +38,9 @@ def do(loaded: "Loaded", work: "Callable[[Runtime], Awaitable[T]]", *parts: "Par
 
 def look(loaded: "Loaded") -> "Listing":
     """What is cached and queued here."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
-    return do(loaded, caching.listing)
+    return do(loaded, cache_keeping.listing)
 
 
 def table(found: "Listing") -> str:
@@ -67,22 +67,24 @@ def _time(seconds: float) -> str:
 def put_into_queue(loaded: "Loaded", images: list[str]) -> None:
     """Have this node fetch them."""
     from xloud_image.identity.context import Context
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
     async def work(runtime: "Runtime") -> None:
         for image in images:
-            await caching.queue(runtime, Context(is_admin=True), image.lower())
+            await cache_keeping.queue(runtime, Context(is_admin=True), image.lower())
 
     do(loaded, work, "db")
 
 
 def take_out(loaded: "Loaded", images: list[str], *, cached: bool = True, queued: bool = True) -> list[str]:
     """Out of cache and queue; those that were in neither."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
     async def work(runtime: "Runtime") -> list[str]:
         return [
-            image for image in images if not await caching.delete(runtime, image.lower(), cached=cached, queued=queued)
+            image
+            for image in images
+            if not await cache_keeping.delete(runtime, image.lower(), cached=cached, queued=queued)
         ]
 
     return do(loaded, work)
@@ -90,16 +92,16 @@ def take_out(loaded: "Loaded", images: list[str], *, cached: bool = True, queued
 
 def empty(loaded: "Loaded", *, cached: bool = True, queued: bool = True) -> int:
     """All of it; how many images went."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
-    return do(loaded, lambda runtime: caching.clear(runtime, cached=cached, queued=queued))
+    return do(loaded, lambda runtime: cache_keeping.clear(runtime, cached=cached, queued=queued))
 
 
 def fetch(loaded: "Loaded") -> int:
     """Fetch what is queued; the exit code."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
-    done, failed = do(loaded, caching.fetch_all, "db", "stores")
+    done, failed = do(loaded, cache_keeping.fetch_all, "db", "stores")
     typer.echo(f"{done} of {done + len(failed)} images were fetched.")
     for image, reason in failed.items():
         typer.echo(f"{image} stays queued: {reason}", err=True)
@@ -108,16 +110,16 @@ def fetch(loaded: "Loaded") -> int:
 
 def tidy(loaded: "Loaded") -> None:
     """Away with what is nobody's."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
-    do(loaded, caching.clean, "db")
+    do(loaded, cache_keeping.clean, "db")
 
 
 def shrink(loaded: "Loaded") -> None:
     """Down to the limit."""
-    from xloud_image.services import caching
+    from xloud_image.services import cache_keeping
 
-    files, size = do(loaded, caching.prune)
+    files, size = do(loaded, cache_keeping.prune)
     typer.echo(f"{files} images with {size} bytes were removed.")
 
 

@@ -107,7 +107,7 @@ def cache(values: Values, stores: Sequence[StoreSettings]) -> CacheSettings:
     named = bool(CACHES.intersection(parts))
     if directory and parts and not named:
         text = "has no effect: a flavor with caching or cachemanagement would switch the image cache on"
-        values.tell("warning", Kind.HONOURED, text, "DEFAULT", "image_cache_dir")
+        values.guess(text, "DEFAULT", "image_cache_dir")
         directory = None
     elif directory and not os.path.isabs(directory):
         values.refuse("must begin with a slash", "DEFAULT", "image_cache_dir")
@@ -115,7 +115,7 @@ def cache(values: Values, stores: Sequence[StoreSettings]) -> CacheSettings:
         values.refuse(f"and the directory of the store {store} must lie apart", "DEFAULT", "image_cache_dir")
     elif named and not directory:
         text = "asks for the image cache, which image_cache_dir would switch on: every read goes to the store"
-        values.tell("warning", Kind.HONOURED, text, "paste_deploy", "flavor")
+        values.guess(text, "paste_deploy", "flavor")
     return values.fill(
         CacheSettings,
         image_cache_dir=os.path.normpath(directory) if directory else None,
