@@ -11,7 +11,9 @@ from xloud_image.cache import locks
 from xloud_image.errors import BlobChanged
 
 PATIENCE: Final = 15.0  # seconds without a byte after which nobody waits on
-_FIRST, _LOOK = 0.002, 0.02  # seconds between two looks
+# seconds until a second look, for the first byte and for others, and between later ones: what comes meanwhile is sent
+# at once, so that a hundred readers of a slow store cost little
+_FIRST, _NEXT, _LOOK = 0.002, 0.02, 0.1
 
 
 async def there(fd: int, at: int, size: int) -> int:
@@ -20,7 +22,7 @@ async def there(fd: int, at: int, size: int) -> int:
     0: no more will come from there: whoever filled it died, gave up or stands still. `BlobChanged`: what came so far
     was wrong.
     """
-    since, pause = time.monotonic(), _FIRST
+    since, pause = time.monotonic(), _NEXT if at else _FIRST
     while True:
         has = os.fstat(fd).st_size
         if has > at:
