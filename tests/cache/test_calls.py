@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -11,16 +10,15 @@ from tests.api.cloud import Cloud
 from tests.cache.conftest import MIB, Place
 from tests.conftest import ServiceFactory
 from tests.load import quiet
-from tests.servers.service import installed
+from tests.servers.service import command
 
 NONE = "00000000-0000-4000-8000-000000000000"
 
 
 def calls(place: Place, *words: str) -> tuple[int, str]:
     """The exit code and the output of a `glance-cache-…` command."""
-    script = Path(installed()[0]).with_name(words[0])
     done = subprocess.run(
-        [script, *words[1:]],
+        [*command(words[0]), *words[1:]],
         capture_output=True,
         text=True,
         check=False,

@@ -283,6 +283,10 @@ class Directory:
         found = [(status.st_mtime_ns, name) for name, status in self._files(_QUEUE) if _IMAGE.fullmatch(name)]
         return [name for _, name in sorted(found)]
 
+    def is_queued(self, image_id: str) -> bool:
+        """Whether it is to be fetched, still."""
+        return os.path.exists(f"{self.path}/{_QUEUE}/{image_id}")
+
     def queue(self, image_id: str) -> None:
         """It is to be fetched; again is the same. OSError."""
         assert _IMAGE.fullmatch(image_id), image_id

@@ -3,6 +3,8 @@ directory of this node and need no login; what was only for calls over the netwo
 """
 
 import socket
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -123,21 +125,10 @@ def _prune(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, debug
     cache.shrink(load(config_file, config_dir))
 
 
-def manage() -> None:
-    """Run `glance-cache-manage`; never returns."""
-    cli.run(_manage, "glance-cache-manage")
+_APPS = {app.info.name: app for app in (_manage, _prefetcher, _cleaner, _pruner)}
 
 
-def prefetcher() -> None:
-    """Run `glance-cache-prefetcher`; never returns."""
-    cli.run(_prefetcher, "glance-cache-prefetcher")
-
-
-def cleaner() -> None:
-    """Run `glance-cache-cleaner`; never returns."""
-    cli.run(_cleaner, "glance-cache-cleaner")
-
-
-def pruner() -> None:
-    """Run `glance-cache-pruner`; never returns."""
-    cli.run(_pruner, "glance-cache-pruner")
+def main() -> None:
+    """Run the command of this process, by the name that it was called by; never returns."""
+    name = Path(sys.argv[0]).name
+    cli.run(_APPS.get(name, _manage), name)

@@ -217,7 +217,7 @@ async def _work_off(runtime: Runtime, cache: Cache, later: dict[str, float]) -> 
     for image_id in set(later) - set(queued):
         del later[image_id]
     for image_id in queued:
-        if later.get(image_id, 0.0) > time.monotonic():
+        if later.get(image_id, 0.0) > time.monotonic() or not await cache.act(Directory.is_queued, image_id):
             continue
         try:
             if await fetch(runtime, image_id):
