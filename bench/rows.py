@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import ceph, downloads, interference, memory, metadata, paging, s3, swift, uploads, vsphere
+from bench import caching, ceph, downloads, interference, memory, metadata, paging, s3, swift, uploads, vsphere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "memory": memory.resident,
     "walk": paging.walk,
     "pages": paging.pages,
+    "cache": caching.row,
     "rbd": ceph.row,
     "rbd-api": ceph.services,
     "vsphere": vsphere.row,
@@ -35,4 +36,4 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-BESIDE = [name for name in ROWS if name not in ("sha256", "hashing", "rbd", "vsphere", "s3", "swift")]
+BESIDE = [name for name in ROWS if name not in ("sha256", "hashing", "cache", "rbd", "vsphere", "s3", "swift")]

@@ -23,7 +23,7 @@ FLOORS = (
     ("cli", "server", "__main__"),
     ("api", "worker"),
     ("services", "bootstrap", "client"),
-    ("db", "stores", "fetching", "identity"),
+    ("db", "stores", "fetching", "identity", "cache"),
     ("streams", "policy", "schemas", "metadefs", "patch"),
     ("inspection", "checking", "conversion"),
     ("model",),
@@ -48,6 +48,7 @@ BESIDE = {
     ("__main__", "cli"),  # only hands over
     ("cli", "server"),  # `serve` starts it
     ("fetching", "stores"),  # its kit: requests to URLs that others chose
+    ("cache", "stores"),  # files that are open for reading
 }
 
 # of stores/, what is no type of store

@@ -10,7 +10,8 @@ _SIZE: Final = "a balancer does not limit the size of an upload; 413 comes from 
 _INVENTED: Final[Mapping[str, str]] = {
     "glance_cache_staleness_seconds": "no image cache has such a setting: the data of an image never changes, and so "
     "nothing grows stale",
-    "glance_cache_prefetcher_delay": "no image cache has such a setting: a call of the API puts images into a cache",
+    "glance_cache_prefetcher_delay": "no image cache has such a setting: images that are queued for it (`openstack "
+    "cached image queue`) are fetched within seconds",
     "glance_audit_events": "nobody has such a setting; the log has a line for every change",
     "haproxy_client_body_timeout": _SIZE,
     "haproxy_http_request_timeout": _SIZE,

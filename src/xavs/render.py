@@ -210,12 +210,9 @@ def _overrides(inputs: Inputs, g: Globals) -> Path | None:
 
 def _without_effect(inputs: Inputs, g: Globals, directory: Path | None) -> None:
     """A line for each thing that is taken and does nothing, so that nobody takes it for done."""
-    if g.get("glance_enable_image_cache"):
-        name = "glance_enable_image_cache"
-        g.findings.warning("the image cache is not built yet: every read goes to the store", name, g.origin(name))
-    elif g.is_set("glance_cache_max_size") and g.get("glance_cache_max_size") != 10737418240:
-        name = "glance_cache_max_size"
-        g.findings.warning("has no effect: the image cache is not built yet", name, g.origin(name))
+    name = "glance_cache_max_size"
+    if g.is_set(name) and g.get(name) != 10737418240 and not g.get("glance_enable_image_cache"):
+        g.findings.warning("has no effect without glance_enable_image_cache", name, g.origin(name))
     for name in ("haproxy_glance_api_client_timeout", "haproxy_glance_api_server_timeout"):
         if g.is_set(name) and g.get(name) != "6h":
             g.findings.warning(

@@ -52,6 +52,9 @@ POINTS: Final = (
     "file.synced",
     "file.linked",
     "file.unlinked",
+    "cache.begun",
+    "cache.written",
+    "cache.filled",
 )
 
 

@@ -41,7 +41,7 @@ from xloud_image.api.state import ENDING, Ending
 from xloud_image.config.loader import Loaded
 from xloud_image.config.settings import Server, Settings
 from xloud_image.errors import ConfigError
-from xloud_image.services import reaper
+from xloud_image.services import cache_keeping, reaper
 from xloud_image.services.runtime import ALL, Runtime
 
 log = structlog.get_logger(__name__)
@@ -340,7 +340,9 @@ async def serve(
     listeners, others = listeners[:1], listeners[1:]  # as `bind` has them
     async with Runtime.open(settings, *ALL) as runtime:
         runtime.ring = ring
-        cleaning = asyncio.create_task(reaper.run(runtime))
+        beside = [asyncio.create_task(reaper.run(runtime))]
+        if runtime.cache is not None:
+            beside.append(asyncio.create_task(cache_keeping.keep(runtime)))
         app = api.build(runtime)
         runner = connections.Runner(app, **_protocol(settings.server))
         await runner.setup()
@@ -368,7 +370,8 @@ async def serve(
             await _close_port(runner, listeners)
             await _drain(runner, settings.server.graceful_timeout, alive)
         finally:
-            cleaning.cancel()
+            for task in beside:
+                task.cancel()
             await numbers.cleanup()
             await runner.cleanup()
 

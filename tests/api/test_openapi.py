@@ -20,7 +20,7 @@ from xloud_image.errors import ImageServiceError, QuotaExceeded
 from xloud_image.services.image_patch import new_image
 
 # names in the table of minors that stand for what is not built yet
-NOT_YET = {"listCache"}
+NOT_YET: set[str] = set()
 METHODS = ("get", "head", "put", "post", "patch", "delete")
 
 

@@ -57,9 +57,26 @@ def test_another_flavor_is_refused(read: Read) -> None:
     assert sentence.startswith("'audit' is no way")
 
 
-def test_the_cache_of_a_flavor_is_a_warning(read: Read) -> None:
-    loaded = read(FLAVOR.format("keystone+caching") + TOKEN, open_door=False)
-    assert "cache is not built" in told(loaded, "[paste_deploy] flavor", "warning")[0]
+def test_the_cache_is_on_with_a_directory_and_a_flavor_that_has_it(read: Read) -> None:
+    place = "[DEFAULT]\nimage_cache_dir = /x/\n"
+    without = read(FLAVOR.format("keystone+caching") + TOKEN, open_door=False)
+    assert "image_cache_dir would switch on" in told(without, "[paste_deploy] flavor", "warning")[0]
+    assert without.settings.cache.image_cache_dir is None
+    other = read(FLAVOR.format("keystone") + TOKEN, place, open_door=False)
+    assert "has no effect" in told(other, "[DEFAULT] image_cache_dir", "warning")[0]
+    assert other.settings.cache.image_cache_dir is None
+    for text in (FLAVOR.format("keystone+cachemanagement") + TOKEN, FLAVOR.format("keystone+caching") + TOKEN):
+        loaded = read(text, place, open_door=False)
+        assert loaded.settings.cache.image_cache_dir == "/x"
+        assert not told(loaded, "[paste_deploy] flavor", "warning")
+    assert read(place).settings.cache.image_cache_dir == "/x"  # no flavor: [xloud] auth
+
+
+def test_a_cache_in_the_place_of_a_store_is_refused(read: Read) -> None:
+    text = "[DEFAULT]\nenabled_backends = a:file\nimage_cache_dir = {}\n[a]\nfilesystem_store_datadir = /data/a\n"
+    for place in ("/data/a", "/data/a/cache", "/data", "cache"):
+        assert told(read(text.format(place)), "[DEFAULT] image_cache_dir", "error"), place
+    assert not told(read(text.format("/data/ab")), "[DEFAULT] image_cache_dir", "error")
 
 
 def test_two_answers_are_told(read: Read) -> None:

@@ -148,16 +148,16 @@ def test_no_option_stands_in_two_classes() -> None:
 
 
 def test_every_note_names_its_file(read: Read) -> None:
-    loaded = read("[DEFAULT]\nimage_cache_dir = /x\n", "[DEFAULT]\ncert_file = /y\n")
+    loaded = read("[DEFAULT]\nuse_syslog = on\n", "[DEFAULT]\ncert_file = /y\n")
     by_option = {note.about: note.origin.file for note in loaded.findings}
-    assert by_option["[DEFAULT] image_cache_dir"].name == "1.conf"  # type: ignore[union-attr]
+    assert by_option["[DEFAULT] use_syslog"].name == "1.conf"  # type: ignore[union-attr]
     assert by_option["[DEFAULT] cert_file"].name == "2.conf"  # type: ignore[union-attr]
 
 
 def test_refusals_come_first(read: Read) -> None:
     levels = [
         note.severity
-        for note in read("[DEFAULT]\nscrub_pool_size = 1\nimage_cache_dir = /x\nowner_is_tenant = off\n").findings
+        for note in read("[DEFAULT]\nscrub_pool_size = 1\nuse_syslog = on\nowner_is_tenant = off\n").findings
     ]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
     assert set(itertools.chain(levels)) == {"error", "warning", "note"}

@@ -101,7 +101,6 @@ def test_it_is_served_as_written(read: Read) -> None:
 def test_what_is_told_of_it(read: Read) -> None:
     loaded = read(RENDERED, open_door=False)
     assert [(note.severity, note.kind, note.about) for note in loaded.findings] == [
-        ("note", "ignored", "[DEFAULT] worker_self_reference_url"),
         ("note", "ignored", "[DEFAULT] transport_url"),
         ("note", "ignored", "[oslo_concurrency] lock_path"),
         ("note", "ignored", "[oslo_messaging_notifications] transport_url"),
@@ -136,5 +135,5 @@ def test_the_variant_with_a_cache(read: Read) -> None:
     """
     loaded = read(RENDERED, more, open_door=False)
     assert not loaded.refusals
-    assert told(loaded, "[paste_deploy] flavor", "warning")
-    assert told(loaded, "[DEFAULT] image_cache_dir", "warning")
+    assert loaded.settings.cache.image_cache_dir == "/var/lib/glance/image-cache"
+    assert not told(loaded, "[paste_deploy] flavor", "warning")

@@ -189,13 +189,12 @@ def test_a_database_of_somebody_else(desk: Desk) -> None:
 # globals → the line about what does nothing; "": no line
 NOTHING = {
     'enable_glance_image_cache: "no"\n': "",
-    'enable_glance_image_cache: "yes"\n': "the image cache is not built yet: every read goes to the store",
-    'glance_enable_image_cache: "yes"\nglance_cache_max_size: 10737418240\n': "the image cache is not built yet",
-    "glance_cache_max_size: 99\n": "glance_cache_max_size: has no effect: the image cache is not built yet",
+    'glance_enable_image_cache: "yes"\nglance_cache_max_size: 99\n': "",
+    "glance_cache_max_size: 99\n": "glance_cache_max_size: has no effect without glance_enable_image_cache",
     "haproxy_glance_api_client_timeout: 12h\n": "deploy/haproxy/glance.cfg says 6h, change it there",
     "haproxy_client_body_timeout: 300s\n": "413 comes from image_size_cap or a full store",
     "glance_cache_staleness_seconds: 86400\n": "the data of an image never changes",
-    "glance_cache_prefetcher_delay: 300\n": "a call of the API puts images into a cache",
+    "glance_cache_prefetcher_delay: 300\n": "fetched within seconds",
     'glance_audit_events: "all"\n': "nobody has such a setting",
     'nova_verify_glance_signatures: "yes"\n': "it is an option of Nova",
     "glance_dev_mode: yes\n": "no source is mounted",
@@ -228,7 +227,7 @@ def test_what_an_override_says_of_stores(desk: Desk) -> None:
 
 def test_what_an_override_asks_that_is_not_built(desk: Desk) -> None:
     desk.write("config/glance/glance-api.conf", "[DEFAULT]\nimage_cache_dir = /var/cache/images\n")
-    assert "every read goes to the store" in told(desk.render(""), "warning")
+    assert "would switch the image cache on" in told(desk.render(""), "warning")
 
 
 def test_files_at_another_place(desk: Desk) -> None:

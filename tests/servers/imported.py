@@ -27,7 +27,11 @@ from typing import Any
 # by set: the module of each program
 SETS = {
     "clients": {"openstack": "openstackclient.shell", "glance": "glanceclient.shell"},
-    "service": {"xloud-image": "xloud_image.cli"},
+    "service": {
+        "xloud-image": "xloud_image.cli",
+        "glance-cache-manage": "xloud_image.cli.glance_cache",
+        "glance-cache-prefetcher": "xloud_image.cli.glance_cache",
+    },
 }
 # what every command loads by its name, after it has begun
 LATER = {

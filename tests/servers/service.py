@@ -34,9 +34,9 @@ def installed() -> list[str]:
     return [str(script)] if script.exists() else [str(_python()), "-m", "xloud_image"]
 
 
-def command() -> list[str]:
-    """The words that begin an `xloud-image` command."""
-    return _PROGRAMS.command(NAME)
+def command(name: str = NAME) -> list[str]:
+    """The words that begin an `xloud-image` command, or one under another name of ours."""
+    return _PROGRAMS.command(name)
 
 
 class Service:

@@ -55,7 +55,7 @@ def build(runtime: Runtime) -> web.Application:
     app[ENDING] = Ending()
     app[POSSIBLE] = Possible()
     app.on_response_prepare.append(_sign)
-    app[MINORS] = minors(several_stores=runtime.settings.multi_store)
+    app[MINORS] = minors(several_stores=runtime.settings.multi_store, cache=runtime.cache is not None)
     health = runtime.settings.health.path
     served = [dataclasses.replace(route, path=health) if route.path == HEALTH else route for route in ROUTES]
     # last, so that the path that an operator chose hides none of the API's

@@ -8,7 +8,7 @@ from xloud_image.api import messages, receiving, sending, wire
 from xloud_image.api.state import REQUEST_ID, context, image_id, import_methods, runtime
 from xloud_image.errors import BadRequest, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
-from xloud_image.services import data, downloads, hints, imports, staging
+from xloud_image.services import caching, data, downloads, hints, imports, staging
 
 OCTETS = "application/octet-stream"
 
@@ -57,7 +57,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         response.content_length = image.size
         return response
-    async with downloads.download(runtime(request), context(request), image, span=span, prefer=prefer) as opened:
+    async with caching.download(runtime(request), context(request), image, span=span, prefer=prefer) as opened:
         response = web.StreamResponse(status=200 if span is None else 206, headers=headers)
         response.content_length = opened.length
         if span is not None:

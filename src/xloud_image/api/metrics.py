@@ -25,6 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from xloud_image.api.state import RUNTIME, context, runtime
+from xloud_image.cache.directory import Directory
 from xloud_image.db import statistics as counts
 from xloud_image.errors import ImageServiceError
 from xloud_image.services import statistics
@@ -71,7 +72,8 @@ async def show(request: web.Request) -> web.Response:
 async def _answer(request: web.Request) -> web.Response:
     held = runtime(request)
     state = await _state(held)
-    text = await asyncio.to_thread(_text, state)
+    cached = await _of_cache(held)
+    text = await asyncio.to_thread(_text, state, cached)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -83,8 +85,34 @@ def build(held: Runtime) -> web.Application:
     return app
 
 
-def _text(state: dict[str, Any] | None) -> bytes:
+async def _of_cache(held: Runtime) -> list[Metric]:
+    """What this node's image cache takes now; nothing without one."""
+    if held.cache is None:
+        return []
+    try:
+        images, size = await held.cache.act(Directory.usage)
+    except ImageServiceError:
+        return []
+    return [
+        _gauge("xloud_image_cache_images", "Images in the cache of this node.", (), [((), images)]),
+        _gauge("xloud_image_cache_taken_bytes", "Bytes of the disk that they take.", (), [((), size)]),
+        _gauge("xloud_image_cache_limit_bytes", "Bytes that they may take.", (), [((), held.cache.directory.limit)]),
+    ]
+
+
+class _Told(Collector):
+    """Numbers that are known already."""
+
+    def __init__(self, numbers: Sequence[Metric]) -> None:
+        self._numbers = numbers
+
+    def collect(self) -> Iterable[Metric]:
+        return self._numbers
+
+
+def _text(state: dict[str, Any] | None, cached: Sequence[Metric]) -> bytes:
     own = CollectorRegistry()
+    own.register(_Told(cached))
     if state is not None:
         own.register(_State(state))
     if not os.environ.get(_FOLDER):

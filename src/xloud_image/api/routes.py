@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from xloud_image.api import data, images, info, locations, members, openapi, tags, tasks
+from xloud_image.api import cache, data, images, info, locations, members, openapi, tags, tasks
 from xloud_image.api.metadefs.routes import ROUTES as METADEFS
 from xloud_image.api.openapi import parameters
 from xloud_image.api.route import Route
@@ -14,6 +14,7 @@ HEALTH: Final = "health"  # instead of the path that the operator chooses
 
 _IMAGE: Final = "/v2/images/{image_id}"
 _NO_IMAGE: Final = "No image has this id, or the caller cannot see it."
+_NO_CACHE: Final = "This node has no image cache."
 _NO_RIGHT: Final = "The caller may not do this to this image."
 _VERSIONS: Final = "Versions"
 _FILTERS: Final = tuple(f"by_{one['name']}" for one in parameters.filters())
@@ -396,6 +397,147 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "GET",
+        "/v2/cache",
+        cache.find,
+        "listCache",
+        "cache",
+        "What this node has cached, and is to fetch.",
+        {200: "Cache"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "DELETE",
+        "/v2/cache",
+        cache.clear,
+        "clearCache",
+        "cache",
+        "Empty the cache, the queue, or both.",
+        {204: None},
+        parameters=("clear_target",),
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "PUT",
+        "/v2/cache/{image_id}",
+        cache.queue,
+        "cacheImage",
+        "cache",
+        "Have this node fetch an image into its cache.",
+        {202: None},
+        fails={400: "The image is not active.", 404: f"{_NO_CACHE} Or there is no such image."},
+    ),
+    Route(
+        "DELETE",
+        "/v2/cache/{image_id}",
+        cache.delete,
+        "uncacheImage",
+        "cache",
+        "Remove an image from cache and queue.",
+        {204: None},
+        fails={404: f"{_NO_CACHE} Or there is no such image."},
+    ),
+    Route(
+        "GET",
+        "/v2/cache/nodes/{image_id}",
+        cache.nodes,
+        "listCacheNodes",
+        "cache",
+        "The nodes that have cached an image.",
+        {200: "Nodes"},
+        fails={404: f"{_NO_CACHE} Or there is no such image.", 409: "The nodes do not tell (image_cache_driver)."},
+    ),
+    Route(
+        "POST",
+        "/v2/cache/clean",
+        cache.clean,
+        "cleanCache",
+        "cache",
+        "Remove what is nobody's from the cache.",
+        {200: None},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "POST",
+        "/v2/cache/prune",
+        cache.prune,
+        "pruneCache",
+        "cache",
+        "Bring the cache down to its limit.",
+        {200: "Pruned"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "GET",
+        "/v2/cached_images",
+        cache.find_cached,
+        "listCachedImages",
+        "cache",
+        "What this node has cached; the older call.",
+        {200: "CachedImages"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "DELETE",
+        "/v2/cached_images",
+        cache.clear_cached,
+        "clearCachedImages",
+        "cache",
+        "Empty the cache; the older call.",
+        {200: "Deleted"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "DELETE",
+        "/v2/cached_images/{image_id}",
+        cache.delete_cached,
+        "deleteCachedImage",
+        "cache",
+        "Remove an image from the cache; the older call.",
+        {200: None},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "GET",
+        "/v2/queued_images",
+        cache.find_queued,
+        "listQueuedImages",
+        "cache",
+        "What this node is to fetch; the older call.",
+        {200: "QueuedImages"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "DELETE",
+        "/v2/queued_images",
+        cache.clear_queued,
+        "clearQueuedImages",
+        "cache",
+        "Empty the queue; the older call.",
+        {200: "Deleted"},
+        fails={404: _NO_CACHE},
+    ),
+    Route(
+        "PUT",
+        "/v2/queued_images/{image_id}",
+        cache.queue_older,
+        "queueImage",
+        "cache",
+        "Have this node fetch an image; the older call.",
+        {200: None},
+        fails={400: "The image is not active.", 404: f"{_NO_CACHE} Or there is no such image."},
+    ),
+    Route(
+        "DELETE",
+        "/v2/queued_images/{image_id}",
+        cache.delete_queued,
+        "deleteQueuedImage",
+        "cache",
+        "Fetch an image no more; the older call.",
+        {200: None},
+        fails={404: f"{_NO_CACHE} Or the image is not queued."},
+    ),
+    Route(
+        "GET",
         "/v2/schemas/{name}",
         info.schema,
         "showSchema",
@@ -464,18 +606,22 @@ MINORS: Final[Mapping[int, frozenset[str]]] = {
     11: frozenset({"importImage"}),
     12: frozenset({"listImageTasks"}),
     13: frozenset(),
-    14: frozenset({"listCache"}),
+    14: frozenset({"listCache", "cacheImage", "uncacheImage", "clearCache"}),
     15: frozenset({"listStoresInDetail"}),
-    16: frozenset({"listCache"}),
+    16: frozenset({"listCacheNodes"}),
     17: frozenset({"listLocations", "addLocation"}),
-    18: frozenset({"listCache"}),
+    18: frozenset({"cleanCache", "pruneCache"}),
 }
 _SEVERAL: Final = frozenset({"listStores", "listStoresInDetail"})  # works with several stores only
 # Parts of the Image API that are known and not here: what follows /v2/.
-OFF: Final = ("cache", "cached_images", "queued_images")
+OFF: Final[tuple[str, ...]] = ()
 
 
-def minors(*, several_stores: bool) -> tuple[str, ...]:
+_CACHE: Final = frozenset(route.name for route in ROUTES if route.tag == "cache")  # works with an image cache only
+
+
+def minors(*, several_stores: bool, cache: bool) -> tuple[str, ...]:
     """The minors that are announced, newest first, as "2.17"."""
-    works = {route.name for route in ROUTES if not route.off} - (frozenset() if several_stores else _SEVERAL)
+    works = {route.name for route in ROUTES if not route.off}
+    works -= (frozenset() if several_stores else _SEVERAL) | (frozenset() if cache else _CACHE)
     return tuple(f"2.{number}" for number in sorted(MINORS, reverse=True) if MINORS[number] <= works)

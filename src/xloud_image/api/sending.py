@@ -8,9 +8,11 @@ mount holds up this client alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
@@ -106,13 +108,20 @@ async def _send(
     transport: asyncio.Transport | None, response: web.StreamResponse, opened: Download, timeout: float
 ) -> None:
     file = opened.reader.file
-    if file is not None and transport is not None and transport.get_extra_info("sslcontext") is None:
-        await _send_file(transport, file, timeout)
-    else:
-        async for chunk in opened.reader.chunks:
-            async with asyncio.timeout(timeout or None):
-                await response.write(memoryview(chunk))  # asyncio cuts off what was sent at once: of bytes by a copy
-            _SENT.inc(len(chunk))
+    if file is None or transport is None or transport.get_extra_info("sslcontext") is not None:
+        await _send_chunks(response, opened.reader.chunks, timeout)
+        return
+    sent = await _send_file(transport, file, timeout, whole=opened.rest is None)
+    if sent < file.length and opened.rest is not None:
+        async with contextlib.aclosing(opened.rest(sent)) as chunks:
+            await _send_chunks(response, chunks, timeout)
+
+
+async def _send_chunks(response: web.StreamResponse, chunks: AsyncIterator[bytes], timeout: float) -> None:
+    async for chunk in chunks:
+        async with asyncio.timeout(timeout or None):
+            await response.write(memoryview(chunk))  # asyncio cuts off what was sent at once: of bytes by a copy
+        _SENT.inc(len(chunk))
 
 
 class _Descriptor:
@@ -130,17 +139,26 @@ class _Descriptor:
         return os.lseek(self._fd, offset, os.SEEK_SET)
 
 
-async def _send_file(transport: asyncio.Transport, file: FileRange, timeout: float) -> None:
+async def _send_file(transport: asyncio.Transport, file: FileRange, timeout: float, *, whole: bool) -> int:
+    """Bytes sent: all, or, unless it must be the `whole`, as many as there are."""
     loop = asyncio.get_running_loop()
     source = _Descriptor(file.fd)
     at, end = file.offset, file.offset + file.length
     while at < end:
         count = min(WINDOW, end - at)
+        if file.grows is not None and not (count := min(count, await file.grows(at))):
+            break
         if not file.resident(at, count):
-            await file.warm(at, count)
+            try:
+                await file.warm(at, count)
+            except (OSError, ImageServiceError):
+                if whole:
+                    raise
+                break
         async with asyncio.timeout(timeout or None):
             sent = await loop.sendfile(transport, source, at, count, fallback=False)  # type: ignore[arg-type]
         if sent <= 0:
             raise ConnectionResetError("the file ended before the image did")
         at += sent
         _SENT.inc(sent)
+    return at - file.offset

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from xloud_image import __version__, deaths
-from xloud_image.cli import config, db, images, jobs, keystone, login, metadefs, restoring, stores, takeover, tasks
+from xloud_image.cli import (
+    cache,
+    config,
+    db,
+    images,
+    jobs,
+    keystone,
+    login,
+    metadefs,
+    restoring,
+    stores,
+    takeover,
+    tasks,
+)
 from xloud_image.cli.serve import clear, serve
 from xloud_image.cli.worker import worker
 from xloud_image.errors import ImageServiceError
@@ -34,6 +47,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(metadefs.app, name="metadefs")
 app.add_typer(stores.app, name="stores")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(cache.app, name="cache")
 app.add_typer(takeover.app, name="takeover")
 app.add_typer(keystone.app, name="keystone")
 
@@ -74,11 +88,16 @@ def _all(
 
 def main() -> None:
     """Run the command line of this process; never returns."""
+    run(app, "xloud-image")
+
+
+def run(words: typer.Typer, name: str) -> None:
+    """Run a command line under its name; never returns."""
     # A library (stevedore) keeps a list of what is installed in the home folder. A service writes nothing there; a
     # place that can hold no file is the library's only switch.
     os.environ.setdefault("XDG_CACHE_HOME", os.devnull)
     try:
-        _run()
+        _run(words, name)
     except SystemExit as end:
         if "rados" in sys.modules:  # its threads may be at work for a store that does not answer
             clear()  # that way ends without what is registered for the end
@@ -86,10 +105,10 @@ def main() -> None:
         raise
 
 
-def _run() -> None:
+def _run(words: typer.Typer, name: str) -> None:
     """The command line, with a sentence for every error. Ends by `SystemExit`."""
     try:
-        app(login.take(sys.argv[1:]), prog_name="xloud-image")
+        words(login.take(sys.argv[1:]), prog_name=name)
     except ImageServiceError as error:
         _stop(error.message)
     except KeyboardInterrupt:
@@ -114,4 +133,4 @@ def _stop(sentence: str) -> None:
     sys.exit(1)
 
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
 _PASSWORD: Final = frozenset({"password", "v3password"})
 _CREDENTIAL: Final = frozenset({"v3applicationcredential"})
-_CACHES: Final = frozenset({"caching", "cachemanagement"})
+CACHES: Final = frozenset({"caching", "cachemanagement"})  # parts of a flavor that say nothing of who is let in
 
 
 def is_loopback(host: str) -> bool:
@@ -65,14 +65,16 @@ def auth(values: Values, *, embedded: bool) -> AuthSettings:
     )
 
 
+def flavor_parts(values: Values) -> list[str]:
+    """What the flavor is made of: words with plus signs between."""
+    return [part.strip() for part in (values.get("paste_deploy", "flavor") or "").split("+") if part.strip()]
+
+
 def _method(values: Values) -> str:
     flavor = (values.get("paste_deploy", "flavor") or "").strip()
-    parts = [part.strip() for part in flavor.split("+") if part.strip()]
+    parts = flavor_parts(values)
     for part in parts:
-        if part in _CACHES:
-            text = f"'{part}': the image cache is not built yet, every read goes to the store"
-            values.tell("warning", Kind.PENDING, text, "paste_deploy", "flavor")
-        elif part not in ("keystone", "http_basic"):
+        if part not in ("keystone", "http_basic", *CACHES):
             text = f"'{part}' is no way to let callers in that is known here; keystone and http_basic are"
             values.refuse(text, "paste_deploy", "flavor", Kind.UNSAFE)
     asked = values.get("xloud", "auth")

@@ -93,6 +93,7 @@ def load(
         formats=values.fill(Formats),
         exposure=service.exposure(values),
         imports=service.imports(values),
+        cache=service.cache(values, stores.settings),
         database=_database(values, embedded=not paths),
         auth=auth,
         quotas=quotas.quotas(values, auth),

@@ -7,10 +7,13 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from xloud_image.config.access import CACHES, flavor_parts
 from xloud_image.config.findings import Kind
-from xloud_image.config.settings import Exposure, ImportSettings, Limits, Server
+from xloud_image.config.settings import CacheSettings, Exposure, ImportSettings, Limits, Server, StoreSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xloud_image.config.values import Values
 
 MOST_WORKERS: Final = 8
@@ -97,6 +100,41 @@ def _work_dir(values: Values) -> str:
     if not named and values.is_set(TASKS, "filesystem_store_datadir"):
         named = values.get(TASKS, "filesystem_store_datadir")
     return str(named or os.path.join(os.path.abspath(values.get("xloud", "state_dir")), "work"))
+
+
+def cache(values: Values, stores: Sequence[StoreSettings]) -> CacheSettings:
+    """The image cache: on with a directory, unless a flavor is set that names no cache, as with Glance."""
+    directory = values.get("DEFAULT", "image_cache_dir") or None
+    parts = flavor_parts(values)
+    named = bool(CACHES.intersection(parts))
+    if directory and parts and not named:
+        text = "has no effect: a flavor with caching or cachemanagement would switch the image cache on"
+        values.guess(text, "DEFAULT", "image_cache_dir")
+        directory = None
+    elif directory and not os.path.isabs(directory):
+        values.refuse("must begin with a slash", "DEFAULT", "image_cache_dir")
+    elif directory and (store := _overlaps(directory, stores)) is not None:
+        values.refuse(f"and the directory of the store {store} must lie apart", "DEFAULT", "image_cache_dir")
+    elif named and not directory:
+        text = "asks for the image cache, which image_cache_dir would switch on: every read goes to the store"
+        values.guess(text, "paste_deploy", "flavor")
+    return values.fill(
+        CacheSettings,
+        image_cache_dir=os.path.normpath(directory) if directory else None,
+        worker_self_reference_url=(values.get("DEFAULT", "worker_self_reference_url") or "").rstrip("/") or None,
+    )
+
+
+def _overlaps(directory: str, stores: Sequence[StoreSettings]) -> str | None:
+    """The store whose directory this is, or lies in, or holds."""
+    for store in stores:
+        found = store.options.get("filesystem_store_datadir")
+        if found and f"{os.path.commonpath((directory, os.path.abspath(found)))}/" in (
+            f"{os.path.normpath(directory)}/",
+            f"{os.path.abspath(found)}/",
+        ):
+            return store.id
+    return None
 
 
 def rest(values: Values) -> dict[str, Any]:

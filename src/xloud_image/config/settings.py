@@ -151,6 +151,29 @@ class ImportSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The image cache of this node; without a directory there is none. Sizes in bytes, times in seconds."""
+
+    image_cache_dir: str | None = option(
+        "DEFAULT", None, "Directory of the image cache; a flavor that names no cache leaves it off."
+    )
+    image_cache_max_size: int = option("DEFAULT", 10 * 1024**3, "Bytes that the cache never exceeds.", min=0)
+    image_cache_stall_time: int = option(
+        "DEFAULT", 86400, "Seconds without a byte after which an image on its way into the cache is given up.", min=0
+    )
+    image_cache_driver: str = option(
+        "DEFAULT",
+        "centralized_db",
+        "centralized_db: the database tells which nodes have cached an image, by worker_self_reference_url. The "
+        "files themselves are the index with each of them.",
+        choices=["centralized_db", "sqlite", "xattr"],
+    )
+    worker_self_reference_url: str | None = option(
+        "DEFAULT", None, "This node's URL, under which the database tells what it has cached."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """`connection` is a SQLAlchemy URL as operators have it (mysql+pymysql://…); the driver is chosen by us."""
 
@@ -349,6 +372,7 @@ class Settings:
     formats: Formats
     exposure: Exposure
     imports: ImportSettings
+    cache: CacheSettings
     database: DatabaseSettings
     auth: AuthSettings
     quotas: QuotaSettings

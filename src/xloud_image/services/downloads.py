@@ -6,7 +6,7 @@ A store that fails before its first byte costs nothing but time: the next locati
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -39,13 +39,17 @@ _FIRST: Final = 4 * 1024 * 1024  # bytes of a file that are in memory before the
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Download:
-    """An open download: `start` and `length` in bytes of the range asked for, `size` of the whole."""
+    """An open download: `start` and `length` in bytes of the range asked for, `size` of the whole.
+
+    `rest`: what comes after so many bytes of it, from elsewhere, when the reader's file gives no more; None: nothing.
+    """
 
     image: Image
     reader: Reader
     start: int
     length: int
     size: int
+    rest: Callable[[int], AsyncGenerator[bytes]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, deletions, image_patch, locations, quotas, scrubbing
+from xloud_image.services import acls, cache_keeping, deletions, image_patch, locations, quotas, scrubbing
 from xloud_image.services.imports import LOCK
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -152,6 +152,7 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
     if claims:
         with runtime.holding(*claims):
             await deletions.remove_image(runtime, ctx, hidden, claims)
+    await cache_keeping.forget(runtime, image_id)
     await reach("delete.done")
 
 

@@ -22,6 +22,7 @@ from xloud_image.services.holder import new_holder
 from xloud_image.services.lanes import Lane
 
 if TYPE_CHECKING:  # a part's libraries are imported with it
+    from xloud_image.cache.node import Cache
     from xloud_image.config.settings import Settings
     from xloud_image.db.engine import Database
     from xloud_image.identity import Identity
@@ -82,6 +83,18 @@ class Runtime:
 
         layers = LayerSettings(store_timeout=self.settings.store_timeout)
         return Stores(self.settings.stores, self.settings.default_store, layers=layers)
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """The image cache of this node; made when first asked for, and no part that is started."""
+        settings = self.settings.cache
+        if settings.image_cache_dir is None:
+            return None
+        from xloud_image.cache.directory import Directory
+        from xloud_image.cache.node import Cache
+
+        directory = Directory(settings.image_cache_dir, settings.image_cache_max_size, settings.image_cache_stall_time)
+        return Cache(directory, patience=float(self.settings.store_timeout))
 
     @cached_property
     def identity(self) -> Identity:
@@ -168,6 +181,8 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if (cache := self.__dict__.get("cache")) is not None:
+            await cache.aclose()
         for part in (*reversed(_STARTED), "limits", "barbican"):
             if part in self.__dict__:
                 await getattr(self, part).aclose()

@@ -82,6 +82,9 @@ class FileRange:
     Promises: `resident` never blocks and takes microseconds, so it may be asked in the event loop; it looks at
     one byte of each 64 KiB, hence True is near certain, not certain. `warm` reads the window into memory in
     the store's own threads within the store's time limit, or raises `StoreUnavailable`.
+
+    `grows` is there for a file that somebody still writes, which no store gives: it waits until there are bytes behind
+    `at` and tells how many, 0 when no more will come; ask it before anything else.
     """
 
     fd: int
@@ -89,6 +92,7 @@ class FileRange:
     length: int
     resident: Callable[[int, int], bool]
     warm: Callable[[int, int], Awaitable[None]]
+    grows: Callable[[int], Awaitable[int]] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

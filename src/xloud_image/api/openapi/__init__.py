@@ -42,6 +42,7 @@ TAGS: Final = {
     "locations": "Where the bytes lie.",
     "tasks": "Long work, and how far it is.",
     "metadefs": "What metadata of images, flavors and other resources may say, for dashboards.",
+    "cache": "The image cache of the node that answers; for administrators.",
 }
 _SECURITY: Final = {
     "token": {

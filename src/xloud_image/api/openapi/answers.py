@@ -136,6 +136,12 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
     store = {"id": _STRING, "description": _STRING, "default": flag, "read-only": flag}
     detail = {**store, "type": _STRING, "weight": {"type": "integer"}, "properties": {"type": "object"}}
     member = {"$ref": "#/components/schemas/Member"}
+    number = {"type": "number", "description": "Seconds since 1970."}
+    whole = {"type": "integer", "minimum": 0}
+    cached = _object(
+        "image_id hits last_accessed last_modified size",
+        image_id=_STRING, hits=whole, last_accessed=number, last_modified=number, size=whole,
+    )  # fmt: skip
     count = _object("usage limit", usage={"type": "integer"}, limit={"type": "integer"})
     methods = _object("description type value", description=_STRING, type={"const": "array"}, value=_list(_STRING))
     shown = sorted((BASE - {"locations"}) | {"self", "file", "schema", "status", "checksum", "size", "virtual_size"})
@@ -180,6 +186,12 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
             schema=_STRING,
         ),
         "ImageTasks": _object("tasks", tasks=_list({"type": "object", "properties": schemas.TASK_PROPERTIES})),
+        "Cache": _object("cached_images queued_images", cached_images=_list(cached), queued_images=_list(_STRING)),
+        "CachedImages": _object("cached_images", cached_images=_list(cached)),
+        "QueuedImages": _object("queued_images", queued_images=_list(_STRING)),
+        "Nodes": _list(_STRING),
+        "Pruned": _object("total_files_pruned total_bytes_pruned", total_files_pruned=whole, total_bytes_pruned=whole),
+        "Deleted": _object("num_deleted", num_deleted=whole),
         "Usage": _object("usage", usage={"type": "object", "additionalProperties": count}),
         **metadefs.ANSWERS,
     }

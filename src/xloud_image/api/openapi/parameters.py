@@ -50,6 +50,9 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
             "An id of the client's own; only its length is looked at.",
             maxLength=runtime.settings.server.max_request_id_length,
         ),
+        "clear_target": _header(
+            "x-image-cache-clear-target", "What to empty; both unless given.", enum=["cache", "queue", "both"]
+        ),
         "choose_store": _header("X-Image-Meta-Store", "The store to write to.", enum=list(runtime.stores.names)),
         "announced_size": _header(
             "x-openstack-image-size",
