@@ -22,10 +22,10 @@ SOURCE = ROOT / "src" / PACKAGE
 FLOORS = (
     ("cli", "server", "__main__"),
     ("api", "worker"),
-    ("services", "bootstrap"),
+    ("services", "bootstrap", "broker"),
     ("db", "stores", "fetching", "identity"),
     ("streams", "policy", "schemas", "patch"),
-    ("inspection", "checking", "conversion"),
+    ("inspection", "checking", "conversion", "events"),
     ("model",),
     ("logs",),
     ("config",),

@@ -101,6 +101,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._record = deaths.Record()
         self._ever_ready = self._stopping = False
         self._job_workers: dict[int, float] = {}  # process → when it was started
+        self._relay = 0  # of these, the one that knows the message bus
         self._leaving: dict[int, float] = {}  # of these, when they were told to end
         self._job_record = deaths.Record()
         super().__init__(app)
@@ -118,16 +119,18 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
     def _start_job_worker(self) -> None:
         born = time.monotonic()
+        relays = self._relay not in self._job_workers
         pid = os.fork()
         if pid:
             self._job_workers[pid] = born
+            self._relay = pid if relays else self._relay
             return
         try:
             for number in self.SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             for listener in self.LISTENERS:
                 listener.close()
-            deaths.leave(worker.run(self.app.loaded, self.app.bell, parent=self.pid))
+            deaths.leave(worker.run(self.app.loaded, self.app.bell, parent=self.pid, relays=relays))
         finally:
             os._exit(1)
 
@@ -306,7 +309,7 @@ class _Worker(Worker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
         listeners = [one.sock for one in self.sockets]
-        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell.ring)
+        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell)
 
     def _alive(self) -> bool:
         """It serves: tell the arbiter that the loop turns. False when the arbiter is gone."""
@@ -321,7 +324,7 @@ async def serve(
     stop: asyncio.Event,
     alive: Callable[[], bool],
     leaving: Callable[[], bool],
-    ring: Callable[[], None] = lambda: None,
+    bell: worker.Bell | None = None,
 ) -> None:
     """Serve until `stop`, then drain for at most `graceful_timeout` seconds. `alive()` is called every second.
 
@@ -329,7 +332,8 @@ async def serve(
     long work that there is some.
     """
     async with Runtime.open(settings, *ALL) as runtime:
-        runtime.ring = ring
+        if bell is not None:
+            runtime.ring, runtime.db.told = bell.ring, bell.tell
         cleaning = asyncio.create_task(reaper.run(runtime))
         app = api.build(runtime)
         runner = connections.Runner(app, **_protocol(settings.server))

@@ -41,6 +41,7 @@ TRIED = (
     "public",
     "MAC",
     "10.0.0.0/8",
+    "messagingv2",
 )
 
 

@@ -102,10 +102,7 @@ def test_what_is_told_of_it(read: Read) -> None:
     loaded = read(RENDERED, open_door=False)
     assert [(note.severity, note.kind, note.about) for note in loaded.findings] == [
         ("note", "ignored", "[DEFAULT] worker_self_reference_url"),
-        ("note", "ignored", "[DEFAULT] transport_url"),
         ("note", "ignored", "[oslo_concurrency] lock_path"),
-        ("note", "ignored", "[oslo_messaging_notifications] transport_url"),
-        ("note", "ignored", "[oslo_messaging_rabbit]"),
     ]
 
 
