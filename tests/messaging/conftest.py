@@ -1,5 +1,6 @@
 """A real broker, a consumer of notifications beside it, and a service that sends them."""
 
+import contextlib
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from tests.api.cloud import Cloud
 from tests.crash.points import Armed
 from tests.load import quiet
+from tests.servers.http import Answer
 from tests.servers.place import HOST
 from tests.servers.rabbitmq import PASSWORD, USER, RabbitMQ
 
@@ -55,12 +57,16 @@ class Consumer:
             except TimeoutError:
                 continue
             except (OSError, amqp.exceptions.AMQPError):
-                while not self._stop.wait(0.2):
-                    try:
-                        self._connect()
-                    except (OSError, amqp.exceptions.AMQPError):
-                        continue
-                    break
+                self._connect_again()
+
+    def _connect_again(self) -> None:
+        while not self._stop.wait(0.2):
+            self._connection.collect()
+            try:
+                self._connect()
+            except (OSError, amqp.exceptions.AMQPError):
+                continue
+            return
 
     def close(self) -> None:
         self._stop.set()
@@ -120,6 +126,18 @@ class Scene:
         """The process that sends."""
         line = [one for one in self.service.log.splitlines() if "ready for long work" in one][-1]
         return int(line.rpartition("pid=")[2].split()[0])
+
+    def patient(self, request: Callable[[], Answer]) -> Answer:
+        """An answer below 400 of a service whose processes die just now."""
+        found: list[Answer] = []
+
+        def answered() -> bool:
+            with contextlib.suppress(OSError):
+                found.append(request())
+            return bool(found) and found[-1].status < 400
+
+        await_that(answered, lambda: found)
+        return found[-1]
 
 
 @pytest.fixture(scope="module")
