@@ -328,8 +328,8 @@ async def serve(
 ) -> None:
     """Serve until `stop`, then drain for at most `graceful_timeout` seconds. `alive()` is called every second.
 
-    `leaving()`: whether the node goes away with this process; asked when it is to stop. `ring()`: tells those who do
-    long work that there is some.
+    `leaving()`: whether the node goes away with this process; asked when it is to stop. `bell`: tells those who do
+    long work that there is some, and those who send events.
     """
     async with Runtime.open(settings, *ALL) as runtime:
         if bell is not None:
