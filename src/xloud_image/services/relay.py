@@ -193,7 +193,8 @@ class FarBell:
         loop = asyncio.get_running_loop()
 
         def told() -> None:
-            with contextlib.suppress(RuntimeError):
+            log.debug("another node rings")
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(heard)
 
         await asyncio.gather(self._listen(told), self._ring())
