@@ -7,7 +7,7 @@ PYTHON ?= python3
 XLOUD_IMAGE_STATE ?= ./state
 HOST ?= 127.0.0.1
 PORT ?= 9292
-# libraries of single stores: EXTRAS=cinder
+# libraries of what not everybody has: EXTRAS='cinder messaging'
 EXTRAS ?=
 # for `make test`: which tests, and any other option of pytest
 TESTS ?= tests
@@ -84,12 +84,12 @@ DEBIAN_PYTHON ?= /usr/lib/python3/dist-packages
 .venv-lock/.locked: requirements/lock.txt
 	$(call environment,.venv-lock,$^)
 
-# what the cinder store needs besides (os-brick and what it stands on); all other stores are ready without
-.venv/.extra-cinder: .venv/.locked requirements/image.txt
+# what the cinder store (os-brick and what it stands on) and RabbitMQ (oslo.messaging) need besides; all else is ready
+.venv/.extra-cinder .venv/.extra-messaging: .venv/.locked requirements/image.txt
 	@.venv/bin/python $(PIP_INSTALL) -r requirements/image.txt
 	@touch $@
 
-install: .venv/.installed $(EXTRAS:%=.venv/.extra-%) ## the service, as .venv/bin/xloud-image; EXTRAS=cinder for that store
+install: .venv/.installed $(EXTRAS:%=.venv/.extra-%) ## the service, as .venv/bin/xloud-image; EXTRAS='cinder messaging' for that store, for RabbitMQ
 	$(call bindings,.venv)
 	@echo 'installed: .venv/bin/xloud-image'
 
@@ -165,15 +165,15 @@ prove-install: ## `make install` and `make run` in a bare Debian 12 (as root)
 COMPILE = TMPDIR=$(CURDIR)/.cache .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE)
 
-# the extras that the container image holds: whatever a store can ask for, and the words of people
-STORES = cinder client vmware
+# the extras that the container image holds: whatever a configuration can ask for, and the words of people
+IN_IMAGE = cinder client messaging vmware
 
 lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml and requirements/*.in
 	@mkdir -p .cache
 	$(COMPILE) pyproject.toml --extra client --extra vmware -o requirements/runtime.txt
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
-	$(COMPILE) pyproject.toml $(addprefix --extra ,$(STORES)) -c requirements/runtime.txt -o requirements/image.txt
+	$(COMPILE) pyproject.toml $(addprefix --extra ,$(IN_IMAGE)) -c requirements/runtime.txt -o requirements/image.txt
 	$(foreach name,build client keystone cinder swift s3 peer tempest lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays

@@ -22,10 +22,10 @@ SOURCE = ROOT / "src" / PACKAGE
 FLOORS = (
     ("cli", "server", "__main__"),
     ("api", "worker"),
-    ("services", "bootstrap", "client"),
+    ("services", "bootstrap", "client", "broker"),
     ("db", "stores", "fetching", "identity", "cache"),
     ("streams", "policy", "schemas", "metadefs", "patch"),
-    ("inspection", "checking", "conversion"),
+    ("inspection", "checking", "conversion", "events"),
     ("model",),
     ("logs",),
     ("config",),
@@ -112,6 +112,15 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_go_one_way() -> None:
     wrong = [line for path in _modules() for line in _wrong_imports(path)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_module_knows_the_library_of_the_message_bus() -> None:
+    """And imports it where it is needed: no process of the API does."""
+    words = "import sys, xloud_image.server; print({'oslo_messaging', 'eventlet'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+    assert [_name(path) for path in _modules() if "import oslo_messaging" in path.read_text()] == ["broker"]
+    assert {_name(path) for path in _modules() for _, used in _imports(path) if used == "broker"} == {"worker"}
 
 
 def test_no_file_is_in_a_circle() -> None:

@@ -74,6 +74,7 @@ def main(g: Globals, stores: list[Store], default: tuple[str, Origin]) -> list[L
     _service(g, sheet, stores)
     _database(g, sheet)
     _identity(g, sheet)
+    _messages(g, sheet)
     if default[0]:
         sheet.at("glance_store", "default_backend", default[0], default[1])
     for store in stores:
@@ -99,7 +100,6 @@ def _service(g: Globals, sheet: Sheet, stores: list[Store]) -> None:
         first = next((store.origin for store in stores if store.origin.file), stores[0].origin)
         sheet.at("DEFAULT", "enabled_backends", pairs, first)
     _exposure(g, sheet, stores)
-    sheet.key("DEFAULT", "transport_url", "rpc_transport_url")
     if g.get("glance_enable_image_cache"):
         sheet.key("DEFAULT", "image_cache_max_size", "glance_cache_max_size")
         sheet.at("DEFAULT", "image_cache_dir", "/var/lib/glance/image-cache", g.origin("glance_enable_image_cache"))
@@ -192,6 +192,32 @@ def _identity(g: Globals, sheet: Sheet) -> None:
             sheet.key(token, "memcache_secret_key", "memcache_secret_key")
     flavor = "keystone+cachemanagement" if g.get("glance_enable_image_cache") else "keystone"
     sheet.at("paste_deploy", "flavor", flavor, g.origin("glance_auth_method"))
+
+
+def _messages(g: Globals, sheet: Sheet) -> None:
+    """The message bus, and what is told on it."""
+    sheet.key("DEFAULT", "transport_url", "rpc_transport_url")
+    named, topics = "glance_notification_topics", _topics(g)
+    if topics:
+        sheet.key("oslo_messaging_notifications", "driver", named, "messagingv2")
+        sheet.key("oslo_messaging_notifications", "topics", named, ",".join(topics))
+        sheet.key("oslo_messaging_notifications", "transport_url", "notify_transport_url")
+    if not (g.get("rpc_transport_url") or (topics and g.get("notify_transport_url"))):
+        return
+    if g.get("om_enable_rabbitmq_tls"):
+        sheet.key("oslo_messaging_rabbit", "ssl", "om_enable_rabbitmq_tls")
+        sheet.key("oslo_messaging_rabbit", "ssl_ca_file", "om_rabbitmq_cacert")
+    if g.get("om_enable_rabbitmq_quorum_queues"):
+        sheet.key("oslo_messaging_rabbit", "rabbit_quorum_queue", "om_enable_rabbitmq_quorum_queues")
+
+
+def _topics(g: Globals) -> list[str]:
+    """The names of the topics that are on."""
+    given = g.get("glance_notification_topics")
+    entries = given if isinstance(given, list) else [] if given in (None, "") else str(given).split(",")
+    found = [entry if isinstance(entry, dict) else {"name": entry} for entry in entries]
+    on = [entry for entry in found if str(entry.get("enabled", True)).strip().lower() in ("true", "yes", "on", "1")]
+    return [str(entry.get("name", "")).strip() for entry in on if str(entry.get("name", "")).strip()]
 
 
 def _store(g: Globals, sheet: Sheet, store: Store) -> None:

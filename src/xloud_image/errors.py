@@ -20,7 +20,8 @@ No error here knows a database, a store or a request; the one handler in `api.ap
     ├── NoSuchVersion                505
     ├── Unavailable                  503   ├── StoreUnavailable (StoreRefused)  ├── WriteDenied
     │                                      ├── IdentityUnavailable  ├── DatabaseUnavailable (DatabaseFull)
-    │                                      ├── SourceUnavailable (SourceSilent)  └── CannotConvert
+    │                                      ├── SourceUnavailable (SourceSilent)  ├── CannotConvert
+    │                                      └── BrokerUnavailable
     ├── SourceError (fetching)       502   ├── SourceRefused  ├── SourceChanged  └── Unverified
     ├── BlobError (raised by stores) 500   ├── BlobNotFound  ├── AlreadyExists  ├── Unsupported  ├── StillNeeded
     │                                      └── BlobChanged 503
@@ -232,6 +233,10 @@ class DatabaseUnavailable(Unavailable):
 
 class DatabaseFull(DatabaseUnavailable):
     """The database has no room for the change; nothing of it is stored. Somebody has to make room."""
+
+
+class BrokerUnavailable(Unavailable):
+    """The message bus does not take or bring messages now."""
 
 
 class SourceUnavailable(Unavailable):

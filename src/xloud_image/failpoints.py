@@ -48,6 +48,7 @@ POINTS: Final = (
     "member.stored",
     "reaper.taken",
     "reaper.bytes_gone",
+    "relay.sent",
     "file.created",
     "file.synced",
     "file.linked",

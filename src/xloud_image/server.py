@@ -103,6 +103,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._record = deaths.Record()
         self._ever_ready = self._stopping = False
         self._job_workers: dict[int, float] = {}  # process → when it was started
+        self._relay = 0  # of these, the one that knows the message bus
         self._leaving: dict[int, float] = {}  # of these, when they were told to end
         self._job_record = deaths.Record()
         super().__init__(app)
@@ -120,16 +121,18 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
     def _start_job_worker(self) -> None:
         born = time.monotonic()
+        relays = self._relay not in self._job_workers
         pid = os.fork()
         if pid:
             self._job_workers[pid] = born
+            self._relay = pid if relays else self._relay
             return
         try:
             for number in self.SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             for listener in self.LISTENERS:
                 listener.close()
-            deaths.leave(worker.run(self.app.loaded, self.app.bell, parent=self.pid))
+            deaths.leave(worker.run(self.app.loaded, self.app.bell, parent=self.pid, relays=relays))
         finally:
             os._exit(1)
 
@@ -315,7 +318,7 @@ class _Worker(Worker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
         listeners = [one.sock for one in self.sockets]
-        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell.ring)
+        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell)
 
     def _alive(self) -> bool:
         """It serves: tell the arbiter that the loop turns. False when the arbiter is gone."""
@@ -330,16 +333,17 @@ async def serve(
     stop: asyncio.Event,
     alive: Callable[[], bool],
     leaving: Callable[[], bool],
-    ring: Callable[[], None] = lambda: None,
+    bell: worker.Bell | None = None,
 ) -> None:
     """Serve until `stop`, then drain for at most `graceful_timeout` seconds. `alive()` is called every second.
 
-    `leaving()`: whether the node goes away with this process; asked when it is to stop. `ring()`: tells those who do
-    long work that there is some.
+    `leaving()`: whether the node goes away with this process; asked when it is to stop. `bell`: tells those who do
+    long work that there is some, and those who send events.
     """
     listeners, others = listeners[:1], listeners[1:]  # as `bind` has them
     async with Runtime.open(settings, *ALL) as runtime:
-        runtime.ring = ring
+        if bell is not None:
+            runtime.ring, runtime.db.told = bell.ring, bell.tell
         beside = [asyncio.create_task(reaper.run(runtime))]
         if runtime.cache is not None:
             beside.append(asyncio.create_task(cache_keeping.keep(runtime)))

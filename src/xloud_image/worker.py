@@ -12,13 +12,17 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from xloud_image.broker import Broker
+from xloud_image.config.messaging import is_installed
 from xloud_image.errors import ConfigError, ImageServiceError
 from xloud_image.services import converting, importing, reaper
 from xloud_image.services.jobs import Engine
+from xloud_image.services.relay import FarBell, Relay
 from xloud_image.services.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -32,7 +36,32 @@ KINDS: Final = {"import": importing.KIND}
 
 
 class Bell:
-    """Tells the processes of one service that there is long work. A ring that is lost costs a second."""
+    """Tells the processes of one service that there is something to do. A ring that is lost costs a second."""
+
+    def __init__(self) -> None:
+        self._work, self._events, self._far = _Line(), _Line(), _Line()
+
+    def ring(self) -> None:
+        """There is long work, for processes of this node and of others. Never waits."""
+        self._work.ring()
+        self._far.ring()
+
+    def tell(self) -> None:
+        """There are events to send. Never waits."""
+        self._events.ring()
+
+    def hear(self, engine: Engine) -> None:
+        """Have long work rung in this loop. Of several processes one hears a ring."""
+        self._work.hear(engine.ring)
+
+    def relay(self, events: Callable[[], None], far: Callable[[], None]) -> None:
+        """Have the rings for the one process that knows the message bus rung in this loop."""
+        self._events.hear(events)
+        self._far.hear(far)
+
+
+class _Line:
+    """Datagrams without a meaning, from any process to any one of those that hear."""
 
     def __init__(self) -> None:
         self._ear, self._hand = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -40,27 +69,25 @@ class Bell:
         self._hand.setblocking(False)
 
     def ring(self) -> None:
-        """Never waits."""
         with contextlib.suppress(OSError):  # many rings wait already
             self._hand.send(b"1")
 
-    def hear(self, engine: Engine) -> None:
-        """Have it rung in this loop. Of several processes one hears a ring."""
-
+    def hear(self, told: Callable[[], None]) -> None:
         def heard() -> None:
             with contextlib.suppress(BlockingIOError):
                 self._ear.recv(1)
-                engine.ring()
+                told()
 
         asyncio.get_running_loop().add_reader(self._ear, heard)
 
 
-def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None) -> int:
-    """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code."""
+def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, relays: bool = True) -> int:
+    """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code. `relays`: this is the
+    process of its service that knows the message bus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of whoever moved the log, which is noticed anyway
     try:
-        asyncio.run(_work(loaded.settings, bell, parent))
+        asyncio.run(_work(loaded.settings, bell, parent, relays))
     except ConfigError as error:
         log.error("long work cannot be done", reason=error.message)
         return 3
@@ -73,7 +100,7 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None) 
     return 0
 
 
-async def _work(settings: Settings, bell: Bell | None, parent: int | None) -> None:
+async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
@@ -84,17 +111,35 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None) -> No
         engine = Engine(runtime, KINDS, places=settings.imports.jobs_at_once)
         if bell is not None:
             bell.hear(engine)
-        cleaning = asyncio.create_task(reaper.run(runtime))
-        watching = asyncio.create_task(_watch(parent, stop))
+            runtime.ring, runtime.db.told = bell.ring, bell.tell
+        beside = [asyncio.create_task(reaper.run(runtime)), asyncio.create_task(_watch(parent, stop))]
+        if relays:
+            beside += _relay(runtime, bell, engine)
         gc.collect()
         gc.freeze()
         log.info("ready for long work", pid=os.getpid())
         try:
             await engine.run(stop)
         finally:
-            watching.cancel()
-            cleaning.cancel()
-            await asyncio.gather(watching, cleaning, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+
+def _relay(runtime: Runtime, bell: Bell | None, engine: Engine) -> list[asyncio.Task[None]]:
+    """What this process does with the message bus, as far as there is one."""
+    settings = runtime.settings
+    broker = Broker(settings.messaging, settings.notifications)
+    sending, far = Relay(runtime, broker), FarBell(broker)
+    if bell is not None:
+        bell.relay(sending.ring, far.ring)
+    runtime.db.told = sending.ring
+    tasks = []
+    if settings.notifications.drivers:
+        tasks.append(asyncio.create_task(sending.run(), name="send events"))
+    if settings.messaging.transport_url and is_installed():
+        tasks.append(asyncio.create_task(far.run(engine.ring), name="ring between nodes"))
+    return tasks
 
 
 async def _watch(parent: int | None, stop: asyncio.Event) -> None:

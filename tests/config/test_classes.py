@@ -121,10 +121,10 @@ def test_an_unknown_section_is_one_note(read: Read) -> None:
 
 
 def test_a_section_without_meaning_is_one_note(read: Read) -> None:
-    options = "rabbit_quorum_queue heartbeat_in_pthread use_queue_manager ssl ssl_ca_file rabbit_interval_max"
-    loaded = read("[oslo_messaging_rabbit]\n" + "".join(f"{name} = true\n" for name in options.split()))
-    (sentence,) = told(loaded, "[oslo_messaging_rabbit]", "note")
-    assert sentence.endswith("rabbit_quorum_queue, heartbeat_in_pthread, use_queue_manager, ssl and 2 more")
+    options = "es_doc_type hmac_keys socket_timeout trace_requests es_scroll_time trace_sqlalchemy"
+    loaded = read("[profiler]\n" + "".join(f"{name} = true\n" for name in options.split()))
+    (sentence,) = told(loaded, "[profiler]", "note")
+    assert sentence.endswith("es_doc_type, hmac_keys, socket_timeout, trace_requests and 2 more")
 
 
 def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:

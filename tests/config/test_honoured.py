@@ -46,6 +46,7 @@ TRIED = (
     "MAC",
     "xattr",
     "10.0.0.0/8",
+    "messagingv2",
 )
 
 

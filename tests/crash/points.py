@@ -116,6 +116,9 @@ JOBS = (
     "stage.written", "stage.kept", "import.begin", "import.stored", "job.taken", "job.half", "job.written", "job.done"
 )  # fmt: skip
 
+# of notifications on their way: tests.messaging
+MESSAGES = ("relay.sent",)
+
 
 def die_at(point: str, service: Service, armed: Armed, client: Client, *, before: int = 0) -> bool:
     """Let a worker die at `point` during a request; whether one did. Another has taken its place afterwards.

@@ -286,7 +286,32 @@ TABLE: dict[str, tuple[str, dict[str, str | None]]] = {
         "glance_public_endpoint: 'http://{{ database_address }}:{{ glance_api_port }}'\n",
         {"[DEFAULT] public_endpoint": "http://10.0.0.8:19292"},
     ),
-    "the message bus": ("rpc_transport_url: rabbit://a:b@c\n", {"[DEFAULT] transport_url": "rabbit://a:b@c"}),
+    "the message bus": (
+        "rpc_transport_url: rabbit://a:b@c\n",
+        {
+            "[DEFAULT] transport_url": "rabbit://a:b@c",
+            "[oslo_messaging_rabbit] rabbit_quorum_queue": "True",
+            "[oslo_messaging_notifications] driver": None,
+        },
+    ),
+    "notifications": (
+        "rpc_transport_url: rabbit://a:b@c\nnotify_transport_url: rabbit://d:e@f\nenable_ceilometer: yes\n"
+        "glance_notification_topics:\n  - name: notifications\n    enabled: '{{ enable_ceilometer | bool }}'\n"
+        "  - {name: versioned, enabled: no}\n  - {name: audit}\n"
+        "om_enable_rabbitmq_tls: yes\nom_rabbitmq_cacert: /etc/ssl/bus.pem\nom_enable_rabbitmq_quorum_queues: no\n",
+        {
+            "[oslo_messaging_notifications] driver": "messagingv2",
+            "[oslo_messaging_notifications] topics": "notifications,audit",
+            "[oslo_messaging_notifications] transport_url": "rabbit://d:e@f",
+            "[oslo_messaging_rabbit] ssl": "True",
+            "[oslo_messaging_rabbit] ssl_ca_file": "/etc/ssl/bus.pem",
+            "[oslo_messaging_rabbit] rabbit_quorum_queue": None,
+        },
+    ),
+    "topics that are off": (
+        "rpc_transport_url: rabbit://a:b@c\nglance_notification_topics: [{name: notifications, enabled: no}]\n",
+        {"[oslo_messaging_notifications] driver": None},
+    ),
 }  # fmt: skip
 
 

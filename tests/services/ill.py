@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from tests.memory import MemoryStore
-from xloud_image.errors import StillNeeded, StoreUnavailable
+from xloud_image.errors import InUse, StillNeeded, StoreUnavailable
 from xloud_image.stores.base import Caller, Can, Reader
 
 CHUNK = 64 * 1024
@@ -14,13 +14,14 @@ CHUNK = 64 * 1024
 
 class IllStore(MemoryStore):
     """`ill`: where reading fails: "open", "hangs", "first chunk", "first chunk hangs", "second chunk", "too short",
-    "too long", "empty chunks"; or "deleting hangs". `needed`: deleting is refused, a clone needs the bytes."""
+    "too long", "empty chunks"; or "deleting hangs". `needed`: deleting is refused, a clone needs the bytes;
+    `in_use`: for good."""
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__(name, options)
         self.can = Can.WRITE
         self.ill = ""
-        self.needed = False
+        self.needed = self.in_use = False
         self.opened = 0
         self.deleted: list[str] = []
         self.deleting = self.most_deleting = 0  # at once
@@ -29,6 +30,8 @@ class IllStore(MemoryStore):
         return f'it likes "raw" — not {disk_format}' if disk_format != "raw" else None
 
     async def delete(self, url: str, *, caller: Caller | None = None) -> None:
+        if self.in_use:
+            raise InUse("a volume is a clone of the data")
         if self.needed:
             raise StillNeeded("the volumes a and b are clones of the data")
         self.deleting += 1

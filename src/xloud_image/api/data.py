@@ -8,7 +8,7 @@ from xloud_image.api import messages, receiving, sending, wire
 from xloud_image.api.state import REQUEST_ID, context, image_id, import_methods, runtime
 from xloud_image.errors import BadRequest, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
-from xloud_image.services import caching, data, downloads, hints, imports, staging
+from xloud_image.services import caching, data, downloads, hints, imports, notices, staging
 
 OCTETS = "application/octet-stream"
 
@@ -66,6 +66,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         if request.method == "HEAD":
             return response
         await sending.send(request, response, opened, runtime(request).settings.server.client_socket_timeout)
+    notices.sent(runtime(request), context(request), image, opened.length)
     return response
 
 

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import access, check, files, quotas, service
+from xloud_image.config import access, check, files, messaging, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import (
@@ -105,6 +105,8 @@ def load(
         stores=stores.settings,
         default_store=stores.default,
         url_filters=stores.url_filters,
+        messaging=messaging.bus(values),
+        notifications=messaging.notifications(values),
         multi_store=stores.multi,
         **service.rest(values),
     )

@@ -174,6 +174,35 @@ class CacheSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MessagingSettings:
+    """The operator's message bus. `options`: (section, name, value) of every line of the files that oslo.messaging may
+    want to read, as written."""
+
+    transport_url: str | None = dataclasses.field(default=None, repr=False)
+    options: tuple[tuple[str, str, str], ...] = dataclasses.field(default=(), repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NotificationSettings:
+    """What is told of changes, and to whom. `drivers`: how it is sent; none: nothing is told. `transport_url`: where
+    another bus than that of the service takes it."""
+
+    drivers: tuple[str, ...] = ()
+    topics: tuple[str, ...] = option(
+        "oslo_messaging_notifications", ("notifications",), "Topics that notifications are sent to."
+    )
+    transport_url: str | None = option(
+        "oslo_messaging_notifications", None, "Message bus of notifications; unset: transport_url.", secret=True
+    )
+    default_publisher_id: str = option("DEFAULT", "image.localhost", "Publisher of the notifications.")
+    disabled_notifications: tuple[str, ...] = option(
+        "DEFAULT", (), "Types (image.send), and groups of types (image), of which nothing is told."
+    )
+    events_kept: int = option("xloud", 1000000, "Notifications that wait for the message bus at most.", min=1)
+    events_kept_hours: int = option("xloud", 72, "Hours for which one waits at most.", min=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """`connection` is a SQLAlchemy URL as operators have it (mysql+pymysql://…); the driver is chosen by us."""
 
@@ -384,6 +413,8 @@ class Settings:
     stores: tuple[StoreSettings, ...]
     default_store: str
     url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
+    messaging: MessagingSettings = dataclasses.field(default_factory=MessagingSettings)
+    notifications: NotificationSettings = dataclasses.field(default_factory=NotificationSettings)
     multi_store: bool = True
     hashing_algorithm: str = option("DEFAULT", "sha512", "Digest of os_hash_value.")
     compute_checksum: bool = option(

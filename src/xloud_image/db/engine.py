@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -21,11 +21,13 @@ from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import arguments, connect, connection_errors, sql
 from xloud_image.db.dialect_errors import Meaning, meaning, translate
 from xloud_image.errors import DatabaseUnavailable
+from xloud_image.events import Event
 
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
+Change = Callable[["Tx"], Awaitable[T]]
 
 READ_TIME: Final = 15.0  # seconds for a whole read, waiting for a connection and the second try included
 WRITE_TIME: Final = 25.0  # seconds for a whole write, with all its runs; more than the engines' lock waits
@@ -40,11 +42,70 @@ _BEGIN: Final = {
 }
 
 
-class Database:
-    """One database. `read` and `write` raise only `errors.*` for anything that the database does."""
+class Tx(AsyncConnection):
+    """The connection of one run of a transaction. What is emitted is stored with the change by one more statement, or
+    with it not at all; a run that is repeated is another Tx, so nothing is told twice.
+    """
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    __slots__ = ("_events", "_wanted")
+
+    def __init__(self, engine: AsyncEngine, wanted: Callable[[str], bool]) -> None:
+        super().__init__(engine)
+        self._wanted = wanted
+        self._events: list[Event] = []
+
+    def wants(self, kind: str) -> bool:
+        """Whether events of this type are told at all."""
+        return self._wanted(kind)
+
+    def emit(self, event: Event) -> None:
+        """Tell this of the change, once it is committed. Nobody hears what the operator does not want."""
+        if self._wanted(event.type):
+            self._events.append(event)
+
+    def tell(self, kind: str, payload: Callable[..., Mapping[str, Any]], *of: Any, **more: Any) -> None:
+        """Emit an event of this type; its payload is made of the rest, and only when somebody wants it."""
+        if self._wanted(kind):
+            self._events.append(Event(kind, payload(*of, **more)))
+
+    async def store_events(self) -> bool:
+        """Store what was emitted; whether there was any."""
+        if self._events:
+            await sql.insert(
+                self,
+                "xloud_events",
+                [
+                    {
+                        "id": event.id,
+                        "type": event.type,
+                        "level": event.level,
+                        "payload": event.text,
+                        "made_at": event.made_at,
+                        "held_for": event.held_for,
+                    }
+                    for event in self._events
+                ],
+            )
+        return bool(self._events)
+
+
+def tell(conn: AsyncConnection, kind: str, payload: Callable[..., Mapping[str, Any]], *of: Any, **more: Any) -> None:
+    """`Tx.tell`, for the modules of tables: outside of a transaction nothing is told."""
+    if isinstance(conn, Tx):
+        conn.tell(kind, payload, *of, **more)
+
+
+class Database:
+    """One database. `read` and `write` raise only `errors.*` for anything that the database does.
+
+    wanted: which types of events are stored. `told` is called when some were committed; set by the process that knows
+    who sends them.
+    """
+
+    def __init__(self, settings: DatabaseSettings, wanted: Callable[[str], bool] = lambda _: False) -> None:
         self._settings = settings
+        self._wanted = wanted
+        self.told: Callable[[], None] = lambda: None
         self._engine: AsyncEngine | None = None
         self._writer: asyncio.Lock | None = None
         self._lost_at = 0.0
@@ -107,7 +168,7 @@ class Database:
                 raise
             raise told from error
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Change[T]) -> T:
         """Run `work` in one transaction and commit it.
 
         `work` is run again, from its start, when the database gives the transaction up because of others (deadlock,
@@ -120,9 +181,9 @@ class Database:
                 for run in range(RUNS):
                     try:
                         if self._writer is None:
-                            return await self._run(work, begin=True)
+                            return await self._change(work)
                         async with self._writer:
-                            return await self._run(work, begin=True)
+                            return await self._change(work)
                     except _Uncertain:
                         raise
                     except Exception as error:
@@ -143,27 +204,33 @@ class Database:
                 raise
             raise told from error
 
-    async def _run(self, work: Work[T], *, begin: bool = False) -> T:
+    async def _run(self, work: Work[T]) -> T:
         async with self.engine.connect() as conn:
-            if not begin:
-                return await work(conn)
-            engine = sql.engine_of(conn)
+            return await work(conn)
+
+    async def _change(self, work: Change[T]) -> T:
+        tx = Tx(self.engine, self._wanted)
+        async with tx:
+            engine = sql.engine_of(tx)
             try:
-                await sql.fetch(conn, _BEGIN[engine])
-                result = await work(conn)
+                await sql.fetch(tx, _BEGIN[engine])
+                result = await work(tx)
+                told = await tx.store_events()
             except BaseException as error:
-                await _undo(conn, error)
+                await _undo(tx, error)
                 raise
             try:
-                await sql.fetch(conn, "COMMIT")
+                await sql.fetch(tx, "COMMIT")
             except BaseException as error:
-                await _undo(conn, error)
+                await _undo(tx, error)
                 # without room it is rolled back; of MariaDB that cannot be told from one that had begun to store it
                 known = (Meaning.AGAIN,) if engine == "mysql" else (Meaning.AGAIN, Meaning.FULL)
                 if isinstance(error, Exception) and meaning(error) not in known:
                     raise _Uncertain from error
                 raise
-            return result
+        if told:
+            self.told()
+        return result
 
     def _lost(self, error: BaseException) -> None:
         # the others in the pool were opened to the same server: none of them is used again unseen

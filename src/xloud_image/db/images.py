@@ -13,8 +13,10 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import ciphers, image_children, sql
 from xloud_image.db.dialect_errors import Meaning, meaning
+from xloud_image.db.engine import tell
 from xloud_image.db.image_children import Details
 from xloud_image.db.tables import images
 from xloud_image.errors import BadRequest, Duplicate, NoSuchImage, NotFound
@@ -120,7 +122,8 @@ async def create(conn: AsyncConnection, image: Image) -> Image:
     if image.locations:
         found = await _load(conn, image.id, None, hidden=False)  # they have numbers now
         assert found is not None
-        return found[0]
+        image = found[0]
+    tell(conn, "image.create", events.of_image, image)
     return image
 
 
@@ -145,8 +148,11 @@ async def change(
     if new.locations != old.locations:  # new ones have numbers now
         again = await _load(conn, image_id, project, hidden=False)
         assert again is not None
-        return again[0]
-    return old.replace(updated_at=now, properties=new.properties, tags=tuple(sorted(set(new.tags))), **columns)
+        stored = again[0]
+    else:
+        stored = old.replace(updated_at=now, properties=new.properties, tags=tuple(sorted(set(new.tags))), **columns)
+    tell(conn, "image.update", events.of_image, stored)
+    return stored
 
 
 async def hide(

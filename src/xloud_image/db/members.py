@@ -9,7 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import sql
+from xloud_image.db.engine import tell
 from xloud_image.db.image_children import kept
 from xloud_image.db.tables import image_members, images
 from xloud_image.errors import Duplicate, NoSuchImage, NotFound, QuotaExceeded
@@ -73,7 +75,9 @@ async def add(conn: AsyncConnection, image_id: str, member: str, *, status: str 
             "deleted": False,
         },
     )
-    return Member(image_id, member, status, now, now)
+    added = Member(image_id, member, status, now, now)
+    tell(conn, "image.member.create", events.of_member, added)
+    return added
 
 
 async def _count(conn: AsyncConnection, image_id: str) -> int:
@@ -93,12 +97,16 @@ async def set_status(conn: AsyncConnection, image_id: str, member: str, status: 
     found = await get(conn, image_id, member) if done.rowcount else None
     if found is None:
         raise NotFound(f"Project {member} is no member of image {image_id}")
+    tell(conn, "image.member.update", events.of_member, found)
     return found
 
 
 async def remove(conn: AsyncConnection, image_id: str, member: str) -> None:
     """End a membership. NotFound when there is none."""
     await _lock(conn, image_id)
+    found = await get(conn, image_id, member)
+    if found is None:
+        raise NotFound(f"Project {member} is no member of image {image_id}")
     now = kept(conn, utcnow())
     # two removals within one second must not meet in the unique key, which has whole seconds on MySQL
     text = sql.Text(sql.engine_of(conn))
@@ -110,9 +118,8 @@ async def remove(conn: AsyncConnection, image_id: str, member: str) -> None:
     )
     before = sql.instant(last[0][0])
     ended = now if before is None or before < now else before.replace(microsecond=0) + _SECOND
-    done = await conn.execute(_live(image_id, member).values(deleted=True, deleted_at=ended, updated_at=now))
-    if not done.rowcount:
-        raise NotFound(f"Project {member} is no member of image {image_id}")
+    await conn.execute(_live(image_id, member).values(deleted=True, deleted_at=ended, updated_at=now))
+    tell(conn, "image.member.delete", events.of_member, found, deleted_at=now)
 
 
 async def _lock(conn: AsyncConnection, image_id: str) -> None:

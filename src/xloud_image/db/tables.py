@@ -324,6 +324,32 @@ workers = sa.Table(
     **_OWN,
 )
 
+# One row for each event (events.Event) that was committed with its change and is not sent yet.
+events = sa.Table(
+    "xloud_events",
+    own,
+    sa.Column("number", Big, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False),
+    sa.Column("type", sa.String(64), nullable=False),
+    sa.Column("level", sa.String(8), nullable=False),
+    sa.Column("payload", Long, nullable=False),
+    sa.Column("made_at", Instant, nullable=False),
+    sa.Column("held_for", sa.String(36)),
+    sa.Index("xloud_ix_events_held", "held_for"),
+    sa.Index("xloud_ix_events_made", "made_at"),
+    **_OWN,
+)
+
+# One row for each work that one process at a time does for all of them, and its lease; the migrations write them.
+turns = sa.Table(
+    "xloud_turns",
+    own,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("holder", sa.String(255)),
+    sa.Column("lease_until", Instant),
+    **_OWN,
+)
+
 
 # One row for each project that ever had a quota: changed first by every transaction that counts what the project has,
 # so that they come one after the other, on whichever node of a cluster.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any, Final, Literal
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import sql
-from xloud_image.db.engine import Database
+from xloud_image.db.engine import Database, Tx
 from xloud_image.db.image_children import kept
 from xloud_image.model import Task, utcnow
 
@@ -59,6 +61,8 @@ async def add(conn: AsyncConnection, task: Task) -> Task:
     await sql.insert(conn, "tasks", [row])
     info = {"task_id": task.id, "input": _text(task.input), "result": None, "message": task.message}
     await sql.insert(conn, "task_info", [info])
+    if isinstance(conn, Tx):
+        conn.tell("task.create", events.of_task, task)
     return task
 
 
@@ -74,11 +78,22 @@ async def change(
     """The task has this status from now on. kept_for: seconds after which nobody sees it any more."""
     now = kept(conn, utcnow())
     more = {} if kept_for is None else {"expires_at": now + dt.timedelta(seconds=kept_for)}
+    if isinstance(conn, Tx) and conn.wants(f"task.{status}"):
+        await _tell(conn, task_id, status, {"updated_at": now, **more})
     await sql.update(conn, "tasks", {"status": status, "updated_at": now, **more}, id=task_id)
     info: dict[str, Any] = {} if message is None else {"message": _plain(message)}
     info |= {} if result is None else {"result": _text(result)}
     if info:
         await sql.update(conn, "task_info", info, task_id=task_id)
+
+
+async def _tell(tx: Tx, task_id: str, status: str, times: Mapping[str, Any]) -> None:
+    was = await get(tx, task_id)
+    if was is None or was.status == status:  # tried again
+        return
+    if status == "processing":
+        tx.tell("task.run", events.of_task, was)
+    tx.tell(f"task.{status}", events.of_task, dataclasses.replace(was, status=status, **times))
 
 
 async def get(conn: AsyncConnection, task_id: str) -> Task | None:

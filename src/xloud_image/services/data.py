@@ -15,7 +15,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import claims, images
+from xloud_image.db.engine import Tx
 from xloud_image.errors import (
     AlreadyExists,
     BadRequest,
@@ -31,7 +33,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Location
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, certificates, deletions, formats, hints, quotas
+from xloud_image.services import acls, certificates, deletions, formats, hints, notices, quotas
 from xloud_image.services.holder import is_dead
 from xloud_image.services.image_patch import require_formats
 from xloud_image.services.ingest import Target, ingest
@@ -104,6 +106,7 @@ async def upload(
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await load(runtime, ctx, image_id)
+            notices.failed_upload(runtime, image_id, error)
             raise await _as_upload_error(runtime, image_id, error) from error
 
 
@@ -220,9 +223,9 @@ async def begin_write(
     await clear_leftover(runtime, image_id, store, deletions.caller(ctx))
     claim = deletions.new_claim(runtime, "write", image_id, store.name)
 
-    async def begin(conn: AsyncConnection) -> tuple[Claim, Image]:
+    async def begin(tx: Tx) -> tuple[Claim, Image]:
         changed = False
-        await room.admit(conn, uploading=1)
+        await room.admit(tx, uploading=1)
 
         def taken(current: Image) -> Image:
             nonlocal changed
@@ -231,12 +234,14 @@ async def begin_write(
             room.require_owner(current)
             return current.replace(status=status)
 
-        image = await images.change(conn, image_id, taken, project=ctx.project)
+        image = await images.change(tx, image_id, taken, project=ctx.project)
+        if status == "saving":
+            tx.tell("image.prepare", events.of_image, image, store=store.name if runtime.settings.multi_store else None)
         # An image that was changed may have had an upload before, and on a hung mount the removal of its bytes may
         # still be under way, in whatever process: it comes too late for a name of this upload's own.
         mine = dataclasses.replace(claim, url=own_key(claim)) if changed else claim
-        await claims.begin(conn, mine, lease=runtime.settings.lease_time)
-        await room.take(conn, mine)
+        await claims.begin(tx, mine, lease=runtime.settings.lease_time)
+        await room.take(tx, mine)
         return mine, image
 
     claim, image = await runtime.db.write(begin)
@@ -291,6 +296,13 @@ def arrived(runtime: Runtime, image: Image, summary: Summary, locations: Sequenc
     )
 
 
+def tell_arrived(tx: Tx, image: Image) -> Image:
+    """Tell that the data of this image came, and that it is active by them; the image."""
+    for kind in ("image.upload", "image.activate"):
+        tx.tell(kind, events.of_image, image)
+    return image
+
+
 async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
     location = location_of(runtime, blob, claim.store)
 
@@ -299,10 +311,10 @@ async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary
             raise Conflict(f"The image became {current.status} during the upload.")
         return arrived(runtime, current, summary, [location])
 
-    async def finish(conn: AsyncConnection) -> Image:
-        if not await claims.end(conn, claim.id, holder=runtime.holder):
+    async def finish(tx: Tx) -> Image:
+        if not await claims.end(tx, claim.id, holder=runtime.holder):
             raise Conflict("This upload took too long to come back from a stop; another process has cleaned it up.")
-        return await images.change(conn, claim.image_id, active)
+        return tell_arrived(tx, await images.change(tx, claim.image_id, active))
 
     try:
         image = await runtime.db.write(finish)

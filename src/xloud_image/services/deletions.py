@@ -14,7 +14,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims as rows
-from xloud_image.db import images
+from xloud_image.db import events, images
+from xloud_image.db.engine import Tx
 from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeeded, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
@@ -137,10 +138,11 @@ async def remove_image(runtime: Runtime, ctx: Context, image: Image, claims: Seq
             removed.append(claim)
     await reach("delete.bytes_gone")
 
-    async def finish(conn: AsyncConnection) -> None:
-        await finish_delete(conn, image.id)
+    async def finish(tx: Tx) -> None:
+        await finish_delete(tx, image.id)
+        await certain(tx, image.id)
         for claim in removed:
-            await rows.end(conn, claim.id)
+            await rows.end(tx, claim.id)
 
     await runtime.db.write(finish)
 
@@ -152,17 +154,25 @@ async def finish_delete(conn: AsyncConnection, image_id: str, *, known: Image | 
         await rows.end_all(conn, image_id, "hash")
 
 
+async def certain(tx: Tx, image_id: str) -> None:
+    """Nothing undoes the deletion of this image any more: it may be told."""
+    if tx.wants("image.delete"):
+        await events.release(tx, image_id)
+
+
 async def _revive(runtime: Runtime, image: Image, claims: Sequence[Claim], gone: set[str | None]) -> None:
-    async def undo(conn: AsyncConnection) -> None:
-        await images.revive(conn, image.id, image.status)
+    async def undo(tx: Tx) -> None:
+        await images.revive(tx, image.id, image.status)
+        if tx.wants("image.delete"):
+            await events.forget(tx, image.id)
         if gone:
             await images.change(
-                conn,
+                tx,
                 image.id,
                 lambda now: now.replace(locations=tuple(loc for loc in now.locations if loc.url not in gone)),
             )
         for claim in claims:
-            await rows.end(conn, claim.id)
+            await rows.end(tx, claim.id)
 
     await runtime.db.write(undo)
 

@@ -7,16 +7,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from xloud_image import events
 from xloud_image.db import images as rows
 from xloud_image.db import jobs, listing
+from xloud_image.db.engine import Tx
 from xloud_image.db.image_children import PAGE
 from xloud_image.db.query import Page, Query
 from xloud_image.errors import BadRequest, Forbidden, Protected
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image
+from xloud_image.model import Claim, Image, utcnow
 from xloud_image.patch import Change
 from xloud_image.policy import images as rights
 from xloud_image.services import acls, cache_keeping, deletions, image_patch, locations, quotas, scrubbing
@@ -39,9 +39,9 @@ async def create(runtime: Runtime, ctx: Context, fields: Mapping[str, Any]) -> I
     quota = await quotas.of(runtime, image.owner)
     await reach("create.begin")
 
-    async def created(conn: AsyncConnection) -> None:
-        await quotas.admit(conn, quota, count=1)
-        await rows.create(conn, image)
+    async def created(tx: Tx) -> None:
+        await quotas.admit(tx, quota, count=1)
+        await rows.create(tx, image)
 
     await runtime.db.write(created)
     await reach("create.stored")
@@ -130,21 +130,24 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
 
     await reach("delete.begin")
 
-    async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
+    async def hide(tx: Tx) -> tuple[Image, list[Claim]]:
         if runtime.settings.deletion.delayed_delete:
-            current = await rows.locked(conn, image_id, project=ctx.project)
+            current = await rows.locked(tx, image_id, project=ctx.project)
             if scrubbing.is_delayed(runtime, current):
                 checked(current)
-                await jobs.cancel(conn, image_id)
-                await scrubbing.delay(conn, current)
+                await jobs.cancel(tx, image_id)
+                await scrubbing.delay(tx, current)
                 return current, []
-        current = await rows.hide(conn, image_id, checked, project=ctx.project)
-        claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
+        current = await rows.hide(tx, image_id, checked, project=ctx.project)
+        claims = await deletions.begin_deletes(runtime, tx, current, current.locations, scope="image")
         if current.status in ("uploading", "importing") or current.properties.get(LOCK):
-            await jobs.cancel(conn, image_id)
-            claims += await deletions.begin_unstaging(runtime, conn, image_id, scope="image")
+            await jobs.cancel(tx, image_id)
+            claims += await deletions.begin_unstaging(runtime, tx, image_id, scope="image")
         if not claims:
-            await deletions.finish_delete(conn, image_id, known=current)
+            await deletions.finish_delete(tx, image_id, known=current)
+        if tx.wants("image.delete"):  # a store may still say that the data is in use
+            gone = events.of_image(current, deleted_at=utcnow())
+            tx.emit(events.Event("image.delete", gone, held_for=image_id if claims else None))
         return current, claims
 
     hidden, claims = await runtime.db.write(hide)

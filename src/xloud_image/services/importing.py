@@ -17,8 +17,10 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.conversion.source import File
 from xloud_image.db import claims, images, jobs, tasks
+from xloud_image.db.engine import Tx
 from xloud_image.errors import (
     AlreadyExists,
     BlobChanged,
@@ -73,7 +75,7 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     """Import the data of a job that is ours. `Unwanted` when the image is gone or is not waiting for it any more."""
     copying = job.request["method"] == "copy-image"
     image = await _image(runtime, job, copying)
-    await runtime.db.write(lambda conn: _begun(runtime, conn, job))
+    await runtime.db.write(lambda tx: _begun(runtime, tx, job, None if copying else image))
     mine: list[Claim] = []
     targets: list[Target] = []
     async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
@@ -169,10 +171,13 @@ async def _image(runtime: Runtime, job: Job, copying: bool) -> Image:
     return image
 
 
-async def _begun(runtime: Runtime, conn: AsyncConnection, job: Job) -> None:
-    if await jobs.renew(conn, job, lease=runtime.settings.lease_time) is None:
+async def _begun(runtime: Runtime, tx: Tx, job: Job, image: Image | None) -> None:
+    """`image`: that gets data now."""
+    if await jobs.renew(tx, job, lease=runtime.settings.lease_time) is None:
         raise Unwanted
-    await tasks.change(conn, job.id, "processing")
+    await tasks.change(tx, job.id, "processing")
+    if image is not None:
+        tx.tell("image.prepare", events.of_image, image)
 
 
 @asynccontextmanager
@@ -396,18 +401,20 @@ async def _stored(
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 
-    async def finish(conn: AsyncConnection) -> _Stored:
-        if not await jobs.end(conn, job):
+    async def finish(tx: Tx) -> _Stored:
+        if not await jobs.end(tx, job):
             raise Unwanted
         for claim in mine:
-            if claim.store in blobs and not await claims.end(conn, claim.id, holder=runtime.holder):
+            if claim.store in blobs and not await claims.end(tx, claim.id, holder=runtime.holder):
                 raise StoreUnavailable("the bytes were taken for left over; they are written again")
-        image = await images.change(conn, job.image_id, imported)
-        staged = [] if copying else await deletions.begin_unstaging(runtime, conn, job.image_id)
+        image = await images.change(tx, job.image_id, imported)
+        if not copying:
+            data.tell_arrived(tx, image)
+        staged = [] if copying else await deletions.begin_unstaging(runtime, tx, job.image_id)
         message = _said(summary.size, locations, failures)
         kept_for = runtime.settings.imports.task_time_to_live * 3600.0
         result = {"image_id": job.image_id}
-        await tasks.change(conn, job.id, "success", message=message, result=result, kept_for=kept_for)
+        await tasks.change(tx, job.id, "success", message=message, result=result, kept_for=kept_for)
         return _Stored(image, staged)
 
     try:

@@ -14,15 +14,17 @@ from typing import Final
 import structlog
 
 from xloud_image.db import claims, images
+from xloud_image.db.engine import Tx
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
-from xloud_image.services import data, deletions, hashing, scrubbing
+from xloud_image.services import data, deletions, hashing, relay, scrubbing
 from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
 
+_BOUND: Final = 600.0  # seconds between two looks at how many events wait
 _KINDS: Final = ("write", "delete")  # of claims that are settled here
 
 
@@ -49,6 +51,7 @@ async def run(runtime: Runtime) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(runtime)))
         group.create_task(_every(runtime.settings.reaper_interval, look))
+        group.create_task(_every(_BOUND, lambda: relay.bound(runtime)))
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
@@ -164,9 +167,14 @@ async def _undo_write(runtime: Runtime, claim: Claim) -> None:
     await data.release(runtime, claim)
 
 
+async def _deleted(tx: Tx, image_id: str) -> None:
+    await deletions.finish_delete(tx, image_id)
+    await deletions.certain(tx, image_id)
+
+
 async def _finish_delete(runtime: Runtime, claim: Claim) -> None:
     if claim.scope == "image":
-        await runtime.db.write(lambda conn: deletions.finish_delete(conn, claim.image_id))
+        await runtime.db.write(lambda tx: _deleted(tx, claim.image_id))
     await deletions.remove(runtime, claim)
     await reach("reaper.bytes_gone")
     await runtime.db.write(lambda conn: claims.end(conn, claim.id, holder=runtime.holder))

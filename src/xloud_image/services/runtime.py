@@ -8,6 +8,7 @@ alone; nothing is per node but the files of a file store.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -73,8 +74,9 @@ class Runtime:
     @cached_property
     def db(self) -> Database:
         from xloud_image.db.engine import Database
+        from xloud_image.events import is_wanted
 
-        return Database(self.settings.database)
+        return Database(self.settings.database, functools.partial(is_wanted, self.settings.notifications))
 
     @cached_property
     def stores(self) -> Stores:

@@ -36,6 +36,33 @@ AUTH_PLUGIN: Final[tuple[cfg.Opt, ...]] = (
     cfg.StrOpt("application_credential_secret", secret=True, help="Its secret."),
 )
 
+# What oslo.messaging reads; handed on to it as written, and so without types here.
+_BUS: Final = {
+    "DEFAULT": "control_exchange rpc_response_timeout rpc_ping_enabled executor_thread_pool_size rpc_conn_pool_size",
+    "oslo_messaging_rabbit": """
+amqp_auto_delete amqp_durable_queues conn_pool_min_size conn_pool_ttl direct_mandatory_flag
+enable_cancel_on_failover heartbeat_in_pthread heartbeat_rate heartbeat_timeout_threshold hostname
+kombu_compression kombu_failover_strategy kombu_missing_consumer_retry_timeout kombu_reconnect_delay
+kombu_reconnect_splay processname rabbit_ha_queues rabbit_interval_max rabbit_login_method
+rabbit_qos_prefetch_count rabbit_quorum_delivery_limit rabbit_quorum_max_memory_bytes
+rabbit_quorum_max_memory_length rabbit_quorum_queue rabbit_retry_backoff rabbit_retry_interval
+rabbit_stream_fanout rabbit_transient_queues_ttl rabbit_transient_quorum_queue rpc_conn_pool_size rabbit_host
+rabbit_port rabbit_hosts rabbit_userid rabbit_password rabbit_virtual_host rabbit_max_retries ssl ssl_ca_file
+ssl_cert_file ssl_key_file ssl_version ssl_enforce_fips_mode ssl_enforce_hostname_verification use_queue_manager""",
+    "oslo_messaging_kafka": """
+compression_codec consumer_group enable_auto_commit kafka_consumer_timeout kafka_max_fetch_bytes
+max_poll_records producer_batch_size producer_batch_timeout sasl_mechanism security_protocol ssl_cafile
+ssl_client_cert_file ssl_client_key_file ssl_client_key_password""",
+    "oslo_messaging_amqp": """
+addressing_mode anycast_address broadcast_prefix connection_retry_backoff connection_retry_interval
+connection_retry_interval_max container_name default_notification_exchange default_notify_timeout
+default_reply_retry default_reply_timeout default_rpc_exchange default_send_timeout default_sender_link_timeout
+group_request_prefix idle_timeout link_retry_delay multicast_address notify_address_prefix notify_server_credit
+password pre_settled pseudo_vhost reply_link_credit rpc_address_prefix rpc_server_credit sasl_config_dir
+sasl_config_name sasl_default_realm sasl_mechanisms server_request_prefix ssl ssl_ca_file ssl_cert_file
+ssl_key_file ssl_key_password ssl_verify_vhost trace unicast_address username""",
+}
+
 
 def _made(into: str, group: str, *opts: cfg.Opt) -> tuple[Option, ...]:
     """`into`: the setting that is made of them, Class.field, or the class whose fields have their names."""
@@ -187,5 +214,24 @@ DERIVED: Final[tuple[Option, ...]] = (
             default=[],
             help="Networks (CIDR) besides the public addresses from whose web servers everybody may register images.",
         ),
+    ),
+    *_made(
+        "NotificationSettings.drivers",
+        "oslo_messaging_notifications",
+        cfg.MultiStrOpt("driver", default=[], help="messagingv2, messaging or log; noop or nothing: none are sent."),
+    ),
+    *_made(
+        "MessagingSettings.transport_url",
+        "DEFAULT",
+        cfg.StrOpt("transport_url", secret=True, help="Message bus: rings the workers of all nodes."),
+    ),
+    *(
+        Option(
+            group,
+            cfg.StrOpt(name, secret="password" in name, help="For oslo.messaging."),
+            into="MessagingSettings.options",
+        )
+        for group, names in _BUS.items()
+        for name in names.split()
     ),
 )

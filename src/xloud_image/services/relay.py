@@ -1,0 +1,220 @@
+"""Sends what was emitted (db.events), in order, each event once as far as a message bus allows: it is sent, the bus has
+confirmed it, its row goes. Whoever dies in between has sent it, and another sends it again with the same id.
+
+Of all processes one at a time sends: whose turn it is says a lease in the database. It sends no more once two thirds of
+its lease have passed, and begins with its turn again. Nobody waits for this but the rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from xloud_image.db import events
+from xloud_image.db.events import Unsent
+from xloud_image.errors import BrokerUnavailable, ImageServiceError
+from xloud_image.failpoints import reach
+from xloud_image.services.holder import is_dead
+from xloud_image.services.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
+BATCH: Final = 100  # events that are read at once, and may come twice when this process is killed
+_LATE: Final = 300.0  # seconds: one that waits for longer is told of in the log
+_LAST_RETRY: Final = 30.0  # seconds; the first attempt comes after one, each later one after twice the time
+
+
+class Sender(Protocol):
+    """What takes events to whoever wants to hear of them (`broker.Broker`)."""
+
+    def send(self, event: Unsent) -> None:
+        """Returns when it is safe there. Waits in its thread. `BrokerUnavailable`."""
+
+
+class Relay:
+    """The sending of one process, until cancelled."""
+
+    def __init__(self, runtime: Runtime, sender: Sender) -> None:
+        self._runtime, self._sender = runtime, sender
+        self._rung = asyncio.Event()
+        self._sent: list[int] = []  # whose rows are still there
+        self._failures = 0
+
+    def ring(self) -> None:
+        """There may be something to send."""
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Survives a lost database, and a lost bus."""
+        try:
+            while True:
+                self._rung.clear()
+                try:
+                    while await self._send_some():
+                        pass
+                except ImageServiceError as error:
+                    log.warning("notifications could not be looked for", reason=error.message)
+                pause = LOOK * random.uniform(1, 2)  # noqa: S311 - no secret, it spreads the looks
+                if self._failures:
+                    await asyncio.sleep(min(_LAST_RETRY, 2.0 ** (self._failures - 1)))
+                    continue
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._rung.wait()
+        finally:
+            with contextlib.suppress(ImageServiceError):  # else it runs out
+                await self._runtime.db.write(lambda tx: events.give_turn(tx, self._runtime.holder))
+
+    async def _send_some(self) -> bool:
+        """Send the next ones; whether there may be more."""
+        db, lease = self._runtime.db, self._runtime.settings.lease_time
+        await self._remove()
+        found = await db.read(lambda conn: events.first(conn, BATCH))
+        if not found:
+            return False
+        end = time.monotonic() + lease * 2 / 3
+        if not await self._take_turn():
+            return False
+        # what another has sent since it was read
+        found = await db.read(lambda conn: events.first(conn, BATCH))
+        failure = await _in_thread(lambda: self._send(found, end))
+        await reach("relay.sent")
+        await self._remove()
+        if failure is None:
+            self._recovered()
+            return len(found) == BATCH
+        self._failures += 1
+        log.error("notifications wait: they cannot be sent now", reason=failure.message, attempt=self._failures)
+        await db.write(lambda tx: events.give_turn(tx, self._runtime.holder))  # the bus may take them from another
+        return False
+
+    async def _take_turn(self) -> bool:
+        holder, lease = self._runtime.holder, self._runtime.settings.lease_time
+        turn = await self._runtime.db.read(events.whose_turn)
+        if turn.holder not in (None, holder) and not turn.free and not is_dead(turn.holder or ""):
+            return False
+        was = turn.holder if turn.holder is not None and is_dead(turn.holder) else None
+        return await self._runtime.db.write(lambda tx: events.take_turn(tx, holder, lease=lease, was=was))
+
+    def _send(self, found: Sequence[Unsent], end: float) -> BrokerUnavailable | None:
+        for event in found:
+            if time.monotonic() > end:
+                return None
+            try:
+                self._sender.send(event)
+            except BrokerUnavailable as error:
+                return error
+            self._sent.append(event.number)
+        return None
+
+    async def _remove(self) -> None:
+        if sent := list(self._sent):
+            await self._runtime.db.write(lambda tx: events.remove(tx, sent))
+            self._sent = self._sent[len(sent) :]
+
+    def _recovered(self) -> None:
+        if self._failures:
+            log.info("notifications are sent again")
+        self._failures = 0
+
+
+async def bound(runtime: Runtime) -> None:
+    """Drop what has waited for too long, or is too much, and say loudly that something waits. Any process does it: it
+    may be that none sends."""
+    wanted = runtime.settings.notifications
+    if not wanted.drivers:
+        return
+    dropped = await events.drop(runtime.db, most=wanted.events_kept, hours=wanted.events_kept_hours)
+    if dropped:
+        log.error("notifications were dropped: they waited for too long, or were too many", count=dropped)
+    count, seconds = await runtime.db.read(events.waiting)
+    if seconds > _LATE:
+        log.error("notifications wait", count=count, for_seconds=int(seconds), kept=wanted.events_kept)
+
+
+def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
+    """What `work` returns, from a thread that keeps no process from ending."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            result, error = work(), None
+        except BaseException as caught:  # noqa: BLE001 - it is raised where the result is waited for
+            result, error = None, caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, result, error)
+
+    threading.Thread(target=run, name="relay", daemon=True).start()
+    return done
+
+
+class Bell(Protocol):
+    """What rings other nodes (`broker.Broker`)."""
+
+    def ring(self) -> None:
+        """Waits in its thread. `BrokerUnavailable`."""
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Have `heard` called in some thread when a node rings; returns once that is so."""
+
+
+class FarBell:
+    """The bell between nodes: a ring that is lost costs a second or two, one that is doubled nothing."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._wanted = asyncio.Event()
+
+    def ring(self) -> None:
+        """Ring the other nodes; never waits. What is rung meanwhile is one ring."""
+        self._wanted.set()
+
+    async def run(self, heard: Callable[[], None]) -> None:
+        """Until cancelled; `heard` is called in this loop."""
+        loop = asyncio.get_running_loop()
+
+        def told() -> None:
+            log.debug("another node rings")
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(heard)
+
+        await asyncio.gather(self._listen(told), self._ring())
+
+    async def _listen(self, told: Callable[[], None]) -> None:
+        while True:
+            try:
+                await _in_thread(lambda: self._bell.listen(told))
+            except BrokerUnavailable as error:
+                log.warning("rings of other nodes cannot be heard now", reason=error.message)
+                await asyncio.sleep(_LAST_RETRY)
+            else:
+                log.info("rings of other nodes are heard")
+                return
+
+    async def _ring(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await _in_thread(self._bell.ring)
+            except BrokerUnavailable as error:
+                log.info("other nodes could not be rung: they look by themselves", reason=error.message)
