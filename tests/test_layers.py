@@ -24,7 +24,7 @@ FLOORS = (
     ("api", "worker"),
     ("services", "bootstrap"),
     ("db", "stores", "fetching", "identity"),
-    ("streams", "policy", "schemas", "patch"),
+    ("streams", "policy", "schemas", "patch", "resuming"),
     ("inspection", "checking", "conversion"),
     ("model",),
     ("logs",),

@@ -116,6 +116,11 @@ JOBS = (
     "stage.written", "stage.kept", "import.begin", "import.stored", "job.taken", "job.half", "job.written", "job.done"
 )  # fmt: skip
 
+# on the way of an upload in several requests: tests.uploads
+PARTS = (
+    "parts.begun", "part.claimed", "part.written", "part.kept", "parts.finishing", "parts.written", "parts.staged"
+)  # fmt: skip
+
 
 def die_at(point: str, service: Service, armed: Armed, client: Client, *, before: int = 0) -> bool:
     """Let a worker die at `point` during a request; whether one did. Another has taken its place afterwards.

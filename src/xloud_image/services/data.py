@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import claims, images
+from xloud_image.db import claims, images, uploads
 from xloud_image.errors import (
     AlreadyExists,
     BadRequest,
@@ -77,11 +77,11 @@ async def upload(
     again and nothing of it is left in the store.
     """
     chosen = store_id is not None
-    _require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
+    require_takes_data(runtime, ctx, await load(runtime, ctx, image_id), chosen)
     store = writable(runtime, store_id)
     await reach("upload.begin")
     claim, image = await begin_write(
-        runtime, ctx, image_id, store, "saving", lambda now: _require_takes_data(runtime, ctx, now, chosen)
+        runtime, ctx, image_id, store, "saving", lambda now: require_takes_data(runtime, ctx, now, chosen)
     )
     target = Target(store, claim.key, deletions.caller(ctx))
     summary: Summary | None = None
@@ -92,7 +92,7 @@ async def upload(
             blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
-            done = await _activate(runtime, claim, blobs[store.name], summary)
+            done = await activate(runtime, claim, blobs[store.name], summary)
             hints.log_for(runtime, done)
             await acls.follow(runtime, ctx, done)
             return done
@@ -104,21 +104,17 @@ async def upload(
             if await asyncio.shield(back):
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await load(runtime, ctx, image_id)
-            raise await _as_upload_error(runtime, image_id, error) from error
+            raise await as_upload_error(runtime, image_id, error) from error
 
 
-def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bool) -> None:
+def require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bool, *, status: str = "queued") -> None:
     """Whether the caller may give this image its data, and it can be judged. Asked first to refuse without a lock, and
     again of the image as it is under the lock: only the latter counts."""
     rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
-    _require_queued(image)
+    if image.status != status:
+        raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
     require_formats(image)
     require_unsigned(image)
-
-
-def _require_queued(image: Image) -> None:
-    if image.status != "queued":
-        raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
 
 
 def require_unsigned(image: Image) -> None:
@@ -155,7 +151,7 @@ def _read_only(runtime: Runtime, name: str) -> str:
     )
 
 
-async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException) -> BaseException:
+async def as_upload_error(runtime: Runtime, image_id: str, error: BaseException) -> BaseException:
     """What the client is told: also that the record of the image is still there, and what to do with it."""
     if not isinstance(error, ImageServiceError) or isinstance(error, Gone):
         return error
@@ -282,7 +278,14 @@ def arrived(runtime: Runtime, image: Image, summary: Summary, locations: Sequenc
     )
 
 
-async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
+async def activate(
+    runtime: Runtime,
+    claim: Claim,
+    blob: Blob,
+    summary: Summary,
+    also: Callable[[AsyncConnection], Awaitable[object]] | None = None,
+) -> Image:
+    """The image has the data of a write that is ours. `also`: what is stored with it. `Conflict`, `Gone`."""
     location = location_of(runtime, blob, claim.store)
 
     def active(current: Image) -> Image:
@@ -293,7 +296,10 @@ async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary
     async def finish(conn: AsyncConnection) -> Image:
         if not await claims.end(conn, claim.id, holder=runtime.holder):
             raise Conflict("This upload took too long to come back from a stop; another process has cleaned it up.")
-        return await images.change(conn, claim.image_id, active)
+        image = await images.change(conn, claim.image_id, active)
+        if also is not None:
+            await also(conn)
+        return image
 
     try:
         image = await runtime.db.write(finish)
@@ -357,18 +363,23 @@ async def requeue(runtime: Runtime, claim: Claim) -> None:
 
 
 async def _queue(conn: AsyncConnection, claim: Claim) -> None:
-    """The image waits for data again, unless it has another write by now, or data that waits for its import: what this
-    claim is of may be left of an earlier one."""
+    """The image waits for data again, unless it has another write by now, data that came in several requests or waits
+    for its import: what this claim is of may be left of an earlier one. Of a part that did not come nothing changes."""
+    if claim.kind == "part":
+        return
     with contextlib.suppress(NotFound):  # deleted meanwhile
         await images.locked(conn, claim.image_id)
+        if await uploads.reopen(conn, claim.image_id):
+            return
         for other in await claims.list_all(conn, image_id=claim.image_id):
             held = other.kind == "write" and other.holder is not None
             if other.id != claim.id and (held or other.kind == "stage"):
                 return
-        await images.change(conn, claim.image_id, _queued)
+        await images.change(conn, claim.image_id, queued)
 
 
-def _queued(current: Image) -> Image:
+def queued(current: Image) -> Image:
+    """The image without the data that was on its way."""
     if current.status not in ("saving", "uploading"):
         return current
     return current.replace(status="queued", size=None, virtual_size=None)

@@ -118,18 +118,23 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
 
     await reach("delete.begin")
 
-    async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim]]:
+    async def hide(conn: AsyncConnection) -> tuple[Image, list[Claim], list[Claim]]:
         current = await rows.hide(conn, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, conn, current, current.locations, scope="image")
+        parts: list[Claim] = []
+        if current.status in ("saving", "uploading", "importing"):
+            parts = await deletions.begin_ending_uploads(runtime, conn, image_id)
         if current.status in ("uploading", "importing") or current.properties.get(LOCK):
             await jobs.cancel(conn, image_id)
             claims += await deletions.begin_unstaging(runtime, conn, image_id, scope="image")
         if not claims:
             await deletions.finish_delete(conn, image_id, known=current)
-        return current, claims
+        return current, claims, parts
 
-    hidden, claims = await runtime.db.write(hide)
+    hidden, claims, parts = await runtime.db.write(hide)
     await reach("delete.marked")
+    if parts:
+        runtime.spawn(deletions.settle(runtime, parts), "remove what came of an upload")
     if claims:
         with runtime.holding(*claims):
             await deletions.remove_image(runtime, ctx, hidden, claims)

@@ -16,14 +16,14 @@ import structlog
 from xloud_image.db import claims, images
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
-from xloud_image.services import data, deletions, hashing
+from xloud_image.services import data, deletions, hashing, uploads
 from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
 
-_KINDS: Final = ("write", "delete")  # of claims that are settled here
+_KINDS: Final = ("write", "part", "delete")  # of claims that are settled here
 
 
 async def run(runtime: Runtime) -> None:
@@ -41,6 +41,7 @@ async def run(runtime: Runtime) -> None:
             if store not in working or working[store].done():
                 working[store] = runtime.spawn(_settle_all(runtime, left), "settle what was left")
         await hashing.look(runtime)
+        await uploads.sweep(runtime)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(runtime)))
@@ -66,6 +67,7 @@ async def renew(runtime: Runtime) -> None:
 async def once(runtime: Runtime) -> None:
     """Settle or postpone every claim that is nobody's any more."""
     await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
+    await uploads.sweep(runtime)
 
 
 class _Seen:
@@ -120,16 +122,16 @@ async def _take(runtime: Runtime, claim: Claim) -> Claim | None:
 async def _settle(runtime: Runtime, claim: Claim) -> None:
     log.info("settling what was left", kind=claim.kind, image=claim.image_id, store=claim.store)
     try:
-        if claim.kind == "write":
-            await _undo_write(runtime, claim)
-        else:
+        if claim.kind == "delete":
             await _finish_delete(runtime, claim)
+        else:
+            await _undo_write(runtime, claim)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         await deletions.postpone(runtime, claim, error)
 
 
 async def _undo_write(runtime: Runtime, claim: Claim) -> None:
-    """The claim exists, so no location was committed: its bytes belong to nobody."""
+    """The claim exists, so neither a location nor a part was committed: its bytes belong to nobody."""
     store = runtime.stores.reserved(claim.store) or runtime.stores.get(claim.store)
     if store is None:
         await data.requeue(runtime, claim)

@@ -1,0 +1,578 @@
+"""Data of an image that comes in several requests and goes on where it broke: what a client can ask about it.
+
+What comes is cut into parts. Each is an object in the store for data that waits (`waiting_place`): a claim of kind
+"part" names its key while it is written, and the transaction that ends the claim makes it a part and moves the offset,
+so the offset is what is durable. Whoever adds data has an epoch: a later request takes the upload over by the next one,
+and what the earlier one still brings changes nothing. When all is there, a "file" is read once more on its way into its
+store, as the data of any upload; a "stage" waits as parts for its import.
+Source: draft-ietf-httpbis-resumable-upload-12 (interop version 8); this module knows no header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from xloud_image.db import claims, images
+from xloud_image.db import uploads as rows
+from xloud_image.errors import (
+    AlreadyExists,
+    BadRequest,
+    Conflict,
+    Gone,
+    ImageServiceError,
+    NotFound,
+    StoreFull,
+    TooLarge,
+    Unavailable,
+    Unverified,
+    UploadEnded,
+    WrongLength,
+    WrongMediaType,
+    WrongOffset,
+)
+from xloud_image.failpoints import reach
+from xloud_image.fetching.checksums import Expected
+from xloud_image.identity.context import Context
+from xloud_image.inspection import Inspection
+from xloud_image.model import Claim, Image, Part, Upload
+from xloud_image.policy import images as rights
+from xloud_image.services import acls, data, deletions, formats, hints, staging
+from xloud_image.services.holder import is_dead
+from xloud_image.services.ingest import Target, ingest
+from xloud_image.services.lookup import load
+from xloud_image.services.parts import LOST, Parts, waiting_place
+from xloud_image.services.runtime import Runtime
+from xloud_image.stores.base import Blob, Store
+from xloud_image.streams.digest import Checked, Digest
+from xloud_image.streams.stages import Limit, Stage, through
+
+log = structlog.get_logger(__name__)
+
+SMALLEST: Final = 8 << 20  # bytes of a part; what a process that is killed loses at most …
+SHARE: Final = 128  # … and of a large upload this share of what has come …
+LARGEST: Final = 4 << 30  # … or so much
+PARTS: Final = 4000  # parts of an upload: a terabyte that is sent at once has a thousand
+EACH: Final = 100  # unfinished uploads of one project
+GRACE: Final = 2.0  # seconds that a request which may have broken gets to store what came of it
+PATIENCE: Final = 25.0  # seconds that a request waits for one that is finishing the upload
+_AGAIN: Final = {"Retry-After": "3"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Piece:
+    """What one request brings. length: its bytes, None unknown; last: nothing comes after it. size: the bytes of all,
+    as far as the request says. content: the digest that this piece must have; whole: the one that all data must have.
+    """
+
+    source: AsyncIterator[bytes]
+    length: int | None
+    last: bool
+    size: int | None = None
+    content: Expected | None = None
+    whole: Expected | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Taken:
+    """An upload after a request; `image`: it is complete, and this is the image with the data, or with staged data."""
+
+    upload: Upload
+    image: Image | None = None
+
+
+async def begin(
+    runtime: Runtime, ctx: Context, image_id: str, kind: str, piece: Piece, *, store_id: str | None = None
+) -> Taken:
+    """A new upload of a queued image, and its first piece. kind: "file" or "stage".
+
+    What `data.upload` or `staging.stage` raise before they read anything; `Conflict` with the header Location of the
+    upload that the image has already; and what `add` raises.
+    """
+    if kind == "stage":
+        staging.store_of(runtime)
+    elif not is_offered(runtime):
+        raise NotFound("Uploads in several requests are not offered here: there is no store for data that waits.")
+    seen = await load(runtime, ctx, image_id)
+    upload = Upload(str(uuid.uuid4()), image_id, kind, seen.owner, store_id)
+    await _require_none(runtime, ctx, seen, upload)
+    _require(runtime, ctx, seen, upload, "queued")
+    if kind == "file":
+        data.writable(runtime, store_id)
+    size = _size_of(runtime, upload, piece)
+    upload = dataclasses.replace(upload, size=size, digest=_text(piece.whole))
+    empty = piece.length == 0 and not piece.last
+
+    async def begun(conn: AsyncConnection) -> Upload:
+        def taken(current: Image) -> Image:
+            _require(runtime, ctx, current, upload, "queued")
+            return current.replace(status=_status(kind))
+
+        owner = (await images.change(conn, image_id, taken, project=ctx.project)).owner
+        if await rows.count(conn, owner) >= EACH:
+            raise TooLarge(f"{EACH} uploads of this project are unfinished already: finish or cancel some.")
+        made = dataclasses.replace(upload, owner=owner, holder=None if empty else runtime.holder)
+        await rows.add(conn, made, seconds=runtime.settings.imports.upload_lifetime * 3600)
+        stored = await rows.get(conn, made.id)
+        assert stored is not None
+        return stored
+
+    stored = await runtime.db.write(begun)
+    await reach("parts.begun")
+    if empty:
+        return Taken(stored)
+    return await _add(runtime, ctx, stored, piece)
+
+
+def is_offered(runtime: Runtime) -> bool:
+    """Whether there is a store for data that waits."""
+    return waiting_place(runtime) is not None
+
+
+async def state(runtime: Runtime, ctx: Context, image_id: str, upload_id: str) -> Upload:
+    """How far it is. Whoever may still be adding to it is stopped, so that the next piece is taken at this offset.
+    `NotFound`."""
+    _, seen = await _seen(runtime, ctx, image_id, upload_id)
+    seen = await _quiet(runtime, seen)
+    if seen.state == "open" and seen.holder is not None:
+        stopped = seen
+        return await runtime.db.write(lambda conn: rows.take(conn, stopped, None)) or await _again(runtime, seen)
+    return seen
+
+
+async def add(runtime: Runtime, ctx: Context, image_id: str, upload_id: str, offset: int, piece: Piece) -> Taken:
+    """A further piece, which begins at `offset`. What came is durable when this returns, and as far as the offset says
+    when it raises.
+
+    `NotFound`, `WrongOffset`, `UploadEnded`, `WrongLength`, `Conflict` (another request goes on with it), `TooLarge`,
+    `FormatRefused`, what the source raises and what stores raise. After what can never become an image the upload is
+    gone, and the image queued.
+    """
+    _, seen = await _seen(runtime, ctx, image_id, upload_id)
+    if seen.state == "finishing" and piece.last and piece.length == 0 and offset == seen.received:
+        return await _wait(runtime, ctx, seen)
+    seen = await _quiet(runtime, seen)
+    if seen.state == "finishing":
+        raise Unavailable("All data of this upload is there, and is being stored; ask again.", headers=_AGAIN)
+    if seen.state != "open":
+        if piece.length != 0:
+            raise WrongLength("This upload is complete: it takes no more data.", headers={"Upload-Complete": "?1"})
+        raise UploadEnded("This upload is complete already.")
+    if offset != seen.received:
+        raise WrongOffset(expected=seen.received, provided=offset)
+    size = _size_of(runtime, seen, piece)
+    if piece.whole is not None and seen.digest not in (None, _text(piece.whole)):
+        raise BadRequest("The digest of the whole data is not the one that was given before.")
+    values = {"size": size, "digest": seen.digest or _text(piece.whole)}
+    before = seen
+    mine = await runtime.db.write(lambda conn: rows.take(conn, before, runtime.holder, **values))
+    if mine is None:
+        now = await _again(runtime, seen)
+        raise WrongOffset(expected=now.received, provided=offset)
+    return await _add(runtime, ctx, mine, piece)
+
+
+async def cancel(runtime: Runtime, ctx: Context, image_id: str, upload_id: str) -> None:
+    """The upload is gone, and the image queued again. `NotFound`; `Conflict` when its data is the image's, or is being
+    stored."""
+    _, seen = await _seen(runtime, ctx, image_id, upload_id)
+    if seen.state in ("finishing", "staged"):
+        what = "is being stored" if seen.state == "finishing" else "waits for an import"
+        raise Conflict(f"All data of this upload is there and {what}; delete the image instead.")
+    await _end(runtime, seen)
+
+
+async def sweep(runtime: Runtime) -> None:
+    """Give up what nobody finished in its time, and forget what has been over for long."""
+    for upload in await runtime.db.read(rows.expired):
+        if upload.state == "open":
+            log.info("an upload was given up: its time is over", image=upload.image_id, received=upload.received)
+        await _end(runtime, upload)
+
+
+# rights and what they are about
+
+
+def _status(kind: str) -> str:
+    """Of an image while data comes in."""
+    return "saving" if kind == "file" else "uploading"
+
+
+def _require(runtime: Runtime, ctx: Context, image: Image, upload: Upload, status: str) -> None:
+    """Whether the caller may give the image data in this way: at each request by the image as it is then."""
+    if upload.kind == "file":
+        data.require_takes_data(runtime, ctx, image, upload.store is not None, status=status)
+        return
+    rights.require(runtime.policy, ctx, "modify_image", image)
+    if image.status != status:
+        raise Conflict(f"Only data for a queued image can be staged; this one is {image.status}.")
+
+
+async def _require_none(runtime: Runtime, ctx: Context, image: Image, upload: Upload) -> None:
+    for other in await runtime.db.read(lambda conn: rows.list_all(conn, image.id)):
+        if other.state in ("open", "finishing"):
+            _require(runtime, ctx, image, dataclasses.replace(upload, kind=other.kind, store=other.store), image.status)
+            raise Conflict(
+                "An upload of this image is unfinished: go on with it, or cancel it.",
+                headers={"Location": place_of(other)},
+            )
+
+
+def place_of(upload: Upload) -> str:
+    """The path of an upload."""
+    return f"/v2/images/{upload.image_id}/uploads/{upload.id}"
+
+
+async def _seen(runtime: Runtime, ctx: Context, image_id: str, upload_id: str) -> tuple[Image, Upload]:
+    image = await load(runtime, ctx, image_id)
+    rights.require_see(runtime.policy, ctx, image)
+    upload = await runtime.db.read(lambda conn: rows.get(conn, upload_id))
+    if upload is None or upload.image_id != image_id:
+        raise NotFound("There is no such upload: it was never begun, was cancelled, or its time is over.")
+    over = upload.state in ("over", "staged")
+    _require(runtime, ctx, image, upload, image.status if over else _status(upload.kind))
+    return image, upload
+
+
+async def _again(runtime: Runtime, upload: Upload) -> Upload:
+    now = await runtime.db.read(lambda conn: rows.get(conn, upload.id))
+    if now is None:
+        raise NotFound("The upload was cancelled meanwhile.")
+    return now
+
+
+async def _quiet(runtime: Runtime, seen: Upload) -> Upload:
+    """The upload once nobody adds to it, or after GRACE seconds: a connection that broke is told of sooner or later."""
+    end = time.monotonic() + GRACE
+    while seen.state == "open" and seen.holder is not None and not is_dead(seen.holder) and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+        seen = await _again(runtime, seen)
+    return seen
+
+
+def _size_of(runtime: Runtime, upload: Upload, piece: Piece) -> int | None:
+    """The bytes of all data, as far as they are known now. `WrongLength` when what is said differs, `TooLarge`."""
+    said = {size for size in (upload.size, piece.size) if size is not None}
+    end = None if piece.length is None else upload.received + piece.length
+    if piece.last and end is not None:
+        said.add(end)
+    if len(said) > 1:
+        sizes = " and ".join(str(size) for size in sorted(said))
+        raise WrongLength(f"The data cannot have {sizes} bytes: the lengths that were given differ.")
+    size = said.pop() if said else None
+    cap = runtime.settings.limits.image_size_cap
+    if max(size or 0, end or 0, upload.received) > cap:
+        raise TooLarge(f"The data is larger than {cap} bytes, the most that an image may have here.")
+    if size is not None and max(end or 0, upload.received) > size:
+        raise WrongLength(f"The piece ends at byte {end or upload.received}, the data has {size}.")
+    return size
+
+
+def _text(digest: Expected | None) -> str | None:
+    return None if digest is None else f"{digest.algorithm}:{digest.value.lower()}"
+
+
+# data on its way into parts
+
+
+async def _add(runtime: Runtime, ctx: Context, upload: Upload, piece: Piece) -> Taken:
+    image = await load(runtime, ctx, upload.image_id)
+    try:
+        try:
+            upload = await _take_in(runtime, ctx, image, upload, piece)
+        finally:
+            await _left(runtime, upload)
+        if not piece.last:
+            return Taken(upload)
+        if upload.size is not None and upload.size != upload.received:
+            raise WrongLength(f"{upload.received} bytes of {upload.size} have come: there is more to come.")
+        return await _finish(runtime, ctx, upload)
+    except (WrongMediaType, _Never) as error:
+        with contextlib.suppress(NotFound):
+            await _end(runtime, await _again(runtime, upload))
+        known = error.error if isinstance(error, _Never) else error
+        known.headers["Upload-Complete"] = "?1"  # going on cannot help
+        known.message = known.message.rstrip(".") + ". The upload was ended, and the image is without data."
+        raise known from None
+
+
+class _Never(Exception):
+    """This upload can never become the data of an image: it is to be ended with this error."""
+
+    def __init__(self, error: ImageServiceError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+async def _left(runtime: Runtime, upload: Upload) -> None:
+    with contextlib.suppress(ImageServiceError):  # else the next request waits GRACE seconds
+        await asyncio.shield(runtime.db.write(lambda conn: rows.leave(conn, upload)))
+
+
+async def _take_in(runtime: Runtime, ctx: Context, image: Image, upload: Upload, piece: Piece) -> Upload:
+    """What comes becomes parts; the upload after the last one. What broke off is kept as far as it came."""
+    store = staging.store_of(runtime) if upload.kind == "stage" else waiting_place(runtime)
+    if store is None:
+        raise Unavailable("There is no store for data that waits now.")
+    came = _Came(piece.source, keep=piece.content is None)
+    stages: list[Stage] = [_Ahead(upload, runtime.settings.limits.image_size_cap)]
+    if upload.kind == "file" and upload.received == 0:
+        stages.append(_Judged(formats.inspection(runtime, image)))
+    if piece.content is not None:
+        digest = Digest([piece.content.algorithm], runtime.digest_pool)
+        stages += [digest, Checked(digest, [piece.content])]
+    async with contextlib.aclosing(came()) as source:
+        stream = through(source, stages)
+        chunk = await anext(stream, None)
+        while chunk is not None:
+            if upload.parts >= PARTS:
+                raise TooLarge(f"The upload has {PARTS} parts already: cancel it, and send larger pieces.")
+            cut = _Cut(chunk, stream, None if piece.content else min(max(SMALLEST, upload.received // SHARE), LARGEST))
+            part = await _store(runtime, ctx, upload, store, cut)
+            upload = dataclasses.replace(upload, received=upload.received + part.size, parts=upload.parts + 1)
+            chunk = cut.following
+    if came.broke is not None:
+        raise came.broke
+    return upload
+
+
+class _Came:
+    """What the client sends, to its end or to where it broke: then `broke` says why, and what came is kept."""
+
+    def __init__(self, source: AsyncIterator[bytes], *, keep: bool) -> None:
+        self._source, self._keep = source, keep
+        self.broke: Exception | None = None
+
+    async def __call__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for chunk in self._source:
+                yield chunk
+        except Exception as error:
+            if not self._keep:
+                raise
+            self.broke = error
+
+
+class _Ahead:
+    """A stage: no more than was announced, and than an image may have."""
+
+    def __init__(self, upload: Upload, cap: int) -> None:
+        self._at, self._size, self._cap = upload.received, upload.size, cap
+
+    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in source:
+            self._at += len(chunk)
+            if self._at > self._cap:
+                raise _Never(
+                    TooLarge(f"The data is larger than {self._cap} bytes, the most that an image may have here.")
+                )
+            if self._size is not None and self._at > self._size:
+                raise _Never(WrongLength(f"More data came than the {self._size} bytes announced."))
+            yield chunk
+
+
+class _Judged:
+    """A stage: what the first bytes tell is told before the rest comes. All of it is judged at the end."""
+
+    def __init__(self, inspection: Inspection) -> None:
+        self._inspection = inspection
+
+    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in source:
+            if not self._inspection.decided:
+                self._inspection.eat(chunk)
+            yield chunk
+
+
+class _Cut:
+    """The next part of a stream whose first chunk is known: as many chunks as make `least` bytes, None all.
+    `following`: the first chunk behind it, None at the end."""
+
+    def __init__(self, first: bytes, stream: AsyncIterator[bytes], least: int | None) -> None:
+        self._first, self._stream, self._least = first, stream, least
+        self.following: bytes | None = None
+
+    async def __call__(self) -> AsyncIterator[bytes]:
+        chunk: bytes | None = self._first
+        size = 0
+        while chunk is not None and (self._least is None or size < self._least):
+            size += len(chunk)
+            yield chunk
+            chunk = await anext(self._stream, None)
+        self.following = chunk
+
+
+async def _store(runtime: Runtime, ctx: Context, upload: Upload, store: Store, cut: _Cut) -> Part:
+    """One part, durable. `Conflict`: another request goes on with the upload, or it was cancelled."""
+    claim = deletions.new_claim(runtime, "part", upload.image_id, store.name)
+    claim = dataclasses.replace(claim, url=f"{upload.image_id}-{uuid.UUID(claim.id).hex}")
+    await runtime.db.write(lambda conn: claims.begin(conn, claim, lease=runtime.settings.lease_time))
+    target = Target(store, claim.key, deletions.caller(ctx))
+    with runtime.holding(claim):
+        try:
+            await reach("part.claimed")
+            blob = (await ingest(cut(), [target], [], size=None))[store.name]
+            await reach("part.written")
+            part = Part(upload.received, blob.size, store.name, blob.url)
+            await runtime.db.write(lambda conn: _keep(runtime, conn, upload, claim, part))
+        except BaseException as error:
+            mine = None if isinstance(target.error, AlreadyExists) else store
+            await asyncio.shield(runtime.spawn(data.put_back(runtime, ctx, claim, mine, None), "put back a part"))
+            if isinstance(error, Unverified):
+                raise BadRequest(f"The content is not what its digest says: {error.message}.") from error
+            raise
+    await reach("part.kept")
+    return part
+
+
+async def _keep(runtime: Runtime, conn: AsyncConnection, upload: Upload, claim: Claim, part: Part) -> None:
+    if not await rows.append(conn, upload, part):
+        raise Conflict("Another request has gone on with this upload, or it was cancelled; ask for the offset.")
+    if not await claims.end(conn, claim.id, holder=runtime.holder):
+        raise Unavailable("This took too long to come back from a stop; ask for the offset and go on.")
+
+
+# all data is there
+
+
+async def _finish(runtime: Runtime, ctx: Context, upload: Upload) -> Taken:
+    """The data is the image's, or staged. After a failure that may pass the upload is open as before."""
+    store = data.writable(runtime, upload.store) if upload.kind == "file" else staging.store_of(runtime)
+    who = deletions.caller(ctx)
+    try:
+        await data.clear_leftover(runtime, upload.image_id, store, who)
+    except Conflict as error:
+        raise Unavailable(error.message, headers=_AGAIN) from None
+    claim = deletions.new_claim(runtime, "write", upload.image_id, store.name)
+    claim = dataclasses.replace(claim, url=data.own_key(claim))
+
+    async def begin(conn: AsyncConnection) -> Image:
+        current = await images.locked(conn, upload.image_id, project=ctx.project)
+        _require(runtime, ctx, current, upload, _status(upload.kind))
+        if not await rows.finish(conn, upload):
+            raise Conflict("Another request has gone on with this upload, or it was cancelled; ask for the offset.")
+        await claims.begin(conn, claim, lease=runtime.settings.lease_time)
+        return current
+
+    image = await runtime.db.write(begin)
+    parts = Parts(runtime, await runtime.db.read(lambda conn: rows.parts(conn, upload.id)), who)
+    target = Target(store, claim.key, who)
+    summary: data.Summary | None = None
+    with runtime.holding(claim):
+        try:
+            await reach("parts.finishing")
+            async with contextlib.aclosing(parts.chunks()) as source:
+                if upload.kind == "stage":
+                    await _compared(runtime, upload, source)
+                    return Taken(await _staged(runtime, upload, claim), image)
+                limit, inspect, digest = stages = data.stages_of(runtime, image, upload.received)
+                whole, checked = _whole(runtime, upload)
+                blobs = await ingest(source, [target], [*stages, *whole, *checked], size=upload.received)
+            await reach("parts.written")
+            summary = data.Summary(limit.size, await digest.hexes(), inspect.virtual_size)
+            return await _activate(runtime, ctx, upload, claim, blobs[store.name], summary)
+        except BaseException as error:
+            mine = None if isinstance(target.error, AlreadyExists) else store
+            back = runtime.spawn(data.put_back(runtime, ctx, claim, mine, summary), "put back an upload")
+            if await asyncio.shield(back):
+                return Taken(await _again(runtime, upload), await load(runtime, ctx, upload.image_id))
+            raise _judged(error) from error
+
+
+def _judged(error: BaseException) -> BaseException:
+    """What can never pass ends the upload."""
+    if isinstance(error, Unverified):
+        return _Never(BadRequest(f"The data is not what its digest says: {error.message}."))
+    if isinstance(error, LOST):
+        return _Never(Gone("A part of the data has been lost from its store: begin anew."))
+    never = isinstance(error, (BadRequest, TooLarge)) and not isinstance(error, StoreFull)
+    return _Never(error) if never and isinstance(error, ImageServiceError) else error
+
+
+def _whole(runtime: Runtime, upload: Upload) -> tuple[Sequence[Stage], Sequence[Stage]]:
+    """The stages that compare all data with the digest that the client gave."""
+    if upload.digest is None:
+        return [], []
+    expected = Expected(*upload.digest.split(":", 1))
+    digest = Digest([expected.algorithm], runtime.digest_pool)
+    return [digest], [Checked(digest, [expected])]
+
+
+async def _compared(runtime: Runtime, upload: Upload, source: AsyncIterator[bytes]) -> None:
+    """Staged data has the digest that the client gave; without one it is not read."""
+    if upload.digest is not None:
+        whole, checked = _whole(runtime, upload)
+        async for _ in through(source, [Limit(upload.received, upload.received), *whole, *checked]):
+            pass
+
+
+async def _activate(
+    runtime: Runtime, ctx: Context, upload: Upload, claim: Claim, blob: Blob, summary: data.Summary
+) -> Taken:
+    removed: list[Claim] = []
+
+    async def also(conn: AsyncConnection) -> None:
+        if not await rows.close(conn, upload.id, "over"):
+            raise Conflict("The upload was cancelled meanwhile.")
+        removed[:] = await deletions.begin_removing_parts(runtime, conn, upload)
+
+    image = await data.activate(runtime, claim, blob, summary, also)
+    # the answer need not wait for it
+    runtime.spawn(deletions.settle(runtime, removed), "remove the parts of an upload")
+    hints.log_for(runtime, image)
+    await acls.follow(runtime, ctx, image)
+    return Taken(dataclasses.replace(upload, state="over"), image)
+
+
+async def _staged(runtime: Runtime, upload: Upload, claim: Claim) -> Upload:
+    async def keep(conn: AsyncConnection) -> None:
+        # deleted meanwhile: then nobody would ever look at what is kept
+        if (await images.locked(conn, upload.image_id)).status != "uploading":
+            raise Conflict("The image is not uploading any more.")
+        if not await rows.close(conn, upload.id, "staged") or not await claims.end(
+            conn, claim.id, holder=runtime.holder
+        ):
+            raise Unavailable("This took too long to come back from a stop; ask for the offset and go on.")
+
+    try:
+        await runtime.db.write(keep)
+    except NotFound:
+        raise Gone(f"The image {upload.image_id} was deleted meanwhile.") from None
+    await reach("parts.staged")
+    return dataclasses.replace(upload, state="staged")
+
+
+async def _wait(runtime: Runtime, ctx: Context, upload: Upload) -> Taken:
+    """Another request is finishing it: its end is this one's as well."""
+    end = time.monotonic() + PATIENCE
+    while upload.state == "finishing" and time.monotonic() < end:
+        await asyncio.sleep(0.5)
+        upload = await _again(runtime, upload)
+    if upload.state in ("over", "staged"):
+        return Taken(upload, await load(runtime, ctx, upload.image_id))
+    raise Unavailable("All data of this upload is there, and is not stored yet; ask again.", headers=_AGAIN)
+
+
+async def _end(runtime: Runtime, upload: Upload) -> None:
+    """The upload is gone with what came of it, and an image that waited for it is queued. Nothing when it changed."""
+
+    async def ended(conn: AsyncConnection) -> list[Claim]:
+        with contextlib.suppress(NotFound):  # deleted meanwhile
+            await images.locked(conn, upload.image_id)
+        if not await rows.remove(conn, upload):
+            return []
+        if upload.state == "open":
+            with contextlib.suppress(NotFound):
+                await images.change(conn, upload.image_id, data.queued)
+        return await deletions.begin_removing_parts(runtime, conn, upload)
+
+    removed = await runtime.db.write(ended)
+    runtime.spawn(deletions.settle(runtime, removed), "remove what came of an upload")
