@@ -64,6 +64,12 @@ class Sender:
         assert answer.status == 200, answer
         return int(answer.headers["upload-offset"])
 
+    def go_on(self, data: bytes) -> Answer:
+        """The rest of the data. A request that broke may still be read, and move the offset: then from there."""
+        while (answer := self.last(offset := self.offset, data[offset:])).status == 409:
+            assert int(answer.headers["upload-offset"]) > offset
+        return answer
+
     def cancel(self) -> Answer:
         return self.caller.ask("DELETE", self.path)
 

@@ -159,7 +159,18 @@ async def add(runtime: Runtime, ctx: Context, image_id: str, upload_id: str, off
     _, seen = await _seen(runtime, ctx, image_id, upload_id)
     if seen.state == "finishing" and piece.last and piece.length == 0 and offset == seen.received:
         return await _wait(runtime, ctx, seen)
-    seen = await _quiet(runtime, seen)
+    while True:
+        seen = await _quiet(runtime, seen)
+        values = _taking(runtime, seen, offset, piece)
+        before = seen
+        mine = await runtime.db.write(lambda conn: rows.take(conn, before, runtime.holder, **values))  # noqa: B023
+        if mine is not None:
+            return await _add(runtime, ctx, mine, piece)
+        seen = await _again(runtime, seen)  # another was first, maybe one that had been given up by its client
+
+
+def _taking(runtime: Runtime, seen: Upload, offset: int, piece: Piece) -> dict[str, object]:
+    """What is stored when a piece is taken. Raises why it is not."""
     if seen.state == "finishing":
         raise Unavailable("All data of this upload is there, and is being stored; ask again.", headers=_AGAIN)
     if seen.state != "open":
@@ -168,16 +179,9 @@ async def add(runtime: Runtime, ctx: Context, image_id: str, upload_id: str, off
         raise UploadEnded("This upload is complete already.")
     if offset != seen.received:
         raise WrongOffset(expected=seen.received, provided=offset)
-    size = _size_of(runtime, seen, piece)
     if piece.whole is not None and seen.digest not in (None, _text(piece.whole)):
         raise BadRequest("The digest of the whole data is not the one that was given before.")
-    values = {"size": size, "digest": seen.digest or _text(piece.whole)}
-    before = seen
-    mine = await runtime.db.write(lambda conn: rows.take(conn, before, runtime.holder, **values))
-    if mine is None:
-        now = await _again(runtime, seen)
-        raise WrongOffset(expected=now.received, provided=offset)
-    return await _add(runtime, ctx, mine, piece)
+    return {"size": _size_of(runtime, seen, piece), "digest": seen.digest or _text(piece.whole)}
 
 
 async def cancel(runtime: Runtime, ctx: Context, image_id: str, upload_id: str) -> None:
