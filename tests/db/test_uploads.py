@@ -1,5 +1,4 @@
-"""Uploads in several requests on each of the databases: whose turn it is, that late parts change nothing, how it ends.
-"""
+"""Uploads in several requests on each of the databases: whose turn it is, that late parts change nothing, the end."""
 
 import asyncio
 import dataclasses

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import random
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,12 @@ class Scene:
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         return rows(self.service, statement)
+
+    def change(self, statement: str, *values: Any) -> None:
+        """Behind the service's back."""
+        file = self.service.sections["database"]["connection"].removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+            connection.execute(statement, values)
 
     def staged(self, image: str) -> int:
         """Objects in the store for data that waits."""

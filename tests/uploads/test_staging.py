@@ -3,7 +3,10 @@ that keep requests to themselves until they are whole."""
 
 import contextlib
 import io
-import sqlite3
+import os
+import re
+import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,16 @@ from tests.imports.conftest import begin, ended, stage
 from tests.servers.haproxy import HAProxy
 from tests.servers.mariadb import MariaDB
 from tests.servers.nginx import Nginx
-from tests.servers.place import HOST, free_port
+from tests.servers.place import HOST, ROOT, free_port, program
 from tests.servers.process import answers
 from tests.servers.s3 import Rclone
 from tests.servers.service import Service
+from tests.stores import mounts
 from tests.uploads.conftest import DATA, HALF, Broken, Scene, Sender, await_that, breaking
 from xloud_image import resuming
+
+# of a piece that is not the last one
+PIECE = "-H 'Content-Type: application/partial-upload' -H 'Upload-Offset: 0' -H 'Upload-Complete: ?0'"
 
 
 class Apart:
@@ -90,14 +97,35 @@ def test_what_one_node_took_another_goes_on_with(apart: Apart, kind: str) -> Non
     assert apart.ben.download(sender.image).body == DATA
 
 
+def test_the_commands_of_the_documents(apart: Apart, tmp_path: Path) -> None:
+    """By curl, as operators are told to."""
+    text = (ROOT / "docs" / "operating.md").read_text()
+    section = text.partition("## Uploads that go on where they broke")[2].partition("\n## ")[0]
+    begun, rest, cancelled = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
+    (tmp_path / "data").write_bytes(DATA)
+    for end in (rest, cancelled):
+        sender = Sender(apart.ann)
+        script = f'{begun}\nhead -c 1000000 "$FILE" | curl -sS -X PATCH "$UPLOAD" -T - {PIECE}\n{end}'
+        environment = {
+            "URL": apart.front.url, "TOKEN": "x", "ID": sender.image, "FILE": str(tmp_path / "data"), "HOME": "/",
+        }  # fmt: skip
+        done = subprocess.run(
+            [program("bash", "bash"), "-euc", textwrap.dedent(script)],
+            env={**environment, "PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        if end is rest:
+            assert sender.has(DATA)
+        else:
+            assert sender.status == "queued"
+
+
 def _left_by_glance(scene: Scene) -> str:
     """An image that a Glance has data staged for."""
     image = scene.ann.new()
     folder = Path(scene.service.sections["os_glance_staging_store"]["filesystem_store_datadir"])
     (folder / image).write_bytes(DATA)
-    file = scene.service.sections["database"]["connection"].removeprefix("sqlite:///")
-    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
-        connection.execute("UPDATE images SET status = 'uploading' WHERE id = ?", (image,))
+    scene.change("UPDATE images SET status = 'uploading' WHERE id = ?", image)
     return image
 
 
@@ -149,3 +177,22 @@ def test_behind_a_proxy_that_keeps_requests_until_they_are_whole(
         assert Sender(scene.ann, image).has(DATA)
     finally:
         server.close()
+
+
+def test_a_place_that_is_full(tmp_path: Path) -> None:
+    """What came before stays, and goes on when there is room; nothing is left of what did not fit."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(mounts.tmpfs(tmp_path / "small", "4m"))
+        service = Service({"os_glance_staging_store": {"filesystem_store_datadir": folder / "staging"}})
+        stack.callback(service.kill)
+        service.start()
+        sender = Sender(Caller(service, None))
+        sender.begin(DATA[:HALF])
+        (folder / "other").write_bytes(bytes(2 << 20))
+        answer = sender.last(HALF, DATA[HALF:])
+        assert (answer.status, sender.offset) == (413, HALF)
+        assert "room" in answer.json()["error"]["message"]
+        assert [path.stat().st_size for path in (folder / "staging").iterdir()] == [HALF]
+        (folder / "other").unlink()
+        assert sender.last(HALF, DATA[HALF:]).status == 204
+        assert sender.has(DATA)

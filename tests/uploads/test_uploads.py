@@ -1,10 +1,8 @@
 """Uploads in several requests, as clients send them that are right, odd or wrong."""
 
 import concurrent.futures
-import contextlib
 import hashlib
 import io
-import sqlite3
 import threading
 from collections.abc import Iterator
 
@@ -293,13 +291,30 @@ def test_a_deleted_image_takes_its_upload_with_it(scene: Scene) -> None:
 def test_one_that_nobody_finishes_is_given_up(scene: Scene) -> None:
     sender = Sender(scene.ann)
     sender.begin(DATA)
-    file = scene.service.sections["database"]["connection"].removeprefix("sqlite:///")
-    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
-        connection.execute("UPDATE xloud_uploads SET expires_at = '2020-01-01 00:00:00.000000'")
+    scene.change("UPDATE xloud_uploads SET expires_at = '2020-01-01 00:00:00.000000'")
     await_that(lambda: sender.status == "queued")
     assert sender.head().status == 404
     scene.nothing_left(sender.image, 0)
     await_that(lambda: not scene.query("SELECT id FROM xloud_uploads"))
+
+
+def test_how_many_there_may_be(scene: Scene) -> None:
+    sender = Sender(scene.ann)
+    sender.begin(DATA[:10])
+    scene.change("UPDATE xloud_uploads SET parts = 4000 WHERE image_id = ?", sender.image)
+    answer = sender.add(10, DATA[10:])
+    assert (answer.status, sender.offset) == (413, 10)
+    scene.change(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 99) INSERT INTO xloud_uploads (id,"
+        " image_id, kind, slot, owner, state, received, parts, epoch, begun_at, expires_at) SELECT 'u' || n, 'i' || n,"
+        " 'file', 'i' || n, 'alpha', 'open', 0, 0, 0, begun_at, expires_at FROM n, xloud_uploads WHERE image_id = ?",
+        sender.image,
+    )
+    assert Sender(scene.ann).begin().status == 413
+    assert Sender(scene.cloud.bob).begin().status == 201
+    scene.change("DELETE FROM xloud_uploads WHERE id LIKE 'u%'")
+    assert sender.cancel().status == 204
+    assert Sender(scene.ann).begin().status == 201
 
 
 def test_the_client_goes_on_where_it_was(scene: Scene, session: requests.Session) -> None:
