@@ -72,6 +72,7 @@ async def test_who_was_overtaken_changes_nothing(db: Database) -> None:
     await db.write(lambda conn: uploads.leave(conn, first))
     assert await db.write(lambda conn: uploads.append(conn, second, _part(10, 5)))
     assert await db.read(lambda conn: uploads.parts(conn, made.id)) == [_part(0), _part(10, 5)]
+    assert await db.read(uploads.parts_by_store) == {"staging": 2}
     assert ((await _now(db, made)).received, (await _now(db, made)).parts) == (15, 2)
 
 

@@ -191,7 +191,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "data",
         "How far an upload in several requests is.",
         {200: "Upload"},
-        description="Whoever is sending data to it is stopped: what is told is where the next piece begins.",
+        description="HEAD tells where the next piece begins, and stops who is sending data to it. GET stops nobody.",
         headers={200: (*_UPLOAD, "Repr-Digest")},
         fails={403: _NO_RIGHT, 404: _NO_UPLOAD},
     ),

@@ -15,11 +15,12 @@ from aiohttp import hdrs, web
 
 from xloud_image.api import proxies, receiving, wire
 from xloud_image.api.state import context, image_id, runtime
-from xloud_image.errors import BadRequest, Conflict, NotFound, WrongMediaType
+from xloud_image.errors import BadRequest, Conflict, NotFound, TooLarge, WrongMediaType
 from xloud_image.fetching.checksums import Expected
 from xloud_image.model import Upload
 from xloud_image.services import uploads
-from xloud_image.services.uploads import Piece, Taken
+from xloud_image.services.arriving import Piece
+from xloud_image.services.uploads import Taken
 
 PARTIAL: Final = "application/partial-upload"
 COMPLETE: Final = {"Upload-Complete": "?1"}
@@ -51,6 +52,9 @@ async def begin(request: web.Request, kind: str) -> Taken | None:
         if hdrs.LOCATION in error.headers:
             error.headers[hdrs.LOCATION] = proxies.way(request).base + error.headers[hdrs.LOCATION]
         raise
+    except TooLarge as error:
+        error.headers["Upload-Limit"] = _limit(request, runtime(request).settings.imports.upload_lifetime * 3600)
+        raise
 
 
 def begun(request: web.Request, upload: Upload) -> web.Response:
@@ -64,22 +68,25 @@ def headers(request: web.Request, upload: Upload) -> dict[str, str]:
     found = {"Upload-Offset": str(upload.received), "Upload-Complete": "?1" if over else "?0"}
     if upload.size is not None:
         found["Upload-Length"] = str(upload.size)
-    cap = runtime(request).settings.limits.image_size_cap
-    return {**found, "Upload-Limit": f"max-size={cap}, max-age={upload.lives}", hdrs.CACHE_CONTROL: "no-store"}
+    return {**found, "Upload-Limit": _limit(request, upload.lives), hdrs.CACHE_CONTROL: "no-store"}
+
+
+def _limit(request: web.Request, seconds: int) -> str:
+    return f"max-size={runtime(request).settings.limits.image_size_cap}, max-age={seconds}"
 
 
 def offered(request: web.Request) -> dict[str, str]:
     """What OPTIONS tells of calls that can begin an upload or go on with one."""
     if not _CALLS.fullmatch(request.path) or not uploads.is_offered(runtime(request)):
         return {}
-    settings = runtime(request).settings
-    limit = f"max-size={settings.limits.image_size_cap}, max-age={settings.imports.upload_lifetime * 3600}"
-    return {"Accept-Patch": PARTIAL, "Upload-Limit": limit}
+    lifetime = runtime(request).settings.imports.upload_lifetime * 3600
+    return {"Accept-Patch": PARTIAL, "Upload-Limit": _limit(request, lifetime)}
 
 
 async def show(request: web.Request) -> web.Response:
     """GET and HEAD /v2/images/{id}/uploads/{upload} → 200."""
-    upload = await uploads.state(runtime(request), context(request), image_id(request), _upload_id(request))
+    stop = request.method == "HEAD"  # its client wants to go on; GET only looks
+    upload = await uploads.state(runtime(request), context(request), image_id(request), _upload_id(request), stop=stop)
     shown: dict[str, Any] = {
         "id": upload.id,
         "image_id": upload.image_id,

@@ -186,6 +186,12 @@ async def parts(conn: AsyncConnection, upload_id: str) -> list[Part]:
     return [Part(*row) for row in rows]
 
 
+async def parts_by_store(conn: AsyncConnection) -> dict[str, int]:
+    """How many parts lie in each store."""
+    rows = await sql.fetch(conn, f"SELECT store, count(*) FROM {upload_parts.name} GROUP BY store")  # noqa: S608 - constants
+    return {row[0]: int(row[1]) for row in rows}
+
+
 async def remove_parts(conn: AsyncConnection, upload_id: str) -> None:
     """Whoever calls has claims for their bytes."""
     await conn.execute(upload_parts.delete().where(upload_parts.c.upload_id == upload_id))

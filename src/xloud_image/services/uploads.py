@@ -1,10 +1,10 @@
 """Data of an image that comes in several requests and goes on where it broke: what a client can ask about it.
 
-What comes is cut into parts. Each is an object in the store for data that waits (`waiting_place`): a claim of kind
-"part" names its key while it is written, and the transaction that ends the claim makes it a part and moves the offset,
-so the offset is what is durable. Whoever adds data has an epoch: a later request takes the upload over by the next one,
-and what the earlier one still brings changes nothing. When all is there, a "file" is read once more on its way into its
-store, as the data of any upload; a "stage" waits as parts for its import.
+What comes is cut into parts (`arriving`). Each is an object in the store for data that waits (`waiting_place`): a
+claim of kind "part" names its key while it is written, and the transaction that ends the claim makes it a part and
+moves the offset, so the offset is what is durable. Whoever adds data has an epoch: a later request takes the upload
+over by the next one, and what the earlier one still brings changes nothing. When all is there, a "file" is read once
+more on its way into its store, as the data of any upload; a "stage" waits as parts for its import.
 Source: draft-ietf-httpbis-resumable-upload-12 (interop version 8); this module knows no header.
 """
 
@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import structlog
@@ -42,43 +42,25 @@ from xloud_image.errors import (
 from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
 from xloud_image.identity.context import Context
-from xloud_image.inspection import Inspection
-from xloud_image.model import Claim, Image, Part, Upload
+from xloud_image.model import Claim, Image, Upload
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, data, deletions, formats, hints, staging
+from xloud_image.services import acls, data, deletions, hints, staging
+from xloud_image.services.arriving import Never, Piece, take_in
 from xloud_image.services.holder import is_dead
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
 from xloud_image.services.parts import LOST, Parts, waiting_place
 from xloud_image.services.runtime import Runtime
-from xloud_image.stores.base import Blob, Store
+from xloud_image.stores.base import Blob
 from xloud_image.streams.digest import Checked, Digest
 from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
 
-SMALLEST: Final = 8 << 20  # bytes of a part; what a process that is killed loses at most …
-SHARE: Final = 128  # … and of a large upload this share of what has come …
-LARGEST: Final = 4 << 30  # … or so much
-PARTS: Final = 4000  # parts of an upload: a terabyte that is sent at once has a thousand
 EACH: Final = 100  # unfinished uploads of one project
 GRACE: Final = 2.0  # seconds that a request which may have broken gets to store what came of it
 PATIENCE: Final = 25.0  # seconds that a request waits for one that is finishing the upload
 _AGAIN: Final = {"Retry-After": "3"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
-    """What one request brings. length: its bytes, None unknown; last: nothing comes after it. size: the bytes of all,
-    as far as the request says. content: the digest that this piece must have; whole: the one that all data must have.
-    """
-
-    source: AsyncIterator[bytes]
-    length: int | None
-    last: bool
-    size: int | None = None
-    content: Expected | None = None
-    whole: Expected | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -137,10 +119,12 @@ def is_offered(runtime: Runtime) -> bool:
     return waiting_place(runtime) is not None
 
 
-async def state(runtime: Runtime, ctx: Context, image_id: str, upload_id: str) -> Upload:
-    """How far it is. Whoever may still be adding to it is stopped, so that the next piece is taken at this offset.
-    `NotFound`."""
+async def state(runtime: Runtime, ctx: Context, image_id: str, upload_id: str, *, stop: bool) -> Upload:
+    """How far it is. `stop`: whoever may still be adding to it is stopped, so that the next piece is taken at this
+    offset. `NotFound`."""
     _, seen = await _seen(runtime, ctx, image_id, upload_id)
+    if not stop:
+        return seen
     seen = await _quiet(runtime, seen)
     if seen.state == "open" and seen.holder is not None:
         stopped = seen
@@ -284,14 +268,14 @@ def _text(digest: Expected | None) -> str | None:
     return None if digest is None else f"{digest.algorithm}:{digest.value.lower()}"
 
 
-# data on its way into parts
+# a piece, and what it leads to
 
 
 async def _add(runtime: Runtime, ctx: Context, upload: Upload, piece: Piece) -> Taken:
     image = await load(runtime, ctx, upload.image_id)
     try:
         try:
-            upload = await _take_in(runtime, ctx, image, upload, piece)
+            upload = await take_in(runtime, ctx, image, upload, piece)
         finally:
             await _left(runtime, upload)
         if not piece.last:
@@ -299,149 +283,19 @@ async def _add(runtime: Runtime, ctx: Context, upload: Upload, piece: Piece) -> 
         if upload.size is not None and upload.size != upload.received:
             raise WrongLength(f"{upload.received} bytes of {upload.size} have come: there is more to come.")
         return await _finish(runtime, ctx, upload)
-    except (WrongMediaType, _Never) as error:
+    except (WrongMediaType, Never) as error:
         with contextlib.suppress(NotFound):
             await _end(runtime, await _again(runtime, upload))
-        known = error.error if isinstance(error, _Never) else error
+        known = error.error if isinstance(error, Never) else error
         known.headers["Upload-Complete"] = "?1"  # going on cannot help
         known.message = known.message.rstrip(".") + ". The upload was ended, and the image is without data."
         raise known from None
 
 
-class _Never(Exception):
-    """This upload can never become the data of an image: it is to be ended with this error."""
-
-    def __init__(self, error: ImageServiceError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
 async def _left(runtime: Runtime, upload: Upload) -> None:
+    leaving = runtime.spawn(runtime.db.write(lambda conn: rows.leave(conn, upload)), "leave an upload")
     with contextlib.suppress(ImageServiceError):  # else the next request waits GRACE seconds
-        await asyncio.shield(runtime.db.write(lambda conn: rows.leave(conn, upload)))
-
-
-async def _take_in(runtime: Runtime, ctx: Context, image: Image, upload: Upload, piece: Piece) -> Upload:
-    """What comes becomes parts; the upload after the last one. What broke off is kept as far as it came."""
-    store = staging.store_of(runtime) if upload.kind == "stage" else waiting_place(runtime)
-    if store is None:
-        raise Unavailable("There is no store for data that waits now.")
-    came = _Came(piece.source, keep=piece.content is None)
-    stages: list[Stage] = [_Ahead(upload, runtime.settings.limits.image_size_cap)]
-    if upload.kind == "file" and upload.received == 0:
-        stages.append(_Judged(formats.inspection(runtime, image)))
-    if piece.content is not None:
-        digest = Digest([piece.content.algorithm], runtime.digest_pool)
-        stages += [digest, Checked(digest, [piece.content])]
-    async with contextlib.aclosing(came()) as source:
-        stream = through(source, stages)
-        chunk = await anext(stream, None)
-        while chunk is not None:
-            if upload.parts >= PARTS:
-                raise TooLarge(f"The upload has {PARTS} parts already: cancel it, and send larger pieces.")
-            cut = _Cut(chunk, stream, None if piece.content else min(max(SMALLEST, upload.received // SHARE), LARGEST))
-            part = await _store(runtime, ctx, upload, store, cut)
-            upload = dataclasses.replace(upload, received=upload.received + part.size, parts=upload.parts + 1)
-            chunk = cut.following
-    if came.broke is not None:
-        raise came.broke
-    return upload
-
-
-class _Came:
-    """What the client sends, to its end or to where it broke: then `broke` says why, and what came is kept."""
-
-    def __init__(self, source: AsyncIterator[bytes], *, keep: bool) -> None:
-        self._source, self._keep = source, keep
-        self.broke: Exception | None = None
-
-    async def __call__(self) -> AsyncGenerator[bytes, None]:
-        try:
-            async for chunk in self._source:
-                yield chunk
-        except Exception as error:
-            if not self._keep:
-                raise
-            self.broke = error
-
-
-class _Ahead:
-    """A stage: no more than was announced, and than an image may have."""
-
-    def __init__(self, upload: Upload, cap: int) -> None:
-        self._at, self._size, self._cap = upload.received, upload.size, cap
-
-    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in source:
-            self._at += len(chunk)
-            if self._at > self._cap:
-                raise _Never(
-                    TooLarge(f"The data is larger than {self._cap} bytes, the most that an image may have here.")
-                )
-            if self._size is not None and self._at > self._size:
-                raise _Never(WrongLength(f"More data came than the {self._size} bytes announced."))
-            yield chunk
-
-
-class _Judged:
-    """A stage: what the first bytes tell is told before the rest comes. All of it is judged at the end."""
-
-    def __init__(self, inspection: Inspection) -> None:
-        self._inspection = inspection
-
-    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in source:
-            if not self._inspection.decided:
-                self._inspection.eat(chunk)
-            yield chunk
-
-
-class _Cut:
-    """The next part of a stream whose first chunk is known: as many chunks as make `least` bytes, None all.
-    `following`: the first chunk behind it, None at the end."""
-
-    def __init__(self, first: bytes, stream: AsyncIterator[bytes], least: int | None) -> None:
-        self._first, self._stream, self._least = first, stream, least
-        self.following: bytes | None = None
-
-    async def __call__(self) -> AsyncIterator[bytes]:
-        chunk: bytes | None = self._first
-        size = 0
-        while chunk is not None and (self._least is None or size < self._least):
-            size += len(chunk)
-            yield chunk
-            chunk = await anext(self._stream, None)
-        self.following = chunk
-
-
-async def _store(runtime: Runtime, ctx: Context, upload: Upload, store: Store, cut: _Cut) -> Part:
-    """One part, durable. `Conflict`: another request goes on with the upload, or it was cancelled."""
-    claim = deletions.new_claim(runtime, "part", upload.image_id, store.name)
-    claim = dataclasses.replace(claim, url=f"{upload.image_id}-{uuid.UUID(claim.id).hex}")
-    await runtime.db.write(lambda conn: claims.begin(conn, claim, lease=runtime.settings.lease_time))
-    target = Target(store, claim.key, deletions.caller(ctx))
-    with runtime.holding(claim):
-        try:
-            await reach("part.claimed")
-            blob = (await ingest(cut(), [target], [], size=None))[store.name]
-            await reach("part.written")
-            part = Part(upload.received, blob.size, store.name, blob.url)
-            await runtime.db.write(lambda conn: _keep(runtime, conn, upload, claim, part))
-        except BaseException as error:
-            mine = None if isinstance(target.error, AlreadyExists) else store
-            await asyncio.shield(runtime.spawn(data.put_back(runtime, ctx, claim, mine, None), "put back a part"))
-            if isinstance(error, Unverified):
-                raise BadRequest(f"The content is not what its digest says: {error.message}.") from error
-            raise
-    await reach("part.kept")
-    return part
-
-
-async def _keep(runtime: Runtime, conn: AsyncConnection, upload: Upload, claim: Claim, part: Part) -> None:
-    if not await rows.append(conn, upload, part):
-        raise Conflict("Another request has gone on with this upload, or it was cancelled; ask for the offset.")
-    if not await claims.end(conn, claim.id, holder=runtime.holder):
-        raise Unavailable("This took too long to come back from a stop; ask for the offset and go on.")
+        await asyncio.shield(leaving)
 
 
 # all data is there
@@ -494,11 +348,11 @@ async def _finish(runtime: Runtime, ctx: Context, upload: Upload) -> Taken:
 def _judged(error: BaseException) -> BaseException:
     """What can never pass ends the upload."""
     if isinstance(error, Unverified):
-        return _Never(BadRequest(f"The data is not what its digest says: {error.message}."))
+        return Never(BadRequest(f"The data is not what its digest says: {error.message}."))
     if isinstance(error, LOST):
-        return _Never(Gone("A part of the data has been lost from its store: begin anew."))
+        return Never(Gone("A part of the data has been lost from its store: begin anew."))
     never = isinstance(error, (BadRequest, TooLarge)) and not isinstance(error, StoreFull)
-    return _Never(error) if never and isinstance(error, ImageServiceError) else error
+    return Never(error) if never and isinstance(error, ImageServiceError) else error
 
 
 def _whole(runtime: Runtime, upload: Upload) -> tuple[Sequence[Stage], Sequence[Stage]]:
