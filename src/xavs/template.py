@@ -284,6 +284,8 @@ def _rest(g: Globals, sheet: Sheet) -> None:
     if plugins := g.get("glance_image_import_plugins"):
         joined = ",".join(plugins)
         sheet.key("image_import_opts", "image_import_plugins", "glance_image_import_plugins", f"[{joined}]")
+    if g.get("glance_staging_store"):
+        sheet.key("xloud", "staging_store", "glance_staging_store")
     if g.is_set("glance_job_workers"):
         sheet.key("xloud", "job_workers", "glance_job_workers")
     if g.get("glance_metrics_port"):

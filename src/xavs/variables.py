@@ -265,6 +265,7 @@ _SERVICE: Final = (
     Key("glance_enabled_import_methods", T, None, help="Ways of import, separated by commas; unset: all."),
     Key("glance_image_import_plugins", Type.NAMES, None, help="What imports do with data on the way."),
     Key("glance_staging_store_uri", T, None, help="file:// URL of the directory for staged data, in the container."),
+    Key("glance_staging_store", T, None, help="Id of the store for data that waits; unset: a directory."),
     Key("glance_job_workers", N, 1, help="Processes for long work, such as imports, in each container."),
     Key("glance_metrics_port", N, 0, help="Port for Prometheus on api_interface_address, without login; 0: none."),
     Key("glance_metrics_compat", F, False, help="There, the names of openstack-exporter as well."),

@@ -3,12 +3,12 @@
 No error here knows a database, a store or a request; the one handler in `api.app` turns them into answers.
 
     ImageServiceError                500
-    ├── BadRequest                   400   └── UrlRefused
+    ├── BadRequest                   400   ├── UrlRefused  ├── WrongLength  └── UploadEnded
     ├── Unauthorized                 401
     ├── Forbidden                    403   ├── ReadOnlyField  ├── Protected
     ├── NotFound                     404   ├── NoSuchImage  └── NoSuchNamespace
     ├── MethodNotAllowed             405
-    ├── Conflict                     409   ├── Duplicate  ├── InUse
+    ├── Conflict                     409   ├── Duplicate  ├── InUse  └── WrongOffset
     ├── Gone                         410   └── WriteDisabled
     ├── PreconditionFailed           412
     ├── TooLarge                     413   ├── QuotaExceeded  ├── StoreFull
@@ -46,6 +46,11 @@ class ImageServiceError(Exception):
         self.headers: dict[str, str] = dict(headers or {})
         self.cure: str | None = None  # for the administrator, where the sentence says less; never for clients
         self.store: str | None = None  # the store that says so, once its name stands before the sentence
+        self.problem: dict[str, str | int] = {}  # further members of the answer, as RFC 9457 has them
+
+
+def _problem(name: str, **members: int) -> dict[str, str | int]:
+    return {"type": f"https://iana.org/assignments/http-problem-types#{name}", **members}
 
 
 class BadRequest(ImageServiceError):
@@ -56,6 +61,22 @@ class BadRequest(ImageServiceError):
 
 class UrlRefused(BadRequest):
     """A URL that somebody gave, or where its server leads, may not be asked by this service."""
+
+
+class WrongLength(BadRequest):
+    """Lengths of an upload that contradict each other."""
+
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, headers={"Upload-Complete": "?0", **(headers or {})})
+        self.problem = _problem("inconsistent-upload-length")
+
+
+class UploadEnded(BadRequest):
+    """The upload has all its data already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Upload-Complete": "?1"})
+        self.problem = _problem("completed-upload")
 
 
 class Unauthorized(ImageServiceError):
@@ -112,6 +133,19 @@ class Conflict(ImageServiceError):
 
 class Duplicate(Conflict):
     """The id, member or location is there already."""
+
+
+class WrongOffset(Conflict):
+    """A piece of an upload that does not begin where the last one ended."""
+
+    def __init__(self, *, expected: int, provided: int) -> None:
+        super().__init__(
+            f"The upload has {expected} bytes, this piece begins at byte {provided}: send what begins at {expected}.",
+            headers={"Upload-Offset": str(expected), "Upload-Complete": "?0"},
+        )
+        self.problem = _problem(
+            "mismatching-upload-offset", **{"expected-offset": expected, "provided-offset": provided}
+        )
 
 
 class InUse(Conflict):

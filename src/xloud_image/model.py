@@ -127,6 +127,7 @@ class Claim:
     the store, None when that is the image's id; see `key`.
     kind "delete": written in the transaction that hides the image or location; ended when the bytes are gone.
     kind "stage": bytes under `url` that wait for an import of the image; ended by it, or with the image.
+    kind "part": the key `url` of bytes that come in; ended in the transaction that makes them a part of an upload.
     Whoever holds the lease (`holder`, until `lease_until`) works on it; an expired claim is the reaper's.
     `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several).
     """
@@ -145,8 +146,45 @@ class Claim:
 
     @property
     def key(self) -> str:
-        """Of a "write": the name of the bytes in the store."""
+        """Of a "write" or "part": the name of the bytes in the store."""
         return self.url or self.image_id
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Upload:
+    """Data of an image that comes in several requests: a durable row, begun with the image's change of status.
+
+    kind: "file" or "stage", as the call that began it. `state`: "open" takes data; "finishing": all is there and is on
+    its way into the store, under a claim; "staged": it waits for an import; "over": its data is the image's, or gone.
+    `received`: bytes that are durable, in `parts` objects, from byte 0 on. `size`: of all, None while the client
+    has not said. `digest`: "algorithm:hex" that all of it must have. `store`: that the client chose, None the default.
+    Whoever is adding data is the `holder`; each that wants to is given the next `epoch`, and an earlier one changes
+    nothing any more. lives: seconds until it is given up, when it was read.
+    """
+
+    id: str
+    image_id: str
+    kind: str
+    owner: str | None = None
+    store: str | None = None
+    size: int | None = None
+    digest: str | None = None
+    state: str = "open"
+    received: int = 0
+    parts: int = 0
+    holder: str | None = None
+    epoch: int = 0
+    lives: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes of an upload that lie in a store as one object: `size` of them, from the byte `begins` on."""
+
+    begins: int
+    size: int
+    store: str
+    url: str = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

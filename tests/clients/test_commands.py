@@ -232,7 +232,6 @@ def test_an_upload_that_breaks_is_taken_up_again(cloud: Cloud, admin: Person, re
 
 
 def test_each_byte_is_sent_about_once(cloud: Cloud, admin: Person, relay: Relay) -> None:
-    pytest.importorskip("xloud_image.resuming")
     (admin.folder / "disk.img").write_bytes(DATA)
     relay.cuts = [2 * MB, 3 * MB, 1 * MB, 2 * MB]
     admin.run("images", "create", "disk.img", "--name", "in parts")

@@ -118,6 +118,10 @@ JOBS = (
 
 # of notifications on their way: tests.messaging
 MESSAGES = ("relay.sent",)
+# on the way of an upload in several requests: tests.uploads
+PARTS = (
+    "parts.begun", "part.claimed", "part.written", "part.kept", "parts.finishing", "parts.written", "parts.staged"
+)  # fmt: skip
 
 
 def die_at(point: str, service: Service, armed: Armed, client: Client, *, before: int = 0) -> bool:

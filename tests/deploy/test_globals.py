@@ -477,12 +477,14 @@ def test_only_attached_volumes_need_privileges(desk: Desk) -> None:
 def test_globals_of_imports(desk: Desk) -> None:
     rendered = desk.render(
         'glance_enabled_import_methods: "web-download,glance-direct"\nglance_staging_store_uri: file:///var/lib/glance/in\n'
+        "glance_staging_store: file\n"
         "glance_job_workers: 2\nglance_image_import_plugins: [image_conversion, image_decompression]\n"
     )
     lines = {f"[{line.group}] {line.name}": line.value for line in rendered.lines["glance-api.conf"]}
     assert lines["[DEFAULT] enabled_import_methods"] == "web-download,glance-direct"
     assert lines["[DEFAULT] node_staging_uri"] == "file:///var/lib/glance/in"
     assert lines["[xloud] job_workers"] == "2"
+    assert lines["[xloud] staging_store"] == "file"
     assert lines["[image_import_opts] image_import_plugins"] == "[image_conversion,image_decompression]"
     assert "[os_glance_staging_store] filesystem_store_datadir" not in lines
 

@@ -19,7 +19,7 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import connections, cors, giving, info, messages, metrics, openapi, proxies, receiving
+from xloud_image.api import connections, cors, giving, info, messages, metrics, openapi, proxies, receiving, uploads
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.routes import HEALTH, OFF, ROUTES, minors
 from xloud_image.api.state import (
@@ -115,7 +115,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ImageServiceError as error:
         if error.status >= 500:
             log.warning("not possible now", request=request_id, path=clipped(request.path), reason=error.message)
-        response = _error(request, error.status, error.message, error.headers)
+        response = _error(request, error.status, error.message, error.headers, error.problem)
     except web.HTTPException as error:
         response = _error(request, error.status, error.text or error.reason, {})
     except ConnectionError:
@@ -213,11 +213,18 @@ def _options(request: web.Request) -> web.Response:
         raise NotFound("There is nothing under this path.")
     allowed = known.allowed_methods if isinstance(known, web.HTTPMethodNotAllowed) else {request.method}
     response = web.Response(status=204, headers={"Allow": ", ".join(sorted(set(allowed) | {"OPTIONS"}))})
+    response.headers.update(uploads.offered(request))
     cors.preflight(request, response, request.app[RUNTIME].settings.cors)
     return response
 
 
-def _error(request: web.Request, status: int, message: str, headers: dict[str, str]) -> web.Response:
+def _error(
+    request: web.Request,
+    status: int,
+    message: str,
+    headers: dict[str, str],
+    problem: dict[str, str | int] | None = None,
+) -> web.Response:
     """The sentence in a form that clients show: JSON where that was asked for by name, text where text was. Who did not
     say what it wants gets an object within an object, the one form in which all of OpenStack's clients find it.
     """
@@ -228,6 +235,12 @@ def _error(request: web.Request, status: int, message: str, headers: dict[str, s
     named = "json" in accept or not accept
     if named or "text/" not in accept:
         content: dict[str, object] = {"message": message, "code": f"{status} {title}", "title": title}
+        if problem:
+            return web.Response(
+                body=orjson.dumps({**content, **problem, "status": status, "detail": message}),
+                status=status,
+                headers={hdrs.CONTENT_TYPE: "application/problem+json", **headers},
+            )
         if not named:
             # glanceclient shows this sentence and nothing else
             content = {"error": {**content, "message": f"{status} {title}: {message}"}}

@@ -10,10 +10,14 @@ _EXPOSED = (
     "Content-MD5", "X-Image-Meta-Checksum", "X-Auth-Token", "X-Subject-Token", "X-Service-Token",
     "X-Openstack-Request-Id",
 )  # fmt: skip
+# What a page needs that goes on with an upload.
+_GOING_ON = ("Location", "Upload-Complete", "Upload-Length", "Upload-Limit", "Upload-Offset", "Repr-Digest")
 # Allowed whatever the operator lists: bodies have media types that a browser asks about first.
 _ALWAYS = (
     "Accept", "Accept-Language", "Content-Type", "Cache-Control", "Content-Language", "Expires", "Last-Modified",
     "Pragma",
+    "Upload-Complete", "Upload-Length", "Upload-Offset", "Upload-Draft-Interop-Version",
+    "Content-Digest", "Repr-Digest",
 )  # fmt: skip
 
 
@@ -30,13 +34,15 @@ def expose(request: web.Request, response: web.StreamResponse, settings: CorsSet
     # A browser must not send credentials of its own accord to a service that allows every origin.
     if settings.allow_credentials and not anyone:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-    response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(settings.expose_headers or _EXPOSED)
+    exposed = (*(settings.expose_headers or _EXPOSED), *_GOING_ON)
+    response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = ", ".join(exposed)
     return True
 
 
 def preflight(request: web.Request, response: web.StreamResponse, settings: CorsSettings) -> None:
     """Answer a browser that asks before it sends."""
     method = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
+    method = "GET" if method == "HEAD" else method  # a page that may read may ask for the headers alone
     if method is None or method not in settings.allow_methods or not settings.allowed_origin:
         return
     allowed = {name.lower() for name in (*_ALWAYS, *settings.allow_headers)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
-from xloud_image.api import messages, receiving, sending, wire
+from xloud_image.api import messages, receiving, sending, uploads, wire
 from xloud_image.api.state import REQUEST_ID, context, image_id, import_methods, runtime
 from xloud_image.errors import BadRequest, PreconditionFailed, WrongMediaType
 from xloud_image.model import Image
@@ -14,8 +14,12 @@ OCTETS = "application/octet-stream"
 
 
 async def upload(request: web.Request) -> web.Response:
-    """PUT /v2/images/{id}/file → 204."""
+    """PUT /v2/images/{id}/file → 204; 201 when more of the data is to come (`uploads`)."""
     _require_octets(request)
+    if (taken := await uploads.begin(request, "file")) is not None:
+        if taken.image is None:
+            return uploads.begun(request, taken.upload)
+        return web.Response(status=204, headers=received(request, taken.image) | uploads.COMPLETE)
     image = await data.upload(
         runtime(request),
         context(request),
@@ -24,8 +28,12 @@ async def upload(request: web.Request) -> web.Response:
         declared=receiving.declared_size(request),
         store_id=request.headers.get("X-Image-Meta-Store"),
     )
-    headers = _store_headers(image) | wire.warning(hints.of(runtime(request), image))
-    return web.Response(status=204, headers=headers)
+    return web.Response(status=204, headers=received(request, image))
+
+
+def received(request: web.Request, image: Image) -> dict[str, str]:
+    """The headers of the answer when an image has got its data."""
+    return _store_headers(image) | wire.warning(hints.of(runtime(request), image))
 
 
 def _require_octets(request: web.Request) -> None:
@@ -93,8 +101,12 @@ def _preferred(request: web.Request) -> list[str]:
 
 
 async def stage(request: web.Request) -> web.Response:
-    """PUT /v2/images/{id}/stage → 204."""
+    """PUT /v2/images/{id}/stage → 204; 201 when more of the data is to come (`uploads`)."""
     _require_octets(request)
+    if (taken := await uploads.begin(request, "stage")) is not None:
+        if taken.image is None:
+            return uploads.begun(request, taken.upload)
+        return web.Response(status=204, headers=uploads.COMPLETE)
     await staging.stage(
         runtime(request),
         context(request),
@@ -103,6 +115,15 @@ async def stage(request: web.Request) -> web.Response:
         declared=receiving.declared_size(request),
     )
     return web.Response(status=204)
+
+
+async def append(request: web.Request) -> web.Response:
+    """PATCH /v2/images/{id}/uploads/{upload} → 204, also when it was the last piece."""
+    taken = await uploads.append(request)
+    if taken.image is None:
+        return web.Response(status=204, headers=uploads.headers(request, taken.upload))
+    headers = received(request, taken.image) if taken.upload.kind == "file" else {}
+    return web.Response(status=204, headers=headers | uploads.COMPLETE)
 
 
 async def begin_import(request: web.Request) -> web.Response:

@@ -33,7 +33,7 @@ _ONCE: Final = frozenset(
         b"accept-ranges", b"authorization", b"content-encoding", b"content-length", b"content-md5", b"content-range",
         b"content-type", b"expect", b"host", b"if-modified-since", b"if-range", b"if-unmodified-since",
         b"max-forwards", b"origin", b"range", b"transfer-encoding", b"x-auth-token", b"x-image-meta-store",
-        b"x-openstack-image-size", b"x-service-token",
+        b"x-openstack-image-size", b"x-service-token", b"upload-complete", b"upload-length", b"upload-offset",
     }
 )  # fmt: skip
 # Headers that most requests do not have, and that take a closer look.

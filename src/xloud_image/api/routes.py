@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from xloud_image.api import cache, data, images, info, locations, members, openapi, tags, tasks
+from xloud_image.api import cache, data, images, info, locations, members, openapi, tags, tasks, uploads
 from xloud_image.api.metadefs.routes import ROUTES as METADEFS
 from xloud_image.api.openapi import parameters
 from xloud_image.api.route import Route
@@ -16,6 +16,9 @@ _IMAGE: Final = "/v2/images/{image_id}"
 _NO_IMAGE: Final = "No image has this id, or the caller cannot see it."
 _NO_CACHE: Final = "This node has no image cache."
 _NO_RIGHT: Final = "The caller may not do this to this image."
+_NO_UPLOAD: Final = "No such image or upload; its time may be over."
+_UPLOAD: Final = ("Upload-Offset", "Upload-Complete", "Upload-Length", "Upload-Limit")
+_PIECE: Final = ("upload_complete", "upload_length", "content_digest", "whole_digest")
 _VERSIONS: Final = "Versions"
 _FILTERS: Final = tuple(f"by_{one['name']}" for one in parameters.filters())
 
@@ -142,16 +145,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         "uploadData",
         "data",
         "Give a queued image its data.",
-        {204: None},
-        description="The answer comes when the data is durable. After a failure the image is queued again.",
-        parameters=("choose_store", "announced_size"),
+        {204: None, 201: None},
+        description="The answer comes when the data is durable. After a failure the image is queued again. With "
+        "Upload-Complete the data may come in several requests (201), and goes on where it broke.",
+        parameters=("choose_store", "announced_size", *_PIECE),
         body="data",
-        headers={204: ("X-Image-Meta-Store", "Warning")},
+        headers={204: ("X-Image-Meta-Store", "Warning", "Upload-Complete"), 201: ("Location", *_UPLOAD)},
         fails={
             400: "A format is not set, the store is unknown, or more or fewer bytes came than announced.",
             403: _NO_RIGHT,
             404: _NO_IMAGE,
-            409: "The image is not queued, or another upload was first.",
+            409: "The image is not queued, or another upload was first; Location names one that is unfinished.",
             410: "The image was deleted meanwhile, or the store is read-only; the message names those that are not.",
             413: "The store is full, or the data larger than images may be.",
             415: "Not application/octet-stream, or data that is not what the image claims or that is dangerous.",
@@ -164,20 +168,66 @@ ROUTES: Final[tuple[Route, ...]] = (
         "stageData",
         "data",
         "Keep data for an import.",
-        {204: None},
+        {204: None, 201: None},
         description="The answer comes when the data is durable; the method glance-direct imports it. After a failure "
-        "the image is queued again.",
-        parameters=("announced_size",),
+        "the image is queued again. With Upload-Complete the data may come in several requests (201), and goes on "
+        "where it broke.",
+        parameters=("announced_size", *_PIECE),
         body="data",
+        headers={204: ("Upload-Complete",), 201: ("Location", *_UPLOAD)},
         fails={
             400: "More or fewer bytes came than announced.",
             403: _NO_RIGHT,
             404: f"{_NO_IMAGE} Or staging is not offered here.",
-            409: "The image is not queued.",
+            409: "The image is not queued; Location names an upload that is unfinished.",
             410: "The image was deleted meanwhile.",
             413: "The place for staged data is full, or the data larger than images may be.",
             415: "Not application/octet-stream.",
         },
+    ),
+    Route(
+        "GET",
+        f"{_IMAGE}/uploads/{{upload_id}}",
+        uploads.show,
+        "showUpload",
+        "data",
+        "How far an upload in several requests is.",
+        {200: "Upload"},
+        description="HEAD tells where the next piece begins, and stops who is sending data to it. GET stops nobody.",
+        headers={200: (*_UPLOAD, "Repr-Digest")},
+        fails={403: _NO_RIGHT, 404: _NO_UPLOAD},
+    ),
+    Route(
+        "PATCH",
+        f"{_IMAGE}/uploads/{{upload_id}}",
+        data.append,
+        "appendData",
+        "data",
+        "The next piece of the data, or the last one.",
+        {204: None},
+        description="The last piece (Upload-Complete: ?1) is answered when the image is active, or the data staged.",
+        parameters=("upload_offset", *_PIECE),
+        body="piece",
+        headers={204: ("X-Image-Meta-Store", "Warning", *_UPLOAD), 409: ("Upload-Offset",), 415: ("Accept-Patch",)},
+        fails={
+            400: "The lengths that were given differ, the data is not what its digest says, or it is complete already.",
+            403: _NO_RIGHT,
+            404: _NO_UPLOAD,
+            409: "The piece does not begin at the offset (Upload-Offset tells it), or another request has gone on.",
+            410: "The image was deleted meanwhile, or a part got lost.",
+            413: "The store is full, the data larger than images may be, or it has come in too many pieces.",
+            415: "Not application/partial-upload, or data that is not what the image claims or that is dangerous.",
+        },
+    ),
+    Route(
+        "DELETE",
+        f"{_IMAGE}/uploads/{{upload_id}}",
+        uploads.cancel,
+        "cancelUpload",
+        "data",
+        "Give an upload up: what came of it is removed, and the image is queued.",
+        {204: None},
+        fails={403: _NO_RIGHT, 404: _NO_UPLOAD, 409: "All data is there, and is being stored or waits for an import."},
     ),
     Route(
         "POST",

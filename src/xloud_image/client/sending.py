@@ -4,12 +4,12 @@ Reading and comparing is `data`'s.
 
 from __future__ import annotations
 
-import importlib
 import io
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
+from xloud_image import resuming
 from xloud_image.client.cloud import OCTETS, Answered, Broken, Cloud, Image
 from xloud_image.client.data import ATTEMPTS, Verified, digests_of
 from xloud_image.errors import ConfigError, ImageServiceError, Unverified
@@ -78,17 +78,13 @@ def upload(cloud: Cloud, image_id: str, source: Verified, *, store: str | None =
 def _in_parts(cloud: Cloud, path: str, source: Verified, store: str | None) -> bool:
     """Send the data so that what is there stays there when it breaks, also for another process that goes on. False: the
     service does not offer it."""
-    try:
-        resuming: Any = importlib.import_module("xloud_image.resuming")
-    except ImportError:
-        return False
     more = {"X-Image-Meta-Store": store} if store else {}
     digest = source.expected.get("sha512")
     try:
         resuming.upload(
             cloud.transport,
             cloud.url + path,
-            _Readable(source),
+            cast("BinaryIO", _Readable(source)),
             headers=lambda: {**cloud.headers(), **more},
             size=source.size,
             digest=("sha-512", bytes.fromhex(digest)) if digest else None,

@@ -139,6 +139,15 @@ class ImportSettings:
     checksums_keyring: str | None = option(
         "xloud", None, "Keyring (gpgv) by which vendors' files of checksums are verified; unset: they are not."
     )
+    staging_store: str | None = option(
+        "xloud",
+        None,
+        "Id of the store in which data waits for its import, or for its rest; unset: a directory, "
+        "[os_glance_staging_store] or node_staging_uri.",
+    )
+    upload_lifetime: int = option(
+        "xloud", 72, "Hours after which an upload in several requests that nobody finished is given up.", min=1
+    )
     task_time_to_live: int = option("task", 48, "Hours for which a task is kept once it has ended.", min=0)
     job_workers: int = option(
         "xloud",

@@ -67,6 +67,7 @@ class Stores:
         self.settings = (*(self._store(id_, type_) for id_, type_ in chosen.items()), *self._reserved())
         self.default = self._default_of_several() if self.multi else self._default_of_single()
         self._warn_about_default()
+        self._require_staging()
         self._directories()
         self._left_over()
 
@@ -204,6 +205,13 @@ class Stores:
                 text += "images come into it by registering a URL (POST /v2/images/ID/locations)"
             single = self.values.is_set(GLOBAL, "default_store") and not self.multi
             self.values.guess(text, GLOBAL, "default_store" if single else "default_backend")
+
+    def _require_staging(self) -> None:
+        name = self.values.get("xloud", "staging_store")
+        takes = [store.id for store in self.settings if not store.reserved and store.takes_images]
+        if name and name not in takes:
+            text = f"'{name}' is no store that takes data; those that do are {', '.join(takes) or 'none'}"
+            self.refuse(text, "xloud", "staging_store")
 
     def _store(self, id_: str, type_: str) -> StoreSettings:
         opts = TYPES[type_].options

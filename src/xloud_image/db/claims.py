@@ -67,6 +67,26 @@ async def begin(conn: AsyncConnection, claim: Claim, *, lease: float) -> None:
         ) from error
 
 
+async def begin_all(conn: AsyncConnection, several: Sequence[Claim], *, lease: float) -> None:
+    """As `begin`, of claims of one holder, none of which is there or a write."""
+    if not several:
+        return
+    values = [
+        {
+            "id": claim.id,
+            "kind": claim.kind,
+            "image_id": claim.image_id,
+            "store": claim.store,
+            "slot": slot_of(claim.kind, claim.url),
+            "url": claim.url,
+            "scope": claim.scope,
+            "attempts": claim.attempts,
+        }
+        for claim in several
+    ]
+    await conn.execute(claims.insert().values(**_leases.begun(conn, several[0].holder, lease)), values)
+
+
 async def take(
     conn: AsyncConnection, claim_id: str, holder: str, *, lease: float, was: str | None = None, idle: bool = False
 ) -> Claim | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
-from xloud_image.db.tables import claims, quotas, reservations
+from xloud_image.db.tables import claims, quotas, reservations, uploads
 
 Kind = Literal["size", "stage"]
 
@@ -65,6 +65,13 @@ async def usage(conn: AsyncConnection, owner: str) -> Usage:
             f" WHERE r.owner = {text.bind(owner)} AND r.kind = {text.bind(kind)})"
         )
 
+    def coming(kind: str, states: str) -> str:
+        """Of uploads in several requests: what was announced, or has come."""
+        return (
+            "(SELECT coalesce(sum(CASE WHEN u.size IS NULL OR u.size < u.received THEN u.received ELSE u.size END), 0)"  # noqa: S608
+            f" FROM {uploads.name} u WHERE u.owner = {text.bind(owner)} AND u.kind = '{kind}' AND u.state IN {states})"
+        )
+
     located = " JOIN image_locations l ON l.image_id = i.id AND NOT l.deleted AND l.status <> 'deleted'"
     parts = [
         images("coalesce(sum(i.size), 0)", f"i.status NOT IN {_GONE}", located),
@@ -73,10 +80,13 @@ async def usage(conn: AsyncConnection, owner: str) -> Usage:
         reserved("stage"),
         images("count(*)", f"i.status NOT IN {_GONE}"),
         images("count(*)", f"(i.status IN {_UNDER_WAY} OR (i.status = 'active' AND {copies}))"),
+        coming("file", "('open', 'finishing')"),
+        coming("stage", "('open', 'finishing', 'staged')"),
     ]
     [row] = await sql.fetch(conn, f"SELECT {', '.join(parts)}", text.values)
     numbers = [int(number) for number in row]
-    return Usage(numbers[0] + numbers[1], numbers[2] + numbers[3], numbers[4], numbers[5])
+    size, stage = numbers[0] + numbers[1] + numbers[6], numbers[2] + numbers[3] + numbers[7]
+    return Usage(size, stage, numbers[4], numbers[5])
 
 
 async def reserve(conn: AsyncConnection, claim_id: str, owner: str, kind: Kind, size: int) -> None:
@@ -105,7 +115,14 @@ async def enlarge(conn: AsyncConnection, claim_ids: Sequence[str], size: int) ->
 
 
 async def staged(conn: AsyncConnection, image_id: str) -> int:
-    """Bytes that are reserved for the staged data of an image."""
+    """Bytes of the staged data of an image."""
+    text = sql.Text(sql.engine_of(conn))
+    [parts] = await sql.fetch(
+        conn,
+        f"SELECT coalesce(sum(received), 0) FROM {uploads.name}"  # noqa: S608 - constants
+        f" WHERE image_id = {text.bind(image_id)} AND state = 'staged'",
+        text.values,
+    )
     text = sql.Text(sql.engine_of(conn))
     [row] = await sql.fetch(
         conn,
@@ -113,4 +130,4 @@ async def staged(conn: AsyncConnection, image_id: str) -> int:
         f" WHERE c.image_id = {text.bind(image_id)} AND c.kind = 'stage'",
         text.values,
     )
-    return int(row[0])
+    return int(row[0]) + int(parts[0])

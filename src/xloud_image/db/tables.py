@@ -373,6 +373,44 @@ reservations = sa.Table(
     **_OWN,
 )
 
+# One row for data of an image that comes in several requests (model.Upload). `slot`: the image while more data may
+# come, so that an image has one such upload; its own id after that.
+uploads = sa.Table(
+    "xloud_uploads",
+    own,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("image_id", sa.String(36), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("slot", sa.String(36), nullable=False),
+    sa.Column("owner", sa.String(255)),
+    sa.Column("store", sa.String(255)),
+    sa.Column("size", Big),
+    sa.Column("digest", sa.String(160)),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("received", Big, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("holder", sa.String(255)),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("begun_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    sa.UniqueConstraint("slot", name="xloud_uq_uploads_slot"),
+    sa.Index("xloud_ix_uploads_image", "image_id"),
+    sa.Index("xloud_ix_uploads_expires", "expires_at"),
+    **_OWN,
+)
+
+# One row for each object that has a part of that data.
+upload_parts = sa.Table(
+    "xloud_upload_parts",
+    own,
+    sa.Column("upload_id", sa.String(36), primary_key=True),
+    sa.Column("begins", Big, primary_key=True, autoincrement=False),
+    sa.Column("size", Big, nullable=False),
+    sa.Column("store", sa.String(255), nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    **_OWN,
+)
+
 
 def glance_version(bind: sa.Connection) -> str | None:
     """Glance's own migration heads, None when no Glance (nor we in its place) finished making its tables."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image import events
-from xloud_image.db import claims, images
+from xloud_image.db import claims, images, uploads
 from xloud_image.db.engine import Tx
 from xloud_image.errors import (
     AlreadyExists,
@@ -73,14 +73,14 @@ async def upload(
     """
     chosen = store_id is not None
     found = await load(runtime, ctx, image_id)
-    _require_takes_data(runtime, ctx, found, chosen)
+    require_takes_data(runtime, ctx, found, chosen)
     store = writable(runtime, store_id)
     room = await quotas.room(runtime, found, "size", declared)
     seal = await certificates.signed(runtime, ctx, found)
     await reach("upload.begin")
 
     def check(now: Image) -> None:
-        _require_takes_data(runtime, ctx, now, chosen)
+        require_takes_data(runtime, ctx, now, chosen)
         certificates.require_same(now, seal)
 
     claim, image = await begin_write(runtime, ctx, image_id, store, "saving", room, check)
@@ -94,7 +94,7 @@ async def upload(
             blobs = await ingest(_watched(source, declared), [target], stages, size=declared)
             await reach("upload.written")
             summary = Summary(limit.size, await digest.hexes(), inspect.virtual_size)
-            done = await _activate(runtime, claim, blobs[store.name], summary)
+            done = await activate(runtime, claim, blobs[store.name], summary)
             hints.log_for(runtime, done)
             await acls.follow(runtime, ctx, done)
             return done
@@ -107,14 +107,15 @@ async def upload(
                 log.warning("the answer was lost, the upload was not", image=image_id, error=type(error).__name__)
                 return await load(runtime, ctx, image_id)
             notices.failed_upload(runtime, image_id, error)
-            raise await _as_upload_error(runtime, image_id, error) from error
+            raise await as_upload_error(runtime, image_id, error) from error
 
 
-def _require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bool) -> None:
+def require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: bool, *, status: str = "queued") -> None:
     """Whether the caller may give this image its data, and it can be judged. Asked first to refuse without a lock, and
     again of the image as it is under the lock: only the latter counts."""
     rights.require_upload(runtime.policy, ctx, image, chosen_store=chosen)
-    _require_queued(image)
+    if image.status != status:
+        raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
     require_formats(image)
 
 
@@ -148,7 +149,7 @@ def _read_only(runtime: Runtime, name: str) -> str:
     )
 
 
-async def _as_upload_error(runtime: Runtime, image_id: str, error: BaseException) -> BaseException:
+async def as_upload_error(runtime: Runtime, image_id: str, error: BaseException) -> BaseException:
     """What the client is told: also that the record of the image is still there, and what to do with it."""
     if not isinstance(error, ImageServiceError) or isinstance(error, Gone):
         return error
@@ -303,7 +304,14 @@ def tell_arrived(tx: Tx, image: Image) -> Image:
     return image
 
 
-async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary) -> Image:
+async def activate(
+    runtime: Runtime,
+    claim: Claim,
+    blob: Blob,
+    summary: Summary,
+    also: Callable[[AsyncConnection], Awaitable[object]] | None = None,
+) -> Image:
+    """The image has the data of a write that is ours. `also`: what is stored with it. `Conflict`, `Gone`."""
     location = location_of(runtime, blob, claim.store)
 
     def active(current: Image) -> Image:
@@ -314,7 +322,10 @@ async def _activate(runtime: Runtime, claim: Claim, blob: Blob, summary: Summary
     async def finish(tx: Tx) -> Image:
         if not await claims.end(tx, claim.id, holder=runtime.holder):
             raise Conflict("This upload took too long to come back from a stop; another process has cleaned it up.")
-        return tell_arrived(tx, await images.change(tx, claim.image_id, active))
+        image = tell_arrived(tx, await images.change(tx, claim.image_id, active))
+        if also is not None:
+            await also(tx)
+        return image
 
     try:
         image = await runtime.db.write(finish)
@@ -378,18 +389,23 @@ async def requeue(runtime: Runtime, claim: Claim) -> None:
 
 
 async def _queue(conn: AsyncConnection, claim: Claim) -> None:
-    """The image waits for data again, unless it has another write by now, or data that waits for its import: what this
-    claim is of may be left of an earlier one."""
+    """The image waits for data again, unless it has another write by now, data that came in several requests or waits
+    for its import: what this claim is of may be left of an earlier one. Of a part that did not come nothing changes."""
+    if claim.kind == "part":
+        return
     with contextlib.suppress(NotFound):  # deleted meanwhile
         await images.locked(conn, claim.image_id)
+        if await uploads.reopen(conn, claim.image_id):
+            return
         for other in await claims.list_all(conn, image_id=claim.image_id):
             held = other.kind == "write" and other.holder is not None
             if other.id != claim.id and (held or other.kind == "stage"):
                 return
-        await images.change(conn, claim.image_id, _queued)
+        await images.change(conn, claim.image_id, queued)
 
 
-def _queued(current: Image) -> Image:
+def queued(current: Image) -> Image:
+    """The image without the data that was on its way."""
     if current.status not in ("saving", "uploading"):
         return current
     return current.replace(status="queued", size=None, virtual_size=None)

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image.config.stores import STAGING
 from xloud_image.db import claims as rows
-from xloud_image.db import events, images
+from xloud_image.db import events, images, uploads
 from xloud_image.db.engine import Tx
 from xloud_image.errors import BlobNotFound, ImageServiceError, InUse, StillNeeded, StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image, Location
+from xloud_image.model import Claim, Image, Location, Upload
 from xloud_image.services import ownership
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller, Can
@@ -69,11 +70,49 @@ async def begin_unstaging(
 ) -> list[Claim]:
     """Data that was staged for an import of this image is not wanted any more: the claims of its removal."""
     begun = []
+    for upload in await uploads.list_all(conn, image_id):
+        if upload.state == "staged":
+            begun += await begin_removing_parts(runtime, conn, upload)
+    if begun:
+        await uploads.used(conn, image_id)
     for staged in await rows.list_all(conn, image_id=image_id, kind="stage"):
         await rows.end(conn, staged.id)
         claim = new_claim(runtime, "delete", image_id, staged.store, url=staged.url, scope=scope)
         await rows.begin(conn, claim, lease=runtime.settings.lease_time)
         begun.append(claim)
+    where = staged_by_glance(runtime, image_id)
+    if scope == "image" and where is not None and not begun and not await rows.list_all(conn, image_id=image_id):
+        claim = new_claim(runtime, "delete", image_id, where[0], url=where[1], scope=scope)
+        await rows.begin(conn, claim, lease=runtime.settings.lease_time)
+        begun.append(claim)
+    return begun
+
+
+def staged_by_glance(runtime: Runtime, image_id: str) -> tuple[str, str] | None:
+    """The store and the URL under which a Glance with the same directory keeps what it staged for an image."""
+    if runtime.stores.reserved(STAGING) is None:
+        return None
+    folder = str(runtime.stores.settings[STAGING].options["filesystem_store_datadir"]).rstrip("/")
+    return STAGING, f"file://{folder}/{image_id}"
+
+
+async def begin_removing_parts(runtime: Runtime, conn: AsyncConnection, upload: Upload) -> list[Claim]:
+    """What came of an upload is not wanted any more, or lies elsewhere now: the claims of its removal."""
+    claims = [
+        new_claim(runtime, "delete", upload.image_id, part.store, url=part.url, scope="location")
+        for part in await uploads.parts(conn, upload.id)
+    ]
+    await rows.begin_all(conn, claims, lease=runtime.settings.lease_time)
+    await uploads.remove_parts(conn, upload.id)
+    return claims
+
+
+async def begin_ending_uploads(runtime: Runtime, conn: AsyncConnection, image_id: str) -> list[Claim]:
+    """The image goes: so do its uploads in several requests, in whatever state. The claims of their parts' removal."""
+    begun = []
+    for upload in await uploads.list_all(conn, image_id):
+        begun += await begin_removing_parts(runtime, conn, upload)
+        await uploads.remove(conn, upload)
     return begun
 
 

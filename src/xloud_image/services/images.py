@@ -130,16 +130,19 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
 
     await reach("delete.begin")
 
-    async def hide(tx: Tx) -> tuple[Image, list[Claim]]:
+    async def hide(tx: Tx) -> tuple[Image, list[Claim], list[Claim]]:
         if runtime.settings.deletion.delayed_delete:
             current = await rows.locked(tx, image_id, project=ctx.project)
             if scrubbing.is_delayed(runtime, current):
                 checked(current)
                 await jobs.cancel(tx, image_id)
                 await scrubbing.delay(tx, current)
-                return current, []
+                return current, [], []
         current = await rows.hide(tx, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, tx, current, current.locations, scope="image")
+        parts: list[Claim] = []
+        if current.status in ("saving", "uploading", "importing"):
+            parts = await deletions.begin_ending_uploads(runtime, tx, image_id)
         if current.status in ("uploading", "importing") or current.properties.get(LOCK):
             await jobs.cancel(tx, image_id)
             claims += await deletions.begin_unstaging(runtime, tx, image_id, scope="image")
@@ -148,10 +151,12 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
         if tx.wants("image.delete"):  # a store may still say that the data is in use
             gone = events.of_image(current, deleted_at=utcnow())
             tx.emit(events.Event("image.delete", gone, held_for=image_id if claims else None))
-        return current, claims
+        return current, claims, parts
 
-    hidden, claims = await runtime.db.write(hide)
+    hidden, claims, parts = await runtime.db.write(hide)
     await reach("delete.marked")
+    if parts:
+        runtime.spawn(deletions.settle(runtime, parts), "remove what came of an upload")
     if claims:
         with runtime.holding(*claims):
             await deletions.remove_image(runtime, ctx, hidden, claims)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Caller, Store
 from xloud_image.streams.decoders import HEAD, recognised
 from xloud_image.streams.decompress import Decompress
-from xloud_image.streams.digest import Digest
+from xloud_image.streams.digest import Checked, Digest
 from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
@@ -184,13 +184,11 @@ async def _begun(runtime: Runtime, tx: Tx, job: Job, image: Image | None) -> Non
 async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Source]:
     method = job.request["method"]
     if method == "glance-direct":
-        claim = await staging.found(runtime, image.id)
-        store = runtime.stores.reserved(claim.store) if claim is not None else None
-        if claim is None or claim.url is None or store is None:
+        found = await staging.found(runtime, image.id)
+        if found is None:
             raise Conflict("The staged data is not there any more.")
-        async with store.open(claim.url) as reader:
-            ranges = None if reader.size is None else converting.Ranges(reader.size, _parts(store, claim.url))
-            yield Source(reader.chunks, reader.size, ranges=ranges)
+        async with contextlib.aclosing(found.chunks()) as chunks:
+            yield Source(chunks, found.size, ranges=converting.Ranges(found.size, found.read))
     elif method == "copy-image":
         async with downloads.download(runtime, Context(is_admin=True), image) as opened:
             yield Source(opened.reader.chunks, opened.size)
@@ -205,14 +203,6 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
                 yield Source(resource.chunks(), resource.size, expected, ranges)
     else:
         raise Conflict(f"The method {method} is not possible here.")
-
-
-def _parts(store: Store, url: str) -> Callable[[int, int], Awaitable[bytes]]:
-    async def read(offset: int, length: int) -> bytes:
-        async with store.open(url, offset=offset, length=length) as reader:
-            return b"".join([chunk async for chunk in reader.chunks])
-
-    return read
 
 
 async def _claim(runtime: Runtime, job: Job, image: Image, room: quotas.Room, store_id: str) -> Claim:
@@ -280,7 +270,7 @@ async def _written(
         before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
         size = None
     limit, inspect, digest = data.stages_of(runtime, _unpacked(runtime, image) if seal is None else image, size, seal)
-    checked = _Checked(came, source.expected)
+    checked = Checked(came, source.expected)
     blobs = await ingest(
         _counted(source.chunks, progress),
         targets,
@@ -311,7 +301,7 @@ async def _converted(
             stages: list[Stage] = [came, Limit(source.size, cap)]
             if unpack:
                 stages += [Decompress(runtime.digest_pool), Limit(None, cap)]
-            whole = through(_counted(source.chunks, progress), [*stages, _Checked(came, source.expected)])
+            whole = through(_counted(source.chunks, progress), [*stages, Checked(came, source.expected)])
             disk = await stack.enter_async_context(converting.spooled(runtime, whole))
         made = await stack.enter_async_context(converting.converted(runtime, image, disk, wanted))
         progress.begin(f"converting to {wanted}", made.size)
@@ -340,20 +330,6 @@ def _unpacked(runtime: Runtime, image: Image) -> Image:
     if packed and "image_decompression" in runtime.settings.imports.image_import_plugins:
         return image.replace(container_format="bare")
     return image
-
-
-class _Checked:
-    """A stage, the last one: what came must be what was expected, before a store takes the end of it for the end."""
-
-    def __init__(self, came: Digest, expected: Sequence[Expected]) -> None:
-        self._came, self._expected = came, expected
-
-    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for chunk in source:
-            yield chunk
-        found = await self._came.hexes() if self._expected else {}
-        for one in self._expected:
-            one.require(found)
 
 
 async def _counted(source: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:

@@ -72,8 +72,10 @@ async def begin(
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
-    if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
-        raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
+    if wanted.method == "glance-direct":
+        await staging.adopt(runtime, seen)
+        if await staging.found(runtime, image_id) is None:
+            raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
     task = Task(
         id=str(uuid.uuid4()),
         type="api_image_import",

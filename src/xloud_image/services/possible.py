@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Final
 
-from xloud_image.config.stores import STAGING
 from xloud_image.db import jobs
 from xloud_image.errors import ImageServiceError
+from xloud_image.services.parts import waiting_place
 from xloud_image.services.runtime import Runtime
 
 _SEEN: Final = 3.0  # seconds for which what was seen of staging and workers counts
@@ -53,7 +53,7 @@ class Possible:
 
 
 async def _can_stage(runtime: Runtime) -> bool:
-    store = runtime.stores.reserved(STAGING)
+    store = waiting_place(runtime)
     if store is None:
         return False
     try:

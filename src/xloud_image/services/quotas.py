@@ -116,6 +116,12 @@ async def admit(conn: AsyncConnection, quota: Quota | None, **more: int) -> Usag
     return used
 
 
+def require_owner(quota: Quota | None, image: Image) -> None:
+    """`Conflict` when the image is another project's by now."""
+    if quota is not None and image.owner != quota.owner:
+        raise Conflict("The image was given to another project meanwhile; try again.")
+
+
 class Room:
     """Room for bytes under way, of which each of one or more claims brings the same number. Also a stage, for bytes
     whose number is not known: it reserves more as they come, and lets none pass for which there is no room.
@@ -153,8 +159,7 @@ class Room:
 
     def require_owner(self, image: Image) -> None:
         """`Conflict` when the image is another project's by now."""
-        if self._quota is not None and image.owner != self._quota.owner:
-            raise Conflict("The image was given to another project meanwhile; try again.")
+        require_owner(self._quota, image)
 
     async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for chunk in source:

@@ -17,7 +17,7 @@ from xloud_image.db import claims, images
 from xloud_image.db.engine import Tx
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
-from xloud_image.services import data, deletions, hashing, relay, scrubbing
+from xloud_image.services import data, deletions, hashing, relay, scrubbing, uploads
 from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
@@ -25,7 +25,7 @@ from xloud_image.stores.base import Caller
 log = structlog.get_logger(__name__)
 
 _BOUND: Final = 600.0  # seconds between two looks at how many events wait
-_KINDS: Final = ("write", "delete")  # of claims that are settled here
+_KINDS: Final = ("write", "part", "delete")  # of claims that are settled here
 
 
 async def run(runtime: Runtime) -> None:
@@ -47,6 +47,7 @@ async def run(runtime: Runtime) -> None:
         await hashing.look(runtime)
         if runtime.settings.deletion.delayed_delete and (scrub is None or scrub.done()):
             scrub = runtime.spawn(scrubbing.once(runtime), "scrub deleted images")
+        await uploads.sweep(runtime)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(lease / 3, lambda: renew(runtime)))
@@ -73,6 +74,7 @@ async def renew(runtime: Runtime) -> None:
 async def once(runtime: Runtime) -> None:
     """Settle or postpone every claim that is nobody's any more."""
     await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
+    await uploads.sweep(runtime)
 
 
 async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
@@ -142,16 +144,16 @@ async def _take(runtime: Runtime, claim: Claim, *, idle: bool) -> Claim | None:
 async def _settle(runtime: Runtime, claim: Claim) -> None:
     log.info("settling what was left", kind=claim.kind, image=claim.image_id, store=claim.store)
     try:
-        if claim.kind == "write":
-            await _undo_write(runtime, claim)
-        else:
+        if claim.kind == "delete":
             await _finish_delete(runtime, claim)
+        else:
+            await _undo_write(runtime, claim)
     except Exception as error:  # noqa: BLE001 - whatever it was, it is tried again
         await deletions.postpone(runtime, claim, error)
 
 
 async def _undo_write(runtime: Runtime, claim: Claim) -> None:
-    """The claim exists, so no location was committed: its bytes belong to nobody."""
+    """The claim exists, so neither a location nor a part was committed: its bytes belong to nobody."""
     store = runtime.stores.reserved(claim.store) or runtime.stores.get(claim.store)
     if store is None:
         await data.requeue(runtime, claim)

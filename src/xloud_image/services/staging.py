@@ -7,21 +7,22 @@ A claim of kind "stage" says where the data lies; it is ended by the import, or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.config.stores import STAGING
-from xloud_image.db import claims, images
-from xloud_image.errors import AlreadyExists, Conflict, Gone, NotFound
+from xloud_image.db import claims, images, uploads
+from xloud_image.errors import AlreadyExists, BlobNotFound, Conflict, Duplicate, Gone, NotFound
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image
+from xloud_image.model import Claim, Image, Part
 from xloud_image.policy import images as rights
 from xloud_image.services import data, deletions, quotas
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.lookup import load
+from xloud_image.services.parts import Parts, place_of, waiting_place
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Blob, Store
 from xloud_image.streams.stages import Limit
@@ -29,7 +30,7 @@ from xloud_image.streams.stages import Limit
 
 def store_of(runtime: Runtime) -> Store:
     """Where data is staged. `NotFound` where none is."""
-    found = runtime.stores.reserved(STAGING)
+    found = waiting_place(runtime)
     if found is None or "glance-direct" not in runtime.settings.imports.enabled_import_methods:
         raise NotFound("Staging is not offered here: glance-direct is not among the import methods of info/import.")
     return found
@@ -87,7 +88,39 @@ async def _keep(runtime: Runtime, claim: Claim, blob: Blob, room: quotas.Room, s
         raise Gone(f"The image {claim.image_id} was deleted meanwhile.") from None
 
 
-async def found(runtime: Runtime, image_id: str) -> Claim | None:
-    """Where the data of an image waits."""
+async def found(runtime: Runtime, image_id: str) -> Parts | None:
+    """The data that waits for an import of an image, wherever it lies."""
     staged = await runtime.db.read(lambda conn: claims.list_all(conn, image_id=image_id, kind="stage"))
-    return staged[0] if staged else None
+    if staged and staged[0].url is not None:
+        return await _one(runtime, staged[0].store, staged[0].url)
+    for upload in await runtime.db.read(lambda conn: uploads.list_all(conn, image_id)):
+        if upload.state == "staged":
+            return Parts(runtime, await runtime.db.read(lambda conn, upload=upload: uploads.parts(conn, upload.id)))  # type: ignore[misc]
+    return None
+
+
+async def _one(runtime: Runtime, store_id: str, url: str) -> Parts:
+    blob = await place_of(runtime, store_id).stat(url)
+    return Parts(runtime, [Part(0, blob.size, store_id, url)])
+
+
+async def adopt(runtime: Runtime, image: Image) -> None:
+    """Data that a Glance on this database staged for an image that is uploading is ours from now on, where it lies in
+    the directory that both have, under the image's id."""
+    where = deletions.staged_by_glance(runtime, image.id)
+    if where is None or image.status != "uploading":
+        return
+    store_id, url = where
+    kept = deletions.new_claim(runtime, "stage", image.id, store_id, url=url)
+
+    async def unclaimed(conn: AsyncConnection) -> bool:
+        return not await claims.list_all(conn, image_id=image.id) and not await uploads.list_all(conn, image.id)
+
+    async def keep(conn: AsyncConnection) -> None:
+        if (await images.locked(conn, image.id)).status == "uploading" and await unclaimed(conn):
+            await claims.begin(conn, dataclasses.replace(kept, holder=None), lease=0)
+
+    with contextlib.suppress(BlobNotFound, NotFound, Duplicate):
+        if await runtime.db.read(unclaimed):
+            await place_of(runtime, store_id).stat(url)
+            await runtime.db.write(keep)

@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 from typing import Final
 
-from xloud_image.db import claims, locations
+from xloud_image.db import claims, locations, uploads
 from xloud_image.db.engine import Database
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores import type_of
@@ -41,6 +41,7 @@ async def of_all(runtime: Runtime) -> list[Content]:
     db, stores = runtime.db, runtime.stores
     images, lost = await locations_of(runtime)
     pending = Counter(claim.store for claim in await db.read(lambda conn: claims.list_all(conn, limit=_ALL)))
+    pending.update(await db.read(uploads.parts_by_store))
     found = [Content(name, images[name], pending[name]) for name in stores.names]
     away = [name for name in dict.fromkeys((*lost, *pending)) if lost[name] or name not in stores]
     return found + [

@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Final
+from typing import Final, Protocol
 
 BATCH: Final = 512 * 1024  # bytes per hand-over to a digest: one thread hop
 BACKLOG: Final = 2 * 1024 * 1024  # bytes that a digest may lag behind the stream
@@ -55,6 +55,28 @@ class Digest:
         for each in self._hashes.values():
             await each.at_most(0)
         return {name: each.hexdigest() for name, each in self._hashes.items()}
+
+
+class Expectation(Protocol):
+    """A digest that data has to have."""
+
+    def require(self, found: Mapping[str, str]) -> None:
+        """Raises unless it is among the digests that were found, in hex by algorithm."""
+
+
+class Checked:
+    """A stage behind a `Digest`, the last one: what came must be what was expected, before a store takes the end of it
+    for the end."""
+
+    def __init__(self, came: Digest, expected: Sequence[Expectation]) -> None:
+        self._came, self._expected = came, expected
+
+    async def __call__(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in source:
+            yield chunk
+        found = await self._came.hexes() if self._expected else {}
+        for one in self._expected:
+            one.require(found)
 
 
 class _Hash:

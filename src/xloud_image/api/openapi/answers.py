@@ -24,7 +24,7 @@ def _header(text: str, **schema: Any) -> Json:
 
 HEADERS: Final[Json] = {
     "x-openstack-request-id": _header("The id under which the log has this request.", pattern="^req-"),
-    "Location": _header("The URL of what was made."),
+    "Location": _header("The URL of what is new."),
     "OpenStack-image-import-methods": _header("The enabled ways of import, separated by commas."),
     "OpenStack-image-store-ids": _header("The stores, separated by commas; only with several stores."),
     "X-Image-Meta-Store": _header("The store that has the data."),
@@ -35,6 +35,11 @@ HEADERS: Final[Json] = {
     "Accept-Ranges": _header("Ranges are served from every store.", enum=["bytes"]),
     "Content-Range": _header("Which bytes of how many.", pattern="^bytes "),
     "WWW-Authenticate": _header("How to log in."),
+    "Upload-Offset": _header("Bytes of the data that are durable: where the next piece begins.", pattern="^[0-9]+$"),
+    "Upload-Complete": _header("Whether nothing more is to come.", enum=["?0", "?1"]),
+    "Upload-Length": _header("Bytes of all data, once they are known.", pattern="^[0-9]+$"),
+    "Upload-Limit": _header("max-size: bytes of all data; max-age: seconds until the upload is given up."),
+    "Repr-Digest": _header("The digest that all data must have."),
     "Vary": _header("The headers on which the answer depends."),
 }
 _REQUEST_ID: Final = "x-openstack-request-id"
@@ -192,6 +197,16 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "Nodes": _list(_STRING),
         "Pruned": _object("total_files_pruned total_bytes_pruned", total_files_pruned=whole, total_bytes_pruned=whole),
         "Deleted": _object("num_deleted", num_deleted=whole),
+        "Upload": _object(
+            "id image_id kind offset length complete max_age",
+            id=_STRING,
+            image_id=_STRING,
+            kind={"enum": ["file", "stage"]},
+            offset={"type": "integer", "description": "Where the next piece begins."},
+            length={"type": ["integer", "null"]},
+            complete={"type": "boolean"},
+            max_age={"type": "integer", "description": "Seconds until it is given up."},
+        ),
         "Usage": _object("usage", usage={"type": "object", "additionalProperties": count}),
         **metadefs.ANSWERS,
     }

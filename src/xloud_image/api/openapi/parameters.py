@@ -37,6 +37,7 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
         "tag": _in_path("tag", "The tag.", minLength=1, maxLength=MAX_NAME),
         "store": _in_path("store", "The id of a store, from /v2/info/stores.", examples=list(runtime.stores.names)),
         "name": _in_path("name", "The schema's name.", enum=["image", "images", "member", "members", "task", "tasks"]),
+        "upload_id": _in_path("upload_id", "The upload's UUID.", pattern=UUID_PATTERN),
         "task_id": _in_path("task_id", "The task's UUID.", pattern=UUID_PATTERN),
         "task_type": _query("type", "Tasks of one type.", {"enum": list(TASK_TYPES)}),
         "task_status": _query("status", "Tasks in one status.", {"enum": list(TASK_STATUSES)}),
@@ -59,6 +60,13 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
             "The bytes to come; 0 when unknown. Other than what comes is an error.",
             pattern="^[0-9]{1,18}$",
         ),
+        "upload_complete": _header(
+            "Upload-Complete", "?1: nothing comes after this; ?0: more is to come. Anything else is passed over."
+        ),
+        "upload_length": _header("Upload-Length", "The bytes of all data.", pattern="^[0-9]{1,15}$"),
+        "upload_offset": _header("Upload-Offset", "The byte at which this piece begins.", pattern="^[0-9]{1,15}$"),
+        "content_digest": _header("Content-Digest", "The digest of this piece, as sha-256=:BASE64:; it must have it."),
+        "whole_digest": _header("Repr-Digest", "The digest of all data, as sha-256=:BASE64:; it must have it."),
         "range": _header(
             "Range", "One range of bytes, as bytes=0-99. Other units are passed over: the whole is given."
         ),
