@@ -9,6 +9,7 @@ import pytest
 
 from tests.cache.conftest import LIMIT, MIB, Place, Reader
 from tests.cache.origin import name_of
+from tests.crash.points import CACHE
 from tests.load import quiet
 from tests.stores import mounts
 
@@ -58,7 +59,7 @@ def test_kill_9_of_a_process_that_reads(place: Place) -> None:
     assert place.reads(image) == 1
 
 
-@pytest.mark.parametrize("point", ["cache.begun", "cache.written", "cache.filled"])
+@pytest.mark.parametrize("point", CACHE)
 def test_kill_9_at_each_step(place: Place, point: str) -> None:
     image, data = place.image(2 * MIB)
     place.points.write_text(f"{point}=kill")

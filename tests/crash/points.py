@@ -115,6 +115,8 @@ LOCATION = ("location.begin", "location.stored", "hash.read")
 JOBS = (
     "stage.written", "stage.kept", "import.begin", "import.stored", "job.taken", "job.half", "job.written", "job.done"
 )  # fmt: skip
+# on the way of an image into the cache: tests.cache
+CACHE = ("cache.begun", "cache.written", "cache.filled")
 
 # of notifications on their way: tests.messaging
 MESSAGES = ("relay.sent",)

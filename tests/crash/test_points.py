@@ -24,6 +24,7 @@ def test_the_list_of_failpoints_is_what_the_code_has() -> None:
 
 def test_every_failpoint_is_tried_here() -> None:
     tried = {*points.STEPS, *points.REAPER, *points.LOCATION, *points.JOBS, *points.MESSAGES, *points.PARTS}
+    tried |= {*points.CACHE}
     assert tried == set(failpoints.POINTS)
 
 
