@@ -14,7 +14,7 @@ from tests.api.cloud import Caller, Cloud
 from tests.servers.place import program
 from tests.servers.service import Service
 
-SEVERAL = "2.17 2.15 2.13 2.12 2.11 2.10 2.9 2.8 2.7 2.6 2.5 2.4 2.3 2.1 2.0".split()
+SEVERAL = "2.17 2.15 2.13 2.12 2.11 2.10 2.9 2.8 2.7 2.6 2.5 2.4 2.3 2.2 2.1 2.0".split()
 
 
 @pytest.fixture(scope="module")

@@ -17,5 +17,7 @@ KNOWN: Final[dict[str, str]] = {
     ".ImageLocationsTest.test_replace_location": _DIGESTS,
     ".ImageLocationsTest.test_set_location_with_hash": _COMPARED,
     ".ImageLocationsTest.test_set_location": _DIGESTS,
+    ".test_add_location_for_image_with_do_secure_hash_true": "a location that was refused is removed from the image, "
+    "of a web server as well; upstream keeps it there, by a bug that the test names",
     ".test_hash_calculation_cancelled": "its web server is on the service's own node, where no URL may lead",
 }
