@@ -25,6 +25,7 @@ from xloud_image.services.lanes import Lane
 if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.config.settings import Settings
     from xloud_image.db.engine import Database
+    from xloud_image.events import Event
     from xloud_image.identity import Identity
     from xloud_image.model import Claim
     from xloud_image.policy import Policy
@@ -53,6 +54,8 @@ class Runtime:
         self.hashing = Lane("hashing", places=4, each=2)
         # Tells who works on jobs that there is one; set by the process that knows how.
         self.ring: Callable[[], None] = lambda: None
+        # Events of no change, for a moment (services.notices).
+        self.notices: list[Event] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 
