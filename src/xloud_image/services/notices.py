@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
 from xloud_image import events
 from xloud_image.db.engine import Tx
 from xloud_image.errors import ImageServiceError
@@ -9,6 +15,11 @@ from xloud_image.events import Event
 from xloud_image.identity.context import Context
 from xloud_image.model import Image
 from xloud_image.services.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+_MOMENT: Final = 0.2  # seconds
+_SOME: Final = 500  # events of one transaction
 
 
 def sent(runtime: Runtime, ctx: Context, image: Image, count: int) -> None:
@@ -26,7 +37,22 @@ def failed_upload(runtime: Runtime, image_id: str, error: BaseException) -> None
 
 
 def _store(runtime: Runtime, event: Event) -> None:
-    async def emitted(tx: Tx) -> None:
-        tx.emit(event)
+    runtime.notices.append(event)
+    if len(runtime.notices) == 1:
+        runtime.spawn(_store_soon(runtime), "store events")
 
-    runtime.spawn(runtime.db.write(emitted), "store an event")
+
+async def _store_soon(runtime: Runtime) -> None:
+    """What comes within a moment is one transaction: small downloads cost no more for being told of."""
+    await asyncio.sleep(_MOMENT)
+    while found := runtime.notices[:_SOME]:
+        del runtime.notices[:_SOME]
+
+        async def emitted(tx: Tx, found: Sequence[Event] = found) -> None:
+            for event in found:
+                tx.emit(event)
+
+        try:
+            await runtime.db.write(emitted)
+        except ImageServiceError as error:
+            log.warning("events could not be stored", count=len(found), reason=error.message)

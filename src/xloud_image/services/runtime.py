@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.cache.node import Cache
     from xloud_image.config.settings import Settings
     from xloud_image.db.engine import Database
+    from xloud_image.events import Event
     from xloud_image.identity import Identity
     from xloud_image.identity.barbican import Barbican
     from xloud_image.identity.limits import KeystoneLimits
@@ -56,6 +57,8 @@ class Runtime:
         self.hashing = Lane("hashing", places=4, each=2)
         # Tells who works on jobs that there is one; set by the process that knows how.
         self.ring: Callable[[], None] = lambda: None
+        # Events of no change, for a moment (services.notices).
+        self.notices: list[Event] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._held: Counter[str] = Counter()
 
