@@ -155,7 +155,7 @@ def report(found: dict[str, tuple[str, str]], text: str, code: int, seconds: flo
     if not found:
         print(text[-8000:])
     for name, (state, _) in sorted(found.items()):
-        known = next((why for part, why in KNOWN.items() if part in name), None)
+        known = next((why for part, why in KNOWN.items() if name.endswith(part)), None)
         if state == "FAILED" and known is None:
             wrong.append(f"failed: {name}")
         elif state == "FAILED":
