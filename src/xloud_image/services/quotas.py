@@ -10,6 +10,7 @@ Images count for the project that owns them. Source: Image API reference, sectio
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from typing import Final
@@ -18,14 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import quotas as rows
 from xloud_image.db.quotas import Kind, Usage
-from xloud_image.errors import Conflict, QuotaExceeded
+from xloud_image.errors import Conflict, DatabaseUnavailable, QuotaExceeded
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image
 from xloud_image.services.runtime import Runtime
 from xloud_image.streams.stages import Stage
 
 MIB: Final = 1 << 20
-_STEP: Final = MIB  # bytes that are reserved at least when their number is unknown; an eighth of what has come at most
+# bytes that are reserved at a time when their number is unknown: half of what has come, within these
+_LEAST: Final = MIB
+_MOST: Final = 1 << 30
+_PAUSES: Final = (1.0, 2.0, 4.0, 8.0)  # seconds between tries to reserve more
 _NAMES: Final = {
     "size": "image_size_total",
     "stage": "image_stage_total",
@@ -177,13 +181,20 @@ class Room:
             used = await rows.usage(conn, quota.owner)
             needed = self._passed - self._reserved
             quota.require(used, **{self._kind: needed * many})
-            step = max(needed, _STEP, self._passed // 8)
+            step = max(needed, _LEAST, min(self._passed // 2, _MOST))
             left = quota.left(self._kind, used)
             step = step if left is None else min(step, max(left // many, needed))
             await rows.enlarge(conn, self._claims, self._reserved + step)
             return self._reserved + step
 
-        self._reserved = await self._runtime.db.write(grow)
+        for pause in (*_PAUSES, None):  # a database that is away for a moment must not end an upload of hours
+            try:
+                self._reserved = await self._runtime.db.write(grow)
+                return
+            except DatabaseUnavailable:
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
 
 
 async def room(runtime: Runtime, image: Image, kind: Kind, expected: int | None) -> Room:
