@@ -29,7 +29,7 @@ async def _added(db: Database, *several: Job) -> None:
         await db.write(lambda conn, one=one: jobs.add(conn, one))  # type: ignore[misc]
 
 
-async def _seen(db: Database, *without: str | None, deaths: int = 9) -> list[jobs.Waiting]:
+async def _seen(db: Database, *without: str | None, deaths: int | None = None) -> list[jobs.Waiting]:
     return await db.read(lambda conn: jobs.waiting(conn, ["import"], without=without, deaths=deaths, limit=100))
 
 
@@ -186,14 +186,14 @@ async def test_the_next_job_is_found_without_the_others(db: Database, engine: st
         words = f"ANALYZE {'' if engine == 'postgresql' else 'TABLE '}{tables.jobs.name}"
         await db.read(lambda conn: sql.fetch(conn, words))
     for work in (
-        lambda conn: jobs.waiting(conn, ["import"], without=["p1", "p3"], deaths=5),
+        lambda conn: jobs.waiting(conn, ["import"], without=["p1", "p3"]),
         lambda conn: jobs._turn(conn, "p5"),
         jobs.held,
     ):
         assert await rows_read_by(db, engine, work) < 200
-    assert [one.id for one in await db.read(lambda conn: jobs.waiting(conn, ["import"], without=["p1"], deaths=5))][
-        :3
-    ] == [str(uuid.UUID(int=number)) for number in (3, 5, 7)]
+    assert [one.id for one in await db.read(lambda conn: jobs.waiting(conn, ["import"], without=["p1"]))][:3] == [
+        str(uuid.UUID(int=number)) for number in (3, 5, 7)
+    ]
 
 
 async def test_cancelling_is_seen_by_who_works_and_ends_the_waiting(db: Database) -> None:

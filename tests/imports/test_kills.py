@@ -176,7 +176,7 @@ def test_what_ran_beside_a_job_that_kills_its_process_does_not_fail_with_it(scen
     held: dict[str, int] = {}
     while poison in (there := dict(rows(scene.cloud.service, "SELECT image_id, holder FROM xloud_jobs"))):
         holders = [holder for holder in there.values() if holder and holder not in held]
-        if there[poison] in holders and (len(held) >= 2 or len(holders) == 3):
+        if there[poison] in holders and (5 > len(held) >= 2 or len(holders) == 3):
             held[there[poison]] = len(holders)
             os.kill(int(there[poison].split("/")[3]), signal.SIGKILL)
         time.sleep(0.02)

@@ -146,7 +146,7 @@ async def test_what_killed_two_processes_runs_alone(work: Work, runtime: Runtime
     await until(lambda: set(work.begun) == {suspect, *others})
     second = await work.add(runtime, "a")
     await runtime.db.write(
-        lambda conn: sql.fetch(conn, f"UPDATE xloud_jobs SET deaths = {jobs.DEATHS} WHERE id = '{second}'")
+        lambda conn: sql.fetch(conn, f"UPDATE xloud_jobs SET deaths = {jobs.DEATHS + 1} WHERE id = '{second}'")
     )
     await asyncio.sleep(0.3)
     assert not work.failed, "it waits until nothing else is under way"

@@ -96,7 +96,7 @@ async def waiting(
     kinds: Collection[str],
     *,
     without: Collection[str | None] = (),
-    deaths: int,
+    deaths: int | None = None,
     limit: int = 20,
 ) -> list[Waiting]:
     """The first jobs that nobody holds now, by their turns, then by age; and as many whose time has come: their leases,
@@ -105,7 +105,7 @@ async def waiting(
     without: projects whose jobs are not asked for. deaths: of jobs with no more.
     """
     text = sql.Text(sql.engine_of(conn))
-    words = [text.any_of("kind", kinds), f"deaths <= {int(deaths)}"]
+    words = [text.any_of("kind", kinds), *([] if deaths is None else [f"deaths <= {int(deaths)}"])]
     named = [owner for owner in without if owner is not None]
     if named:
         words.append(f"(owner IS NULL OR NOT {text.any_of('owner', named)})")

@@ -183,9 +183,10 @@ class Engine:
 
     async def _waiting(self, without: Collection[str | None]) -> list[jobs.Waiting]:
         """What may be begun here: what has to be alone only where nothing is under way, or shall be soon."""
-        most = DEATHS if self._empties or not self._working else ALONE - 1
+        most = None if self._empties or not self._working else ALONE - 1
         found = await self._runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, without=without, deaths=most))
-        found = [one for one in self._expired.lasting(found) if one.id not in self._working and one.deaths <= most]
+        found = [one for one in self._expired.lasting(found) if one.id not in self._working]
+        found = [one for one in found if most is None or one.deaths <= most]
         # several workers look at the same rows: they shall not fight for the first
         first = list(itertools.takewhile(lambda one: one.deaths < ALONE, found[: self._lane.places]))
         random.shuffle(first)
