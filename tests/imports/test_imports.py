@@ -80,6 +80,8 @@ def test_a_copy_goes_to_the_stores_that_lack_it(cloud: Cloud) -> None:
     assert ended(cloud.admin, image)["status"] == "success"
     shown = cloud.ann.show(image)
     assert (shown["status"], set(shown["stores"].split(","))) == ("active", {"fast", "slow", "third"})
+    said = [line for line in cloud.service.log.splitlines() if "a store copied by itself" in line and image in line]
+    assert len(said) == 2
     assert begin(cloud.admin, image, "copy-image", all_stores=True).status == 400
     assert cloud.admin.ask("DELETE", f"/v2/stores/fast/{image}").status == 204
     assert cloud.ann.download(image).body == DATA

@@ -64,11 +64,15 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     await runtime.db.write(lambda conn: _begun(runtime, conn, job))
     mine: list[Claim] = []
     targets: list[Target] = []
-    async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
+    async with contextlib.AsyncExitStack() as held:
+        source = None if copying else await held.enter_async_context(_source(runtime, job, image))
         try:
             failures = await _claims(runtime, job, image, mine, targets, held)
-            progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-            summary, blobs = await _written(runtime, job, image, source, targets, progress, copying)
+            if source is None:
+                summary, blobs = await _copied(runtime, image, targets, progress)
+            else:
+                progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
+                summary, blobs = await _written(runtime, image, source, targets, progress)
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
             stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
@@ -170,9 +174,6 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
         async with store.open(claim.url) as reader:
             ranges = None if reader.size is None else converting.Ranges(reader.size, _parts(store, claim.url))
             yield Source(reader.chunks, reader.size, ranges=ranges)
-    elif method == "copy-image":
-        async with downloads.download(runtime, Context(is_admin=True), image) as opened:
-            yield Source(opened.reader.chunks, opened.size)
     elif method == "web-download":
         details, trusted = job.request["details"], job.request["trusted"]
         async with fetching.fetcher(runtime) as way:
@@ -226,25 +227,76 @@ async def _clear(runtime: Runtime, job: Job, store: Store) -> None:
             return
 
 
-async def _written(
-    runtime: Runtime,
-    job: Job,
-    image: Image,
-    source: Source,
-    targets: Sequence[Target],
-    progress: Progress,
-    copying: bool,
+async def _copied(
+    runtime: Runtime, image: Image, targets: Sequence[Target], progress: Progress
 ) -> tuple[data.Summary, dict[str, Blob]]:
-    size = source.size
-    if copying:
-        known = external.digest_of(image)
+    """The data of an image that has some, as it is, in further stores: by the stores themselves where they can, else
+    read once, and compared with the image's digest."""
+    known = external.digest_of(image)
+    summary = data.Summary(image.size or 0, dict([known] if known else []), image.virtual_size)
+    blobs: dict[str, Blob] = {}
+    for target in targets:
+        progress.begin(f"copying into {target.store.name}")
+        blob = await _copied_by_store(runtime, image, target)
+        if blob is None:
+            continue
+        if known and not target.store.SUMS:
+            progress.begin(f"reading what is in {target.store.name}", image.size)
+            await _proved(runtime, target, blob, known, progress)
+        blobs[target.store.name] = blob
+    rest = [target for target in targets if target.store.name not in blobs]
+    if not rest:
+        return summary, blobs
+    async with downloads.download(runtime, Context(is_admin=True), image) as opened:
+        progress.begin(f"writing to {', '.join(target.store.name for target in rest)}", opened.size)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
-        blobs = await ingest(_counted(source.chunks, progress), targets, [limit, digest], size=size)
-        found = await digest.hexes()
-        if known and found[known[0]] != known[1]:
-            raise BlobChanged("The data that was read is not the data of the image.")
-        return data.Summary(limit.size, found, image.virtual_size), blobs
+        blobs |= await ingest(_counted(opened.reader.chunks, progress), rest, [limit, digest], size=opened.size)
+    found = await digest.hexes()
+    if known and found[known[0]] != known[1]:
+        raise BlobChanged("The data that was read is not the data of the image.")
+    return dataclasses.replace(summary, size=limit.size, digests=found), blobs
+
+
+async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Blob | None:
+    """Between two stores of one backend, without reading the data. None where it has to be read."""
+    for store, location in downloads.in_order(runtime, image):
+        if store.TYPE is not target.store.TYPE or image.size is None or external.is_wrong(location):
+            continue
+        try:
+            blob = await target.store.copy(target.key, store, location.url, size=image.size, caller=target.caller)
+        except AlreadyExists as error:
+            target.error = error
+            raise
+        except ImageServiceError as error:
+            log.warning(
+                "a store could not copy by itself",
+                image=image.id,
+                store=target.store.name,
+                origin=store.name,
+                reason=error.message,
+            )
+            continue
+        if blob is not None:
+            log.info("a store copied by itself", image=image.id, store=target.store.name, origin=store.name)
+            return blob
+    return None
+
+
+async def _proved(runtime: Runtime, target: Target, blob: Blob, known: tuple[str, str], progress: Progress) -> None:
+    """`BlobChanged` when the copy has another digest than the image."""
+    digest = Digest([known[0]], runtime.digest_pool)
+    async with target.store.open(blob.url, caller=target.caller) as reader:
+        async for _ in through(_counted(reader.chunks, progress), [digest]):
+            pass
+    if (await digest.hexes())[known[0]] != known[1]:
+        raise BlobChanged("The data that was copied is not the data of the image.")
+
+
+async def _written(
+    runtime: Runtime, image: Image, source: Source, targets: Sequence[Target], progress: Progress
+) -> tuple[data.Summary, dict[str, Blob]]:
+    size = source.size
     wanted = converting.target(runtime, image)
     if wanted is not None:
         return await _converted(runtime, image, source, targets, progress, wanted)
