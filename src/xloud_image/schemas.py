@@ -209,6 +209,19 @@ def new_import() -> Json:
     }
 
 
+def new_move() -> Json:
+    """The body of a move from one store to another."""
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+    return {
+        "type": "object",
+        "properties": {
+            "from": {**text, "description": "The store, by id, that has the data and shall have it no more."},
+            "to": {**text, "description": "The store, by id, that shall have it."},
+        },
+        "required": ["from", "to"],
+    }
+
+
 _TASK: Final[Json] = {
     "id": _read_only("The task's UUID.", pattern=UUID_PATTERN),
     "type": _text("What is done.", null=False, enum=list(TASK_TYPES)),

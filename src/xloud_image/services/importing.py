@@ -45,6 +45,8 @@ from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
 
+_ENDING: Final = 3600.0  # seconds that readers of data which was moved have before it is removed
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
@@ -385,6 +387,7 @@ async def _stored(
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
     failed = [store for store in job.request["stores"] if store not in blobs]
+    left: list[Location] = []
 
     def imported(current: Image) -> Image:
         properties = {name: value for name, value in current.properties.items() if name != LOCK}
@@ -392,7 +395,9 @@ async def _stored(
         if copying:
             if current.status != "active" or external.digest_of(current) not in (None, *summary.digests.items()):
                 raise Unwanted
-            return current.replace(properties=properties, locations=(*current.locations, *locations))
+            left.extend(item for item in current.locations if _leaves(runtime, job, item))
+            kept = (item for item in current.locations if item not in left)
+            return current.replace(properties=properties, locations=(*kept, *locations))
         if current.status != "importing":
             raise Unwanted
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
@@ -408,9 +413,14 @@ async def _stored(
         for claim in mine:
             if claim.store in blobs and not await claims.end(conn, claim.id, holder=runtime.holder):
                 raise StoreUnavailable("the bytes were taken for left over; they are written again")
+        left.clear()
         image = await images.change(conn, job.image_id, imported)
+        for gone in await deletions.begin_deletes(runtime, conn, image, left, scope="location"):
+            why = "the image was moved; who reads it here may end first"
+            await claims.postpone(conn, gone.id, runtime.holder, seconds=_ENDING, error=why, failed=False)
         staged = [] if copying else await deletions.begin_unstaging(runtime, conn, job.image_id)
         message = _said(summary.size, locations, failures)
+        message += "".join(f" It is not in {item.store or job.request['leave']} any more." for item in left)
         kept_for = runtime.settings.imports.task_time_to_live * 3600.0
         result = {"image_id": job.image_id}
         await tasks.change(conn, job.id, "success", message=message, result=result, kept_for=kept_for)
@@ -420,6 +430,12 @@ async def _stored(
         return await runtime.db.write(finish)
     except NotFound:
         raise Unwanted from None
+
+
+def _leaves(runtime: Runtime, job: Job, location: Location) -> bool:
+    """Whether a move takes this location from its image."""
+    store = runtime.stores.of(location)
+    return store is not None and store.name == job.request.get("leave")
 
 
 def _said(size: int, locations: Sequence[Location], failures: Mapping[str, Exception]) -> str:

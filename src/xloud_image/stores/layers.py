@@ -45,8 +45,8 @@ class LayerSettings:
 
     store_timeout: for each call that asks the backend but write and copy, for open until its first byte; waiting and
     retries are in it. retries: further attempts after a temporary error, as long as all took less than `retry_window`
-    together: a store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many other
-    calls, three quarters of them of one project; more wait.
+    together: a store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many
+    other calls, three quarters of them of one project; more wait.
     """
 
     store_timeout: float = 60.0

@@ -20,6 +20,7 @@ _BODIES: Final[dict[str, dict[str, str | None]]] = {
     "answer": {_JSON: "MemberAnswer"},
     "location": {_JSON: "NewLocation"},
     "import": {_JSON: "Import"},
+    "move": {_JSON: "Move"},
 }
 _WORDS: Final = {
     "image": "Any fields of the image that clients may set, and any further properties as strings.",
@@ -29,6 +30,7 @@ _WORDS: Final = {
     "answer": "The answer of the project.",
     "location": "The place, and what its data must be; an empty validation_data says nothing.",
     "import": "The way of import and its stores.",
+    "move": "The two stores.",
 }
 
 
@@ -76,4 +78,5 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "MemberAnswer": schemas.MEMBER_ANSWER,
         "NewLocation": schemas.new_location(),
         "Import": schemas.new_import(),
+        "Move": schemas.new_move(),
     }
