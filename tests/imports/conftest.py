@@ -96,9 +96,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, web: Nginx, flawed: Flawed) 
         mem={"weight": None},
         xloud={"job_workers": 1, "reaper_interval": 1},
         import_filtering_opts={"allowed_ports": f"80,443,{web.port},{urlsplit(flawed.url).port}"},
-        image_import_opts={"image_import_plugins": "[image_decompression,inject_image_metadata]"},
+        image_import_opts={"image_import_plugins": "[image_decompression,inject_image_metadata,ovf_process]"},
         inject_metadata_properties={"inject": "imported_by:xloud", "ignore_user_roles": "admin"},
     )
+    (cloud.service.directory / "ovf-metadata.json").write_text('{"cim_pasd": ["InstructionSet", "Reservation"]}')
     try:
         cloud.service.start()
         begun = time.monotonic()

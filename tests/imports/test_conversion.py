@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from tests.imports.conftest import OCTETS
+from tests.imports.test_ova import ova
 from tests.load import quiet
 from tests.servers.http import Answer
 from tests.servers.nginx import Nginx
 from tests.servers.place import free_port, private_address, program
 from tests.servers.service import Service
+from tests.streams.test_ova import VMWARE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,7 +61,7 @@ def running(directory: Path, web: Nginx, output: str) -> Service:
         {
             "os_glance_staging_store": {"filesystem_store_datadir": directory / "staging"},
             "import_filtering_opts": {"allowed_ports": web.port},
-            "image_import_opts": {"image_import_plugins": "[image_conversion,image_decompression]"},
+            "image_import_opts": {"image_import_plugins": "[image_conversion,image_decompression,ovf_process]"},
             "image_conversion": {"output_format": output},
             "task": {"work_dir": directory / "work"},
             "xloud": {"auth": "none", "job_workers": 1},
@@ -111,6 +113,16 @@ def imported(service: Service, form: str, method: dict[str, Any], data: bytes | 
             return task, service.request("GET", f"/v2/images/{image}").json()
         assert time.monotonic() - begun < quiet(60), task
         time.sleep(0.1)
+
+
+def test_the_disk_of_an_ova_becomes_raw(to_raw: Service, folder: Path) -> None:
+    disk = made(folder, "vmdk", "-o", "subformat=streamOptimized").read_bytes()
+    data = gzip.compress(ova(VMWARE.encode(), disk), 1)
+    task, image = imported(to_raw, "vmdk", {"name": "glance-direct"}, data, container_format="ova")
+    assert task["status"] == "success", task
+    raw = made(folder, "raw").read_bytes()
+    assert (image["disk_format"], image["container_format"], image["size"]) == ("raw", "bare", len(raw))
+    assert image["os_hash_value"] == hashlib.sha512(raw).hexdigest()
 
 
 @pytest.mark.parametrize("way", ["stage", "url", "url with a digest", "gzip at a url"])

@@ -104,7 +104,8 @@ class ImportSettings:
     """Imports, and the processes that do long work. `task_time_to_live` in hours.
 
     plugins: what is done with the data on the way, in the order of the work and not of the file. inject: properties
-    that images get, but for those whose callers have one of the roles `ignore_user_roles`.
+    that images get, but for those whose callers have one of the roles `ignore_user_roles`. ovf_metadata_file: names the
+    properties of OVFs that images of administrators get.
     """
 
     enabled_import_methods: tuple[str, ...] = ()
@@ -119,6 +120,7 @@ class ImportSettings:
         choices=["required", "none"],
     )
     work_dir: str = ""
+    ovf_metadata_file: str | None = None
     inject: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignore_user_roles: tuple[str, ...] = option(
         "inject_metadata_properties", ("admin",), "Roles of callers whose imports get no properties."

@@ -37,9 +37,9 @@ from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
 from xloud_image.services.runtime import Runtime
+from xloud_image.services.unpacking import Unpacking
 from xloud_image.stores.base import Blob, Caller, Store
-from xloud_image.streams.decoders import HEAD, recognised
-from xloud_image.streams.decompress import Decompress
+from xloud_image.streams.decoders import HEAD
 from xloud_image.streams.digest import Digest
 from xloud_image.streams.stages import Limit, Stage, through
 
@@ -74,7 +74,7 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
                 summary, blobs = await _copied(runtime, image, targets, progress)
             else:
                 progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-                summary, blobs = await _written(runtime, image, source, targets, progress)
+                summary, blobs = await _written(runtime, job, image, source, targets, progress)
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
             stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
@@ -296,54 +296,51 @@ async def _proved(runtime: Runtime, target: Target, blob: Blob, known: tuple[str
 
 
 async def _written(
-    runtime: Runtime, image: Image, source: Source, targets: Sequence[Target], progress: Progress
+    runtime: Runtime, job: Job, image: Image, source: Source, targets: Sequence[Target], progress: Progress
 ) -> tuple[data.Summary, dict[str, Blob]]:
-    size = source.size
+    way = Unpacking(runtime, image, trusted=job.request["ovf"])
+    image = way.becomes(image)
     wanted = converting.target(runtime, image)
     if wanted is not None:
-        return await _converted(runtime, image, source, targets, progress, wanted)
+        return await _converted(runtime, image, source, targets, progress, wanted, way)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
     before: list[Stage] = [came] if source.expected else []
-    if "image_decompression" in runtime.settings.imports.image_import_plugins:
-        before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
-        size = None
-    limit, inspect, digest = stages = data.stages_of(runtime, _unpacked(runtime, image), size)
+    unpacking = way.stages(source.size)
+    size = None if unpacking else source.size
+    limit, inspect, digest = stages = data.stages_of(runtime, image, size)
     checked = _Checked(came, source.expected)
-    blobs = await ingest(_counted(source.chunks, progress), targets, [*before, *stages, checked], size=size)
-    return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
+    every: list[Stage] = [*before, *unpacking, *stages, checked]
+    blobs = await ingest(_counted(source.chunks, progress), targets, every, size=size)
+    return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size, way.properties), blobs
 
 
 async def _converted(
-    runtime: Runtime, image: Image, source: Source, targets: Sequence[Target], progress: Progress, wanted: str
+    runtime: Runtime,
+    image: Image,
+    source: Source,
+    targets: Sequence[Target],
+    progress: Progress,
+    wanted: str,
+    way: Unpacking,
 ) -> tuple[data.Summary, dict[str, Blob]]:
     """As `_written`, in another format."""
     cap = runtime.settings.limits.image_size_cap
     async with contextlib.AsyncExitStack() as stack:
-        unpack = "image_decompression" in runtime.settings.imports.image_import_plugins
         disk: converting.Ranges | File | None = source.ranges
-        packed = unpack and disk is not None and recognised(await disk.read(0, min(HEAD, disk.size))) is not None
+        packed = disk is not None and way.is_packed(await disk.read(0, min(HEAD, disk.size)))
         if disk is None or packed or source.expected:
             progress.begin("fetching", source.size)
             came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
-            stages: list[Stage] = [came, Limit(source.size, cap)]
-            if unpack:
-                stages += [Decompress(runtime.digest_pool), Limit(None, cap)]
-            whole = through(_counted(source.chunks, progress), [*stages, _Checked(came, source.expected)])
+            unpacking = way.stages(source.size) or [Limit(source.size, cap)]
+            stages: list[Stage] = [came, *unpacking, Limit(None, cap), _Checked(came, source.expected)]
+            whole = through(_counted(source.chunks, progress), stages)
             disk = await stack.enter_async_context(converting.spooled(runtime, whole))
         made = await stack.enter_async_context(converting.converted(runtime, image, disk, wanted))
         progress.begin(f"converting to {wanted}", made.size)
         limit = Limit(made.size, cap)
         digest = data.new_digest(runtime)
         blobs = await ingest(_counted(made.chunks, progress), targets, [limit, digest], size=made.size)
-        return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
-
-
-def _unpacked(runtime: Runtime, image: Image) -> Image:
-    """The image as it is when what was compressed is so no more."""
-    packed = image.container_format == "compressed"
-    if packed and "image_decompression" in runtime.settings.imports.image_import_plugins:
-        return image.replace(container_format="bare")
-    return image
+        return data.Summary(limit.size, await digest.hexes(), made.virtual_size, way.properties), blobs
 
 
 class _Checked:
@@ -402,8 +399,9 @@ async def _stored(
             raise Unwanted
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
-        now = _unpacked(runtime, current).replace(properties=properties)
-        if (wanted := converting.target(runtime, current)) is not None:
+        now = Unpacking(runtime, current, trusted=False).becomes(current)
+        now = now.replace(properties={**properties, **summary.properties})
+        if (wanted := converting.target(runtime, now)) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 

@@ -145,6 +145,7 @@ async def _begin(
                 "must_all": wanted.must_all,
                 "details": dict(wanted.details),
                 "leave": wanted.leave,
+                "ovf": ctx.is_admin,
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
