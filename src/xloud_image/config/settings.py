@@ -240,7 +240,7 @@ class StoreSettings:
     """One store. `options` has every option of its type by name, checked and with defaults filled in.
 
     `reserved`: the staging and tasks stores are reserved and never shown by the API. `read_only`: only what is in it
-    counts; it is read and removed there.
+    counts; it is read and removed there. `import_format`: a disk format, "as_is", or "" for that of image_conversion.
     """
 
     id: str
@@ -250,6 +250,7 @@ class StoreSettings:
     reserved: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     read_only: bool = False
+    import_format: str = ""
 
     @property
     def takes_images(self) -> bool:

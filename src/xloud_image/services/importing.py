@@ -300,7 +300,7 @@ async def _written(
 ) -> tuple[data.Summary, dict[str, Blob]]:
     way = Unpacking(runtime, image, trusted=job.request["ovf"])
     image = way.becomes(image)
-    wanted = converting.target(runtime, image)
+    wanted = converting.target(runtime, image, job.request["stores"])
     if wanted is not None:
         return await _converted(runtime, image, source, targets, progress, wanted, way)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
@@ -401,7 +401,7 @@ async def _stored(
             properties |= runtime.settings.imports.inject
         now = Unpacking(runtime, current, trusted=False).becomes(current)
         now = now.replace(properties={**properties, **summary.properties})
-        if (wanted := converting.target(runtime, now)) is not None:
+        if (wanted := converting.target(runtime, now, job.request["stores"])) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 

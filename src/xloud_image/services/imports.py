@@ -18,10 +18,11 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
-from xloud_image.services import data, fetching, staging
+from xloud_image.services import converting, data, fetching, staging
 from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
+from xloud_image.services.unpacking import Unpacking
 
 WAITING: Final = 1000  # unfinished jobs of one project
 TO_STORES: Final = "os_glance_importing_to_stores"  # properties of the image, as Glance has them
@@ -220,6 +221,8 @@ def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> No
     if image.container_format is None or image.disk_format is None:
         raise Conflict("Set container_format and disk_format before importing data.")
     data.require_unsigned(image)
+    if wanted.method != "copy-image":
+        converting.target(runtime, Unpacking(runtime, image, trusted=False).becomes(image), wanted.stores)
 
 
 async def _require_unlocked(conn: AsyncConnection, image: Image) -> None:
