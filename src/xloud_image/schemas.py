@@ -196,6 +196,12 @@ def new_import() -> Json:
         "os_hash_value": {**text, "description": "Of web-download: the digest that the file at the URL must have."},
         "checksums_uri": {**url, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
         "signature_uri": {**url, "description": "Of web-download: the signature of that file."},
+        "glance_region": {**text, "description": "Of glance-download: the region whose image service has the image."},
+        "glance_image_id": {**text, "description": "Of glance-download: the image there."},
+        "glance_service_interface": {
+            **text,
+            "description": "Of glance-download: public (as it stands), internal, admin.",
+        },
     }
     return {
         "type": "object",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xloud_image.config.values import Values
 
 MOST_WORKERS: Final = 8
-METHODS: Final = ("glance-direct", "web-download", "copy-image")
+METHODS: Final = ("glance-direct", "web-download", "glance-download", "copy-image")
 PLUGINS: Final = ("image_conversion", "image_decompression", "inject_image_metadata", "no_op", "ovf_process")
 LOG_FILE: Final = "xloud-image.log"
 TASKS: Final = "os_glance_tasks_store"  # Glance's section for work under way
@@ -88,6 +88,7 @@ def imports(values: Values) -> ImportSettings:
         ovf_metadata_file=str(ovf) if ovf and ovf.exists() else None,
         image_import_plugins=tuple(name for name in plugins if name != "no_op"),
         work_dir=_work_dir(values),
+        download_properties=tuple(filter(None, values.get("glance_download_properties", "extra_properties"))),
         inject=values.get("inject_metadata_properties", "inject"),
         ignore_user_roles=roles,
     )

@@ -125,6 +125,7 @@ class ImportSettings:
     ignore_user_roles: tuple[str, ...] = option(
         "inject_metadata_properties", ("admin",), "Roles of callers whose imports get no properties."
     )
+    download_properties: tuple[str, ...] = ()
     checksums_keyring: str | None = option(
         "xloud", None, "Keyring (gpgv) by which vendors' files of checksums are verified; unset: they are not."
     )

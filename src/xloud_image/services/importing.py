@@ -30,9 +30,21 @@ from xloud_image.errors import (
 )
 from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
+from xloud_image.fetching.resource import Resource
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
-from xloud_image.services import acls, converting, data, deletions, downloads, external, fetching, hints, staging
+from xloud_image.services import (
+    acls,
+    converting,
+    data,
+    deletions,
+    downloads,
+    external,
+    fetching,
+    hints,
+    regions,
+    staging,
+)
 from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
@@ -51,12 +63,13 @@ _ENDING: Final = 3600.0  # seconds that readers of data which was moved have bef
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have; `ranges`: its
-    parts, where it gives any."""
+    parts, where it gives any; `properties`: those that the image gets."""
 
     chunks: AsyncIterator[bytes]
     size: int | None
     expected: Sequence[Expected] = ()
     ranges: converting.Ranges | None = None
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
@@ -75,6 +88,7 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
             else:
                 progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
                 summary, blobs = await _written(runtime, job, image, source, targets, progress)
+                summary = dataclasses.replace(summary, properties={**summary.properties, **source.properties})
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
             stored = await _stored(runtime, job, mine, blobs, summary, failures, copying)
@@ -182,11 +196,20 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
             expected = await fetching.expected(runtime, way, details, trusted=trusted)
             # what changed while it was read in parts, as mirrors behind one name do, is read by one request then
             async with way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource:
-                parted = resource.ranges and resource.size is not None
-                ranges = converting.Ranges(resource.size or 0, resource.read) if parted else None
-                yield Source(resource.chunks(), resource.size, expected, ranges)
+                yield Source(resource.chunks(), resource.size, expected, _ranges(resource))
+    elif method == "glance-download":
+        async with regions.opened(runtime, job) as remote:
+            resource = remote.resource
+            ranges = _ranges(resource)
+            yield Source(resource.chunks(), resource.size, remote.expected, ranges, remote.properties)
     else:
         raise Conflict(f"The method {method} is not possible here.")
+
+
+def _ranges(resource: Resource) -> converting.Ranges | None:
+    if not resource.ranges or resource.size is None:
+        return None
+    return converting.Ranges(resource.size, resource.read)
 
 
 def _parts(store: Store, url: str) -> Callable[[int, int], Awaitable[bytes]]:

@@ -18,7 +18,7 @@ from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
-from xloud_image.services import converting, data, fetching, staging
+from xloud_image.services import converting, data, fetching, regions, staging
 from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
@@ -37,6 +37,7 @@ _PARTS: Final = schemas.new_import()["properties"]
 _FROM: Final[Mapping[str, str]] = {
     "glance-direct": "uploading",
     "web-download": "queued",
+    "glance-download": "queued",
     "copy-image": "active",
 }
 
@@ -110,6 +111,7 @@ async def _begin(
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
+    service = await regions.service(runtime, ctx, wanted.details) if wanted.method == "glance-download" else None
     if wanted.method == "glance-direct" and await staging.found(runtime, image_id) is None:
         raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
     task = Task(
@@ -147,6 +149,11 @@ async def _begin(
                 "details": dict(wanted.details),
                 "leave": wanted.leave,
                 "ovf": ctx.is_admin,
+                **(
+                    {}
+                    if service is None
+                    else {"service": service, "token": regions.sealed(runtime, task.id, ctx.token)}
+                ),
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
@@ -186,6 +193,8 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
     details = {key: method[key] for key in _PARTS["method"]["properties"] if key in method and key != "name"}
     if name == "web-download" and "uri" not in details:
         raise BadRequest("The method web-download needs 'uri'.")
+    if name == "glance-download":
+        regions.require(details)
     several = runtime.settings.multi_store
     every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
     named = body.get("stores")

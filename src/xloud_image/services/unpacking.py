@@ -3,6 +3,7 @@ image is then. The stages themselves: `streams`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,8 @@ from xloud_image.streams.stages import Limit, Stage
 
 log = structlog.get_logger(__name__)
 
-_PROPERTY: Final = 255  # characters of a property's text that are taken from an OVF
+# names and texts of properties: without control characters, of the plane that three bytes of UTF-8 hold
+_PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff\U00010000-\U0010ffff]{0,255}")
 
 
 class Unpacking:
@@ -52,12 +54,8 @@ class Unpacking:
 
     @property
     def properties(self) -> Mapping[str, str]:
-        """Those that can be kept; an OVF may hold anything."""
-        found = self._ova.properties if self._ova is not None else {}
-        kept = {name: text for name, text in found.items() if len(text) <= _PROPERTY and text.isprintable()}
-        if len(kept) < len(found):
-            log.warning("properties of an OVF are left out", names=sorted(found.keys() - kept.keys()))
-        return kept
+        """Those that can be kept."""
+        return storable(self._ova.properties if self._ova is not None else {})
 
     async def _as_claimed(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Behind the OVA: before the first byte of a disk that the OVF says to be another than the image claims."""
@@ -66,6 +64,14 @@ class Unpacking:
             if said is not None and said != self._claimed:
                 raise FormatRefused(f"the OVF says that its disk is {said}, and the image that it is {self._claimed}")
             yield chunk
+
+
+def storable(found: Mapping[str, str]) -> Mapping[str, str]:
+    """Those properties that every database holds; who named them may name anything."""
+    kept = {name: text for name, text in found.items() if _PLAIN.fullmatch(name) and _PLAIN.fullmatch(text)}
+    if len(kept) < len(found):
+        log.warning("properties that came with the data of an image are left out", number=len(found) - len(kept))
+    return kept
 
 
 def _wanted(runtime: Runtime) -> tuple[str, ...]:
