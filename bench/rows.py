@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import ceph, downloads, interference, memory, metadata, paging, s3, swift, uploads, vsphere
+from bench import ceph, downloads, imports, interference, memory, metadata, paging, s3, swift, uploads, vsphere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,9 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "memory": memory.resident,
     "walk": paging.walk,
     "pages": paging.pages,
+    "copy": imports.copies,
+    "import": imports.three,
+    "queue": imports.queue,
     "rbd": ceph.row,
     "rbd-api": ceph.services,
     "vsphere": vsphere.row,
@@ -33,4 +36,4 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-BESIDE = [name for name in ROWS if name not in ("hashing", "rbd", "vsphere", "s3", "swift")]
+BESIDE = [name for name in ROWS if name not in ("hashing", "copy", "import", "queue", "rbd", "vsphere", "s3", "swift")]
