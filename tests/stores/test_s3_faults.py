@@ -124,7 +124,7 @@ async def test_a_read_that_breaks_off_goes_on_where_it_was(
     store = through(meddler, behind, stores)
     data = noise(40 * MIB)
     await behind.put_behind("key", data)
-    url = store._address.location("key")
+    url = store.address.location("key")
     meddler.fate = lambda number, line: "break:3000000" if number in (1, 3, 4) else "pass"
     async with store.open(url, offset=5) as reader:
         assert await collect(reader) == data[5:]
@@ -138,7 +138,7 @@ async def test_an_object_that_changes_while_it_is_read_is_noticed(
     data = noise(20 * MIB)
     await behind.put_behind("key", data)
     meddler.fate = lambda number, line: "break:1000000" if number == 1 else "pass"
-    async with store.open(store._address.location("key")) as reader:
+    async with store.open(store.address.location("key")) as reader:
         assert await anext(reader.chunks)
         await behind.put_behind("key", noise(20 * MIB, 1))
         with pytest.raises(BlobError, match="changed"):
@@ -151,7 +151,7 @@ async def test_a_read_that_stands_still_ends(meddler: Meddler, behind: Behind, s
     meddler.fate = lambda number, line: "stall"
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        async with store.open(store._address.location("key")) as reader:
+        async with store.open(store.address.location("key")) as reader:
             await collect(reader)
     assert time.monotonic() - begun < quiet(2 * store.PATIENCE)
 
@@ -298,7 +298,7 @@ async def test_a_gateway_that_stands_still_in_the_middle(behind: Behind, stores:
         yield noise(30 * MIB)
 
     try:
-        async with store.open(store._address.location("old")) as reader:
+        async with store.open(store.address.location("old")) as reader:
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await store.write("key", source(), size=None)
@@ -326,7 +326,7 @@ async def test_a_full_bucket(behind: Behind, stores: list[S3Store]) -> None:
             await store.write("large", feed(noise(40 * MIB)), size=size)
         assert not await behind.leftovers()
     with pytest.raises(BlobNotFound):
-        await store.stat(store._address.location("large"))
+        await store.stat(store.address.location("large"))
     assert (await store.check()).free in range(10 * MIB)
 
 
