@@ -18,6 +18,8 @@ from tests.servers.rgw import Rgw
 from tests.stores.buckets import Impatient, S3Hooks, boto, new_bucket, s3_options
 from tests.stores.meddler import Meddler
 from xloud_image.errors import BlobError, BlobNotFound, Gone, StoreFull, StoreUnavailable
+from xloud_image.stores.base import Blob
+from xloud_image.stores.s3 import upload
 from xloud_image.stores.s3.listing import unfinished
 from xloud_image.stores.s3.store import S3Store
 from xloud_image.stores.suite import MIB, collect, feed, noise
@@ -373,3 +375,26 @@ class TestItsOwnGateway:
             assert await collect(reader) == noise(60 * MIB)
         await store.delete(blob.url)
         assert not await behind.leftovers()
+
+
+async def test_a_copy_goes_in_parts_and_what_the_server_refuses_is_read(
+    behind: S3Hooks, stores: list[S3Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "COPIED", 5 * MIB)
+    store = Impatient("cold", s3_options(behind.rgw, behind.bucket, **PARTS))
+    stores.append(store)
+    data = noise(12 * MIB + 5)
+    url = await behind.put_behind("old", data)
+    copy = await store.copy("new", store, url, size=len(data))
+    assert copy is not None
+    assert await behind.peek("new") == data
+    assert (copy.version or "").endswith("-3"), "three parts"
+    gone = store.address.location("gone")
+    with pytest.raises(BlobNotFound):
+        await store.copy("other", store, gone, size=5)
+    elsewhere = Impatient("far", s3_options(behind.rgw, "no-such-bucket", **PARTS))
+    stores.append(elsewhere)
+    monkeypatch.setattr(type(elsewhere), "stat", lambda *_, **__: asyncio.sleep(0, Blob("x", 5)))
+    assert await store.copy("other", elsewhere, elsewhere.address.location("old"), size=5) is None
+    assert await behind.peek("other") is None
+    assert not await behind.leftovers()
