@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import caching, ceph, downloads, interference, memory, metadata, paging, s3, swift, uploads, vsphere
+from bench import caching, ceph, downloads, imports, interference, memory, metadata, paging, s3, swift, uploads, vsphere
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,9 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "walk": paging.walk,
     "pages": paging.pages,
     "cache": caching.row,
+    "copy": imports.copies,
+    "import": imports.three,
+    "queue": imports.queue,
     "rbd": ceph.row,
     "rbd-api": ceph.services,
     "vsphere": vsphere.row,
@@ -36,4 +39,5 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-BESIDE = [name for name in ROWS if name not in ("sha256", "hashing", "cache", "rbd", "vsphere", "s3", "swift")]
+_ALONE = {"sha256", "hashing", "cache", "copy", "import", "queue", "rbd", "vsphere", "s3", "swift"}
+BESIDE = [name for name in ROWS if name not in _ALONE]

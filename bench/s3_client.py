@@ -49,7 +49,7 @@ async def ours(spec: dict[str, Any], measured: Callable[[], None]) -> int:
     store = S3Store("bench", options)
     if not spec.get("signed", True):  # as over https, where TLS vouches for the bytes
         store._client._sign_bodies = False
-    url = store._address.location(spec["key"])
+    url = store.address.location(spec["key"])
     measured()
     try:
         if spec["do"] == "put":

@@ -256,7 +256,7 @@ def _contradictions(g: Globals, stores: list[plan.Store]) -> None:
             "Keystone there; set it (xavs-ansible fills in the node's own)",
             "kolla_internal_vip_address",
         )
-    for name in ("glance_store_weights", "glance_store_descriptions"):
+    for name in ("glance_store_weights", "glance_store_descriptions", "glance_store_import_formats"):
         for store in g.get(name) or {}:
             if store not in {one.name for one in stores}:
                 g.findings.error(f"'{store}' is no store that is on", name, g.origin(name))

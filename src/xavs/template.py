@@ -226,6 +226,8 @@ def _store(g: Globals, sheet: Sheet, store: Store) -> None:
         sheet.key(store.name, "store_description", "glance_store_descriptions", words[store.name])
     if store.name in weights:
         sheet.key(store.name, "weight", "glance_store_weights", weights[store.name])
+    if store.name in (formats := g.get("glance_store_import_formats") or {}):
+        sheet.key(store.name, "import_format", "glance_store_import_formats", formats[store.name])
     if store.type == "rbd":
         for option, value in {
             "rbd_store_user": store.ceph["user"],

@@ -126,6 +126,8 @@ _STORES: Final = (
     Key("glance_store_backends", Type.ENTRIES, None, help="name, type: exactly these stores."),
     Key("glance_default_backend", T, None, help="Name of the store for new images."),
     Key("glance_store_weights", Type.MAP, None, help="Store name → weight; the higher is read first."),
+    Key("glance_store_import_formats", Type.MAP, None,
+        help="Store name → raw, qcow2, vmdk or as_is: the disk format of what imports bring into it."),
     Key("glance_forget_stores", Type.NAMES, None,
         help="Stores of earlier deployments that are not kept, although images may lie in them."),
     Key("glance_store_descriptions", Type.MAP, None, help="Store name → words for the list of stores."),

@@ -194,7 +194,8 @@ class Job:
 
     kind: what is to be done (`services.jobs`); `request`: how, for that kind. `slot`: two unfinished jobs never have
     the same. Whoever holds the lease works on it; `epoch` counts the leases, so that a holder that was taken for dead
-    changes nothing. attempts: leases so far that were not given back in order. `progress`: `step`, `bytes`, `total`.
+    changes nothing. attempts: leases so far that were not given back in order, but for those whose holders died, which
+    are `deaths`. `progress`: `step`, `bytes`, `total`.
     """
 
     id: str
@@ -211,6 +212,7 @@ class Job:
     cancelled: bool = False
     progress: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     error: str | None = None
+    deaths: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

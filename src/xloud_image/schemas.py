@@ -196,6 +196,12 @@ def new_import() -> Json:
         "os_hash_value": {**text, "description": "Of web-download: the digest that the file at the URL must have."},
         "checksums_uri": {**url, "description": "Of web-download: its vendor's file of checksums (SHA256SUMS)."},
         "signature_uri": {**url, "description": "Of web-download: the signature of that file."},
+        "glance_region": {**text, "description": "Of glance-download: the region whose image service has the image."},
+        "glance_image_id": {**text, "description": "Of glance-download: the image there."},
+        "glance_service_interface": {
+            **text,
+            "description": "Of glance-download: public (as it stands), internal, admin.",
+        },
     }
     return {
         "type": "object",
@@ -206,6 +212,19 @@ def new_import() -> Json:
             "all_stores_must_succeed": {"type": "boolean", "description": "Without one of them none; true."},
         },
         "required": ["method"],
+    }
+
+
+def new_move() -> Json:
+    """The body of a move from one store to another."""
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_NAME}
+    return {
+        "type": "object",
+        "properties": {
+            "from": {**text, "description": "The store, by id, that has the data and shall have it no more."},
+            "to": {**text, "description": "The store, by id, that shall have it."},
+        },
+        "required": ["from", "to"],
     }
 
 

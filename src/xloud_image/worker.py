@@ -1,13 +1,15 @@
 """A process that does long work: imports, copies. `serve` keeps one beside the API; `xloud-image worker` is one alone.
 There may be any number, on any node: all take their work from the one database.
 
-SIGTERM hands over what is under way: another process goes on with it at once.
+SIGTERM hands over what is under way: another process goes on with it at once. One whose event loop stands still ends
+itself, with the stack of what it stands in, and whoever started it starts another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import signal
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HAND_OVER: Final = 15.0  # seconds that this may take
+STILL: Final = 60.0  # seconds for which the event loop may stand still
 KINDS: Final = {"import": importing.KIND}
 
 
@@ -103,6 +106,7 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, 
 async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    turns = loop.create_task(turning())
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
         loop.add_signal_handler(number, stop.set)
     async with Runtime.open(settings, "policy", "db", "stores") as runtime:
@@ -121,9 +125,9 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None, relay
         try:
             await engine.run(stop)
         finally:
-            for task in beside:
+            for task in (*beside, turns):
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.gather(*beside, turns, return_exceptions=True)
 
 
 def _relay(runtime: Runtime, bell: Bell | None, engine: Engine) -> list[asyncio.Task[None]]:
@@ -147,3 +151,14 @@ async def _watch(parent: int | None, stop: asyncio.Event) -> None:
     while parent is None or os.getppid() == parent:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(1)
     stop.set()
+
+
+async def turning(seconds: float = STILL) -> None:
+    """Until cancelled: see that the event loop turns. A process whose loop stands still for so long ends with exit code
+    1, and what it stands in was written to standard error: by a thread that does not need Python's lock."""
+    try:
+        while True:
+            faulthandler.dump_traceback_later(seconds, exit=True)
+            await asyncio.sleep(seconds / 12)
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -345,3 +345,12 @@ def test_a_kept_store_is_no_good_default(read: Read) -> None:
 def test_a_kept_store_is_not_taken_for_the_default(read: Read) -> None:
     loaded = read(KEPT.replace("default_backend = {default}\n", ""))
     assert loaded.settings.default_store == "new"
+
+
+def test_a_format_that_nothing_makes_is_told(read: Read) -> None:
+    text = TWO + "import_format = raw\n"
+    assert any("nothing is converted" in said for said in guesses(read(text)))
+    loaded = read(text + "[image_import_opts]\nimage_import_plugins = [image_conversion]\n")
+    assert not guesses(loaded)
+    assert [store.import_format for store in loaded.settings.stores] == ["", "raw"]
+    assert read(TWO + "import_format = vhd\n").refusals

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 import uuid
 
 import pytest
 
-from xloud_image.db import jobs, sql, tasks
+from tests.db.test_plans import rows_read_by
+from xloud_image.db import jobs, sql, tables, tasks
 from xloud_image.db.engine import Database
 from xloud_image.errors import Duplicate
 from xloud_image.model import Job, Task
@@ -27,12 +29,20 @@ async def _added(db: Database, *several: Job) -> None:
         await db.write(lambda conn, one=one: jobs.add(conn, one))  # type: ignore[misc]
 
 
-async def _waiting(db: Database, each: int = 100) -> list[str]:
-    return await db.read(lambda conn: jobs.waiting(conn, ["import"], each=each, limit=100))
+async def _seen(db: Database, *without: str | None, deaths: int | None = None) -> list[jobs.Waiting]:
+    return await db.read(lambda conn: jobs.waiting(conn, ["import"], without=without, deaths=deaths, limit=100))
+
+
+async def _waiting(db: Database, *without: str | None) -> list[str]:
+    return [one.id for one in await _seen(db, *without)]
 
 
 async def _take(db: Database, job: Job, holder: str = "me", lease: float = 60) -> Job | None:
-    return await db.write(lambda conn: jobs.take(conn, job.id, holder, lease=lease))
+    """As by somebody who has seen it as it is now."""
+    found = await db.read(lambda conn: jobs.get(conn, job.id))
+    assert found is not None
+    seen = jobs.Waiting(job.id, found.owner, found.holder, found.epoch, found.lease_until, found.deaths)
+    return await db.write(lambda conn: jobs.take(conn, seen, holder, lease=lease))
 
 
 async def test_a_job_is_there_as_it_was_given(db: Database) -> None:
@@ -65,7 +75,7 @@ async def test_whoever_lost_it_changes_nothing(db: Database) -> None:
     assert await _waiting(db) == [job.id], "its lease is over"
     second = await _take(db, job, "w")  # the same process: the epoch tells them apart
     assert second is not None
-    assert (second.attempts, second.epoch) == (2, 2)
+    assert (second.attempts, second.deaths, second.epoch) == (1, 1, 2), "whoever does not renew counts as dead"
     assert await db.write(lambda conn: jobs.renew(conn, first, lease=60)) is None
     assert not await db.write(lambda conn: jobs.postpone(conn, first, seconds=1, error="x"))
     assert not await db.write(lambda conn: jobs.give_back(conn, first))
@@ -102,10 +112,88 @@ async def test_projects_come_in_turn(db: Database) -> None:
     await _added(db, *many, *few)
     order = await _waiting(db)
     assert order == [many[0].id, few[0].id, many[1].id, few[1].id, *(one.id for one in many[2:])]
+    assert await _waiting(db, "many") == [few[0].id, few[1].id]
     await _take(db, many[0])
     await _take(db, many[1])
-    assert (await _waiting(db))[:3] == [few[0].id, few[1].id, many[2].id], "who has two under way waits"
-    assert await _waiting(db, each=2) == [few[0].id, few[1].id], "and gets no third of two"
+    new, nobody = _job("new"), _job(None)  # type: ignore[arg-type]
+    await _added(db, new, nobody)
+    assert (await _waiting(db))[:4] == [few[0].id, new.id, nobody.id, few[1].id], "who comes is not after all others"
+    assert await _waiting(db, "many", None) == [few[0].id, new.id, few[1].id]
+
+
+async def test_who_failed_or_stepped_aside_comes_after_the_others(db: Database) -> None:
+    one, others = _job("a"), [_job("b") for _ in range(2)]
+    await _added(db, one, *others)
+    mine = await _take(db, one)
+    assert mine is not None
+    assert await db.write(lambda conn: jobs.give_back(conn, mine, last=True))
+    await _added(db, second := _job("a"))
+    assert await _waiting(db) == [others[0].id, one.id, others[1].id, second.id]
+    mine = await _take(db, one)
+    assert mine is not None
+    assert await db.write(lambda conn: jobs.postpone(conn, mine, seconds=-1, error="x"))
+    assert await _waiting(db) == [others[0].id, others[1].id, second.id, one.id]
+
+
+async def test_a_death_is_no_attempt(db: Database) -> None:
+    job = _job()
+    await _added(db, job)
+    for number in range(1, 4):
+        mine = await _take(db, job)
+        assert mine is not None
+        assert (mine.attempts, mine.deaths) == (1, number - 1)
+        assert await db.write(lambda conn, mine=mine: jobs.free(conn, mine, died=True))  # type: ignore[misc]
+        assert not await db.write(lambda conn, mine=mine: jobs.free(conn, mine, died=True))  # type: ignore[misc]
+    mine = await _take(db, job, lease=-1)
+    assert mine is not None
+    (seen,) = await _seen(db)
+    assert (seen.holder, seen.deaths) == ("me", 4), "whoever looks sees that another one died"
+    assert await _seen(db, deaths=2) == []
+    assert await db.write(lambda conn: jobs.free(conn, mine, died=False))
+    last = await _take(db, job)
+    assert last is not None
+    assert (last.attempts, last.deaths) == (2, 3)
+
+
+async def test_what_was_seen_is_taken_as_it_was(db: Database) -> None:
+    """Somebody else took it since, and it looks expired because the database's clock was set forward."""
+    job = _job()
+    await _added(db, job)
+    (seen,) = await _seen(db)
+    assert await _take(db, job, "other", lease=-1) is not None
+    assert await db.write(lambda conn: jobs.take(conn, seen, "me", lease=60)) is None
+
+
+async def test_the_next_job_is_found_without_the_others(db: Database, engine: str) -> None:
+    """Thousands wait, thousands failed lately: what is read is what is asked for."""
+    rows = [
+        {
+            "id": str(uuid.UUID(int=number)),
+            "kind": "import",
+            "image_id": "i",
+            "owner": f"p{number % 10}",
+            "slot": str(number),
+            "request": "{}",
+            "lease_until": None if number % 2 else dt.datetime(2100, 1, 1),
+            "begun_at": dt.datetime(2026, 1, 1),
+            "turn": number // 10,
+            **dict.fromkeys(("attempts", "epoch", "cancelled", "deaths"), 0),
+        }
+        for number in range(3000)
+    ]
+    await db.write(lambda conn: conn.execute(tables.jobs.insert(), rows))
+    if engine != "sqlite":
+        words = f"ANALYZE {'' if engine == 'postgresql' else 'TABLE '}{tables.jobs.name}"
+        await db.read(lambda conn: sql.fetch(conn, words))
+    for work in (
+        lambda conn: jobs.waiting(conn, ["import"], without=["p1", "p3"]),
+        lambda conn: jobs._turn(conn, "p5"),
+        jobs.held,
+    ):
+        assert await rows_read_by(db, engine, work) < 200
+    assert [one.id for one in await db.read(lambda conn: jobs.waiting(conn, ["import"], without=["p1"]))][:3] == [
+        str(uuid.UUID(int=number)) for number in (3, 5, 7)
+    ]
 
 
 async def test_cancelling_is_seen_by_who_works_and_ends_the_waiting(db: Database) -> None:

@@ -6,7 +6,7 @@ tells only its plan, in which a walk over a whole table has a word of its own.
 
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -109,11 +109,16 @@ async def late(db: Database, asked: Query, pages: int = 20) -> Query:
 
 async def rows_read(db: Database, engine: str, asked: Query) -> int:
     """How many rows of tables and indexes the engine reads for `find`."""
+    return await rows_read_by(db, engine, lambda conn: listing.find(conn, asked))
+
+
+async def rows_read_by(db: Database, engine: str, work: Callable[[AsyncConnection], Awaitable[object]]) -> int:
+    """The same for any work that reads."""
     if engine == "mariadb":
 
         async def counted(conn: AsyncConnection) -> int:
             await sql.fetch(conn, "FLUSH STATUS")
-            await listing.find(conn, asked)
+            await work(conn)
             found = await sql.fetch(conn, "SHOW SESSION STATUS LIKE 'Handler_read%'")
             # the merged pages are read once more from a temporary table: that is not the walk
             return sum(int(value) for name, value in found if name != "Handler_read_rnd_next")
@@ -135,7 +140,7 @@ async def rows_read(db: Database, engine: str, asked: Query) -> int:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sql, "fetch", explained)
-        await db.read(lambda conn: listing.find(conn, asked))
+        await db.read(work)
     return read
 
 

@@ -160,12 +160,15 @@ TABLE: dict[str, tuple[str, dict[str, str | None]]] = {
     ),
     "everything at once": (
         CEPH + S3 + VMWARE + "glance_backend_swift: yes\nglance_backend_cinder: yes\nglance_backend_http: yes\n"
-        "glance_backend_file: yes\nglance_store_weights: {rbd: 10, s3: 5}\nglance_store_descriptions: {s3: Far away}\n",
+        "glance_backend_file: yes\nglance_store_weights: {rbd: 10, s3: 5}\nglance_store_descriptions: {s3: Far away}\n"
+        "glance_store_import_formats: {rbd: raw, s3: as_is}\n",
         {
             "[DEFAULT] enabled_backends": "rbd:rbd, s3:s3, swift:swift, vmware:vmware, cinder:cinder, file:file, "
             "http:http",
             "[glance_store] default_backend": "rbd",
             "[rbd] weight": "10",
+            "[rbd] import_format": "raw",
+            "[s3] import_format": "as_is",
             "[s3] weight": "5",
             "[s3] store_description": "Far away",
         },

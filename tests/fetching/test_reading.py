@@ -198,6 +198,23 @@ async def test_five_redirects_and_no_more(fetcher: Fetcher, nginx: Nginx) -> Non
         await fetched(fetcher, f"{nginx.url}/down-6")
 
 
+async def test_headers_for_a_server_are_not_for_where_it_leads(fetcher: Fetcher, nginx: Nginx) -> None:
+    secret = {"Authorization": "secret"}
+    assert await fetched(fetcher, f"{nginx.url}/to?url=/login", headers=secret) == b"secret"
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert b"secret" in await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {nginx.url}/login\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(elsewhere, private_address(), 0)
+    async with server:
+        url = f"http://{private_address()}:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(SourceRefused, match="401"):
+            await fetched(fetcher, url, headers=secret)
+
+
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://example.org/x", "", "http://[::1", "gopher://h/"])
 async def test_redirects_to_no_web_server(fetcher: Fetcher, nginx: Nginx, place: str) -> None:
     with pytest.raises(UrlRefused, match="redirects to something"):

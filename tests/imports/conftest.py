@@ -1,8 +1,10 @@
 """A service with several stores that imports, and what tests of imports wait for."""
 
+import contextlib
 import random
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from tests.load import quiet
 from tests.servers.http import Answer
 from tests.servers.nginx import Nginx
 from tests.servers.place import private_address
+from tests.servers.service import Service
 
 
 def stage(caller: Caller, image: str, data: Any, **headers: str) -> Answer:
@@ -42,6 +45,20 @@ def ended(caller: Caller, image: str, seconds: float = 30) -> dict[str, Any]:
         assert time.monotonic() - begun < quiet(seconds), found
         time.sleep(0.1)
     return found
+
+
+def await_that(what: Callable[[], object], tell: Callable[[], object] = lambda: "", seconds: float = 30) -> None:
+    begun = time.monotonic()
+    while not what():
+        assert time.monotonic() - begun < quiet(seconds), tell()
+        time.sleep(0.05)
+
+
+def set_back(service: Service, statement: str) -> None:
+    """Change the database file itself."""
+    file = service.sections["database"]["connection"].removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+        connection.execute(statement)
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +94,12 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, web: Nginx, flawed: Flawed) 
         os_glance_staging_store=staging,
         third={"filesystem_store_datadir": folder / "third"},
         mem={"weight": None},
-        xloud={"job_workers": 1},
+        xloud={"job_workers": 1, "reaper_interval": 1},
         import_filtering_opts={"allowed_ports": f"80,443,{web.port},{urlsplit(flawed.url).port}"},
-        image_import_opts={"image_import_plugins": "[image_decompression,inject_image_metadata]"},
+        image_import_opts={"image_import_plugins": "[image_decompression,inject_image_metadata,ovf_process]"},
         inject_metadata_properties={"inject": "imported_by:xloud", "ignore_user_roles": "admin"},
     )
+    (cloud.service.directory / "ovf-metadata.json").write_text('{"cim_pasd": ["InstructionSet", "Reservation"]}')
     try:
         cloud.service.start()
         begun = time.monotonic()

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from tests.imports.conftest import OCTETS
+from tests.imports.test_ova import ova
 from tests.load import quiet
 from tests.servers.http import Answer
 from tests.servers.nginx import Nginx
 from tests.servers.place import free_port, private_address, program
 from tests.servers.service import Service
+from tests.streams.test_ova import VMWARE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,10 +61,13 @@ def running(directory: Path, web: Nginx, output: str) -> Service:
         {
             "os_glance_staging_store": {"filesystem_store_datadir": directory / "staging"},
             "import_filtering_opts": {"allowed_ports": web.port},
-            "image_import_opts": {"image_import_plugins": "[image_conversion,image_decompression]"},
+            "image_import_opts": {"image_import_plugins": "[image_conversion,image_decompression,ovf_process]"},
             "image_conversion": {"output_format": output},
             "task": {"work_dir": directory / "work"},
             "xloud": {"auth": "none", "job_workers": 1},
+            "DEFAULT": {"enabled_backends": "files:file, plain:file, same:file"},
+            "plain": {"filesystem_store_datadir": directory / "plain", "import_format": "raw"},
+            "same": {"filesystem_store_datadir": directory / "same", "import_format": "as_is"},
         }
     )
     service.start()
@@ -94,7 +99,15 @@ def to_qcow2(tmp_path_factory: pytest.TempPathFactory, disks: Nginx) -> Iterator
     assert left == []
 
 
-def imported(service: Service, form: str, method: dict[str, Any], data: bytes | None = None, **fields: Any) -> Any:
+def imported(
+    service: Service,
+    form: str,
+    method: dict[str, Any],
+    data: bytes | None = None,
+    *,
+    store: str = "files",
+    **fields: Any,
+) -> Any:
     """The task of an import, and the image, once it has ended."""
     body = {"disk_format": form, "container_format": "bare", **fields}
     image = service.request("POST", "/v2/images", json=body).json()["id"]
@@ -103,7 +116,9 @@ def imported(service: Service, form: str, method: dict[str, Any], data: bytes | 
             "PUT", f"/v2/images/{image}/stage", body=data, headers={"Content-Type": OCTETS}
         )
         assert answer.status == 204
-    assert service.request("POST", f"/v2/images/{image}/import", json={"method": method}).status == 202
+    assert (
+        service.request("POST", f"/v2/images/{image}/import", json={"method": method, "stores": [store]}).status == 202
+    )
     begun = time.monotonic()
     while True:
         (task,) = service.request("GET", f"/v2/images/{image}/tasks").json()["tasks"]
@@ -111,6 +126,16 @@ def imported(service: Service, form: str, method: dict[str, Any], data: bytes | 
             return task, service.request("GET", f"/v2/images/{image}").json()
         assert time.monotonic() - begun < quiet(60), task
         time.sleep(0.1)
+
+
+def test_the_disk_of_an_ova_becomes_raw(to_raw: Service, folder: Path) -> None:
+    disk = made(folder, "vmdk", "-o", "subformat=streamOptimized").read_bytes()
+    data = gzip.compress(ova(VMWARE.encode(), disk), 1)
+    task, image = imported(to_raw, "vmdk", {"name": "glance-direct"}, data, container_format="ova")
+    assert task["status"] == "success", task
+    raw = made(folder, "raw").read_bytes()
+    assert (image["disk_format"], image["container_format"], image["size"]) == ("raw", "bare", len(raw))
+    assert image["os_hash_value"] == hashlib.sha512(raw).hexdigest()
 
 
 @pytest.mark.parametrize("way", ["stage", "url", "url with a digest", "gzip at a url"])
@@ -188,3 +213,24 @@ def test_what_is_cut_is_refused(to_raw: Service, folder: Path) -> None:
 def test_what_is_no_disk_of_the_claimed_format_is_refused(to_raw: Service, folder: Path) -> None:
     task, image = imported(to_raw, "vmdk", {"name": "glance-direct"}, made(folder, "qcow2").read_bytes())
     assert (task["status"], image["status"]) == ("failure", "queued"), task
+
+
+def test_a_store_has_a_format_of_its_own(to_qcow2: Service, folder: Path) -> None:
+    data, raw = made(folder, "qcow2").read_bytes(), made(folder, "raw").read_bytes()
+    _, image = imported(to_qcow2, "qcow2", {"name": "glance-direct"}, data, store="plain")
+    assert (image["status"], image["disk_format"], image["size"]) == ("active", "raw", len(raw))
+    vmdk = made(folder, "vmdk", "-o", "subformat=streamOptimized").read_bytes()
+    _, image = imported(to_qcow2, "vmdk", {"name": "glance-direct"}, vmdk, store="same")
+    assert (image["status"], image["disk_format"], image["size"]) == ("active", "vmdk", len(vmdk))
+
+
+def test_stores_that_want_different_formats_are_not_filled_at_once(to_qcow2: Service) -> None:
+    image = to_qcow2.request("POST", "/v2/images", json={"disk_format": "qcow2", "container_format": "bare"}).json()[
+        "id"
+    ]
+    to_qcow2.request("PUT", f"/v2/images/{image}/stage", body=b"x", headers={"Content-Type": OCTETS})
+    body = {"method": {"name": "glance-direct"}, "stores": ["plain", "same", "files"]}
+    answer = to_qcow2.request("POST", f"/v2/images/{image}/import", json=body)
+    assert answer.status == 409
+    assert "raw in plain; qcow2 in same, files" in answer.body.decode()
+    assert to_qcow2.request("GET", f"/v2/images/{image}").json()["status"] == "uploading"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.cloud import Cloud
+from tests.api.cloud import Caller, Cloud
 from tests.crash.proof import rows
-from tests.imports.conftest import begin, ended, stage, task
+from tests.imports.conftest import await_that, begin, ended, set_back, stage, task
 from tests.load import quiet
 from tests.servers.nginx import Nginx
 
@@ -80,6 +80,8 @@ def test_a_copy_goes_to_the_stores_that_lack_it(cloud: Cloud) -> None:
     assert ended(cloud.admin, image)["status"] == "success"
     shown = cloud.ann.show(image)
     assert (shown["status"], set(shown["stores"].split(","))) == ("active", {"fast", "slow", "third"})
+    said = [line for line in cloud.service.log.splitlines() if "a store copied by itself" in line and image in line]
+    assert len(said) == 2
     assert begin(cloud.admin, image, "copy-image", all_stores=True).status == 400
     assert cloud.admin.ask("DELETE", f"/v2/stores/fast/{image}").status == 204
     assert cloud.ann.download(image).body == DATA
@@ -99,6 +101,40 @@ def test_a_copy_of_data_that_is_not_the_images_is_refused(cloud: Cloud) -> None:
     shown = cloud.admin.show(image)
     assert (shown["status"], shown["stores"], shown["os_glance_failed_import"]) == ("active", "fast", "slow")
     assert not list((cloud.folder / "slow").glob(f"{image}*"))
+
+
+def move(caller: Caller, image: str, source: str, target: str) -> int:
+    return caller.ask("POST", f"/v2/images/{image}/actions/move", json={"from": source, "to": target}).status
+
+
+def test_a_move_leaves_the_old_store(cloud: Cloud) -> None:
+    image = cloud.ann.new(DATA)
+    (old,) = (cloud.folder / "fast").glob(f"{image}*")
+    assert move(cloud.ann, image, "fast", "slow") == 403, "for administrators"
+    assert move(cloud.admin, image, "slow", "third") == 404, "it is not there"
+    assert move(cloud.admin, image, "fast", "fast") == 400
+    assert move(cloud.admin, image, "fast", "nowhere") == move(cloud.admin, image, "nowhere", "fast") == 409
+    assert cloud.admin.ask("POST", f"/v2/images/{image}/actions/move", json={"from": "fast"}).status == 400
+    assert move(cloud.admin, image, "fast", "slow") == 202
+    done = ended(cloud.admin, image)
+    assert (done["status"], done["input"]["import_req"]) == ("success", {"move": {"from": "fast", "to": "slow"}})
+    assert done["message"].endswith("to slow. It is not in fast any more.")
+    assert cloud.ann.show(image)["stores"] == "slow"
+    assert cloud.ann.download(image).body == DATA
+    # who reads there may end: what is left is removed later, as it is of a store that is away
+    assert old.exists()
+    where = f"FROM xloud_claims WHERE image_id = '{image}'"
+    ((kind, store, holder, error),) = rows(cloud.service, f"SELECT kind, store, holder, error {where}")
+    assert (kind, store, holder) == ("delete", "fast", None)
+    assert "moved" in error
+    assert move(cloud.admin, image, "slow", "fast") == 202, "and back, under another name"
+    assert ended(cloud.admin, image)["status"] == "success"
+    assert len(list((cloud.folder / "fast").glob(f"{image}*"))) == 2
+    set_back(cloud.service, f"UPDATE xloud_claims SET lease_until = NULL WHERE image_id = '{image}'")
+    await_that(lambda: not rows(cloud.service, f"SELECT id {where}"))
+    assert not old.exists()
+    assert not list((cloud.folder / "slow").glob(f"{image}*"))
+    assert cloud.ann.download(image).body == DATA
 
 
 def test_data_that_is_refused_leaves_the_image_queued(cloud: Cloud) -> None:

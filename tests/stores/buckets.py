@@ -98,6 +98,7 @@ class S3Hooks(StoreSuite):
     the store's connections can be told from boto3's."""
 
     WRAPPED: ClassVar[bool] = False
+    COPIES: ClassVar[bool] = True
     TLS: ClassVar[bool] = False
     OPTIONS: ClassVar[dict[str, Any]] = {}
     NOT_APPLICABLE: ClassVar[dict[str, str]] = NOTHING_DEPENDS

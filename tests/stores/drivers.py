@@ -66,6 +66,7 @@ class FileHooks(StoreSuite):
     """A file store in `self.directories()`; WRAPPED: with all layers."""
 
     WRAPPED: ClassVar[bool] = False
+    COPIES: ClassVar[bool] = True
     OPTIONS: ClassVar[dict[str, Any]] = {}
     NOT_APPLICABLE: ClassVar[dict[str, str]] = NOTHING_DEPENDS
 

@@ -39,6 +39,20 @@ def tmpfs(path: Path, size: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def xfs(path: Path) -> Iterator[Path]:
+    """An empty file system of 400 MiB on which files may share blocks."""
+    image = path.parent / f"{path.name}.xfs"
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    _run(program("mkfs.xfs", "xfsprogs"), "-q", "-m", "reflink=1", image)
+    try:
+        with _mounted(path, "-o", "loop", image):
+            yield path
+    finally:
+        image.unlink()
+
+
+@contextlib.contextmanager
 def read_only(path: Path) -> Iterator[Path]:
     """The directory over itself, read-only."""
     with _mounted(path, "--bind", "-o", "ro", path):

@@ -555,3 +555,42 @@ async def test_one_write_needs_two_batches_of_memory(make: Any, tmp_path: Path) 
 
     await store.write("key", source(), size=None)
     assert most <= 2 * 4 + 1  # of 256 KiB each: one batch being written, one being received, the newest chunk
+
+
+async def test_a_copy_shares_the_blocks_where_the_file_system_can(make: Any, tmp_path: Path, enter: Any) -> None:
+    place = enter(mounts.xfs(tmp_path / "images"))
+    first, second = await make(place / "first"), await make(place / "second")
+    data = noise(32 * MIB)
+    blob = await first.write("key", feed(data), size=len(data))
+    before = os.statvfs(place)
+    copy = await wrap(second).copy("key", wrap(first), blob.url, size=len(data))
+    assert copy is not None
+    after = os.statvfs(place)
+    assert (before.f_bfree - after.f_bfree) * after.f_frsize < 4 * MIB
+    assert await read(second, copy.url) == data
+    await first.delete(blob.url)
+    assert await read(second, copy.url) == data
+
+
+async def test_between_two_file_systems_nothing_is_copied_without_reading(
+    make: Any, tmp_path: Path, enter: Any
+) -> None:
+    first, second = await make(tmp_path / "first"), await make(enter(mounts.tmpfs(tmp_path / "second", "64m")))
+    blob = await first.write("key", feed(noise(MIB)), size=MIB)
+    assert await second.copy("key", first, blob.url, size=MIB) is None
+    assert not list((tmp_path / "second").iterdir())
+    with pytest.raises(BlobNotFound):
+        await second.copy("key", first, blob.url + "x", size=MIB)
+
+
+@pytest.mark.parametrize("thin", [False, True])
+async def test_a_copy_by_the_kernel_keeps_holes_where_the_store_is_thin(make: Any, tmp_path: Path, thin: bool) -> None:
+    first = await make(tmp_path / "first", thin_provisioning=True)
+    second = await make(tmp_path / "second", thin_provisioning=thin)
+    data = bytes(8 * MIB) + noise(MIB) + bytes(8 * MIB) + noise(1000) + bytes(3 * MIB)
+    blob = await first.write("key", feed(data), size=len(data))
+    copy = await second.copy("key", first, blob.url, size=len(data))
+    assert copy is not None
+    assert (tmp_path / "second" / "key").read_bytes() == data
+    used = (tmp_path / "second" / "key").stat().st_blocks * 512
+    assert used < 2 * MIB if thin else used >= len(data)

@@ -18,6 +18,8 @@ from tests.servers.rgw import Rgw
 from tests.stores.buckets import Impatient, S3Hooks, boto, new_bucket, s3_options
 from tests.stores.meddler import Meddler
 from xloud_image.errors import BlobError, BlobNotFound, Gone, StoreFull, StoreUnavailable
+from xloud_image.stores.base import Blob
+from xloud_image.stores.s3 import upload
 from xloud_image.stores.s3.listing import unfinished
 from xloud_image.stores.s3.store import S3Store
 from xloud_image.stores.suite import MIB, collect, feed, noise
@@ -124,7 +126,7 @@ async def test_a_read_that_breaks_off_goes_on_where_it_was(
     store = through(meddler, behind, stores)
     data = noise(40 * MIB)
     await behind.put_behind("key", data)
-    url = store._address.location("key")
+    url = store.address.location("key")
     meddler.fate = lambda number, line: "break:3000000" if number in (1, 3, 4) else "pass"
     async with store.open(url, offset=5) as reader:
         assert await collect(reader) == data[5:]
@@ -138,7 +140,7 @@ async def test_an_object_that_changes_while_it_is_read_is_noticed(
     data = noise(20 * MIB)
     await behind.put_behind("key", data)
     meddler.fate = lambda number, line: "break:1000000" if number == 1 else "pass"
-    async with store.open(store._address.location("key")) as reader:
+    async with store.open(store.address.location("key")) as reader:
         assert await anext(reader.chunks)
         await behind.put_behind("key", noise(20 * MIB, 1))
         with pytest.raises(BlobError, match="changed"):
@@ -151,7 +153,7 @@ async def test_a_read_that_stands_still_ends(meddler: Meddler, behind: Behind, s
     meddler.fate = lambda number, line: "stall"
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        async with store.open(store._address.location("key")) as reader:
+        async with store.open(store.address.location("key")) as reader:
             await collect(reader)
     assert time.monotonic() - begun < quiet(2 * store.PATIENCE)
 
@@ -298,7 +300,7 @@ async def test_a_gateway_that_stands_still_in_the_middle(behind: Behind, stores:
         yield noise(30 * MIB)
 
     try:
-        async with store.open(store._address.location("old")) as reader:
+        async with store.open(store.address.location("old")) as reader:
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 await store.write("key", source(), size=None)
@@ -326,7 +328,7 @@ async def test_a_full_bucket(behind: Behind, stores: list[S3Store]) -> None:
             await store.write("large", feed(noise(40 * MIB)), size=size)
         assert not await behind.leftovers()
     with pytest.raises(BlobNotFound):
-        await store.stat(store._address.location("large"))
+        await store.stat(store.address.location("large"))
     assert (await store.check()).free in range(10 * MIB)
 
 
@@ -373,3 +375,26 @@ class TestItsOwnGateway:
             assert await collect(reader) == noise(60 * MIB)
         await store.delete(blob.url)
         assert not await behind.leftovers()
+
+
+async def test_a_copy_goes_in_parts_and_what_the_server_refuses_is_read(
+    behind: S3Hooks, stores: list[S3Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "COPIED", 5 * MIB)
+    store = Impatient("cold", s3_options(behind.rgw, behind.bucket, **PARTS))
+    stores.append(store)
+    data = noise(12 * MIB + 5)
+    url = await behind.put_behind("old", data)
+    copy = await store.copy("new", store, url, size=len(data))
+    assert copy is not None
+    assert await behind.peek("new") == data
+    assert (copy.version or "").endswith("-3"), "three parts"
+    gone = store.address.location("gone")
+    with pytest.raises(BlobNotFound):
+        await store.copy("other", store, gone, size=5)
+    elsewhere = Impatient("far", s3_options(behind.rgw, "no-such-bucket", **PARTS))
+    stores.append(elsewhere)
+    monkeypatch.setattr(type(elsewhere), "stat", lambda *_, **__: asyncio.sleep(0, Blob("x", 5)))
+    assert await store.copy("other", elsewhere, elsewhere.address.location("old"), size=5) is None
+    assert await behind.peek("other") is None
+    assert not await behind.leftovers()

@@ -296,7 +296,7 @@ async def test_a_host_without_scheme_is_plain_http(rgw: Rgw, make: Make) -> None
 
 async def test_a_missing_bucket_is_named(rgw: Rgw, make: Make) -> None:
     store = make("not-there")
-    url = store._address.location("key")
+    url = store.address.location("key")
     for name, call in calls(store, url).items():
         if name == "discard":  # nothing can be left where there is no bucket
             await call()
@@ -321,12 +321,12 @@ async def test_a_wrong_secret_says_which_options(rgw: Rgw, make: Make) -> None:
     await make(bucket).write("key", feed(b"x"), size=1)
     for wrong in ({"secret_key": "wrong-secret"}, {"access_key": "AKnobody"}):
         store = make(bucket, **wrong)
-        for call in calls(store, store._address.location("key")).values():
+        for call in calls(store, store.address.location("key")).values():
             with pytest.raises(ImageServiceError, match=r"s3_store_access_key, s3_store_secret_key") as raised:
                 await call()
             assert raised.value.status == 503
             assert not any(value in raised.value.message for value in wrong.values())
-    assert await make(bucket).stat(store._address.location("key"))
+    assert await make(bucket).stat(store.address.location("key"))
 
 
 async def test_a_bucket_of_somebody_else(rgw: Rgw, make: Make) -> None:
@@ -334,7 +334,7 @@ async def test_a_bucket_of_somebody_else(rgw: Rgw, make: Make) -> None:
     rgw.add_user(name, f"AK{name}", "other-secret")
     bucket = new_bucket(rgw)
     store = make(bucket, access_key=f"AK{name}", secret_key="other-secret")
-    for call in calls(store, store._address.location("key")).values():
+    for call in calls(store, store.address.location("key")).values():
         with pytest.raises(ImageServiceError, match=f"may do in the bucket {bucket}"):
             await call()
 
@@ -343,7 +343,7 @@ async def test_clocks_that_differ(rgw: Rgw, make: Make, monkeypatch: pytest.Monk
     store = make(new_bucket(rgw))
     sign = signing.signed
     monkeypatch.setattr(client, "signed", lambda *words: sign(*words, at=time.time() - 3600))
-    for call in calls(store, store._address.location("key")).values():
+    for call in calls(store, store.address.location("key")).values():
         with pytest.raises(ImageServiceError, match="clock"):
             await call()
 
@@ -352,7 +352,7 @@ async def test_a_certificate_that_is_not_trusted(rgw: Rgw, make: Make) -> None:
     with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
         await make(new_bucket(rgw), tls=True, cacert="").check()
     store = make(new_bucket(rgw), tls=True, cacert=str(Authority("somebody else").ca))
-    for call in calls(store, store._address.location("key")).values():
+    for call in calls(store, store.address.location("key")).values():
         with pytest.raises(StoreUnavailable, match="certificate is not trusted"):
             await call()
 

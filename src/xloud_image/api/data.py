@@ -138,3 +138,16 @@ async def begin_import(request: web.Request) -> web.Response:
         request_id=request[REQUEST_ID],
     )
     return web.Response(status=202)
+
+
+async def begin_move(request: web.Request) -> web.Response:
+    """POST /v2/images/{id}/actions/move → 202."""
+    await imports.move(
+        runtime(request),
+        context(request),
+        image_id(request),
+        await wire.body_object(request),
+        possible=await import_methods(request),
+        request_id=request[REQUEST_ID],
+    )
+    return web.Response(status=202)

@@ -252,6 +252,26 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         "POST",
+        f"{_IMAGE}/actions/move",
+        data.begin_move,
+        "moveImage",
+        "data",
+        "Move the data from one store to another. Of this service only.",
+        {202: None},
+        description="As an import with copy-image, and when the copy is whole, the image is in the new store instead "
+        "of the old one; readers of the old data have an hour to end. GET /v2/images/ID/tasks tells how far it is.",
+        body="move",
+        fails={
+            400: "The image is in that store already, or copy-image is not possible now.",
+            403: _NO_RIGHT,
+            404: "No such image, or it is not in the store that it shall leave.",
+            409: "The image is not active, an unknown store, or another import.",
+            410: "A store that never takes data.",
+            413: "Too many imports of this project are under way.",
+        },
+    ),
+    Route(
+        "POST",
         f"{_IMAGE}/actions/deactivate",
         images.deactivate,
         "deactivateImage",

@@ -128,7 +128,8 @@ def resolve(values: Values, settings: Settings) -> Resolved:
     sections[GLOBAL] = {"default_backend": (settings.default_store, True)}
     for store in settings.stores:
         own = {opt.dest: opt for opt in (*COMMON, *TYPES[store.type].options)}
-        chosen = {"store_description": store.description, "weight": store.weight, **store.options}
+        chosen = {"store_description": store.description, "weight": store.weight, "import_format": store.import_format}
+        chosen |= store.options
         sections[store.id] = {name: _pair(own[name], value) for name, value in chosen.items() if name in own}
     return Resolved(sections)
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from xloud_image.config.values import Values
 
 MOST_WORKERS: Final = 8
-METHODS: Final = ("glance-direct", "web-download", "copy-image")
-PLUGINS: Final = ("image_conversion", "image_decompression", "inject_image_metadata", "no_op")
+METHODS: Final = ("glance-direct", "web-download", "glance-download", "copy-image")
+PLUGINS: Final = ("image_conversion", "image_decompression", "inject_image_metadata", "no_op", "ovf_process")
 LOG_FILE: Final = "xloud-image.log"
 TASKS: Final = "os_glance_tasks_store"  # Glance's section for work under way
 SCHEMA_FILE: Final = "schema-image.json"
+OVF_FILE: Final = "ovf-metadata.json"
 
 
 def server(values: Values) -> Server:
@@ -85,11 +86,14 @@ def imports(values: Values) -> ImportSettings:
             text = f"'{name}' is no import plugin; the plugins are {', '.join(PLUGINS)}"
             values.refuse(text, "image_import_opts", "image_import_plugins")
     roles = tuple(role.lower() for role in values.get("inject_metadata_properties", "ignore_user_roles"))
+    ovf = values.beside(OVF_FILE)
     return values.fill(
         ImportSettings,
         enabled_import_methods=methods,
+        ovf_metadata_file=str(ovf) if ovf and ovf.exists() else None,
         image_import_plugins=tuple(name for name in plugins if name != "no_op"),
         work_dir=_work_dir(values),
+        download_properties=tuple(filter(None, values.get("glance_download_properties", "extra_properties"))),
         inject=values.get("inject_metadata_properties", "inject"),
         ignore_user_roles=roles,
     )

@@ -117,7 +117,8 @@ class ImportSettings:
     """Imports, and the processes that do long work. `task_time_to_live` in hours.
 
     plugins: what is done with the data on the way, in the order of the work and not of the file. inject: properties
-    that images get, but for those whose callers have one of the roles `ignore_user_roles`.
+    that images get, but for those whose callers have one of the roles `ignore_user_roles`. ovf_metadata_file: names the
+    properties of OVFs that images of administrators get.
     """
 
     enabled_import_methods: tuple[str, ...] = ()
@@ -132,10 +133,12 @@ class ImportSettings:
         choices=["required", "none"],
     )
     work_dir: str = ""
+    ovf_metadata_file: str | None = None
     inject: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ignore_user_roles: tuple[str, ...] = option(
         "inject_metadata_properties", ("admin",), "Roles of callers whose imports get no properties."
     )
+    download_properties: tuple[str, ...] = ()
     checksums_keyring: str | None = option(
         "xloud", None, "Keyring (gpgv) by which vendors' files of checksums are verified; unset: they are not."
     )
@@ -384,7 +387,7 @@ class StoreSettings:
     """One store. `options` has every option of its type by name, checked and with defaults filled in.
 
     `reserved`: the staging and tasks stores are reserved and never shown by the API. `read_only`: only what is in it
-    counts; it is read and removed there.
+    counts; it is read and removed there. `import_format`: a disk format, "as_is", or "" for that of image_conversion.
     """
 
     id: str
@@ -394,6 +397,7 @@ class StoreSettings:
     reserved: bool = False
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     read_only: bool = False
+    import_format: str = ""
 
     @property
     def takes_images(self) -> bool:

@@ -35,6 +35,7 @@ FALLBACK: Final = "backend_defaults"
 # Sections of stores that the service keeps for itself, of type file; the API never shows them.
 STAGING, TASKS = "os_glance_staging_store", "os_glance_tasks_store"
 RESERVED: Final = (STAGING, TASKS)
+AS_IS: Final = "as_is"
 # options of every store
 COMMON: Final = (
     cfg.StrOpt("store_description", default="", help="Shown to clients in the list of stores."),
@@ -43,6 +44,12 @@ COMMON: Final = (
         "read_only",
         default=False,
         help="The store takes no new images; those that lie in it are read, and removed when they are deleted.",
+    ),
+    cfg.StrOpt(
+        "import_format",
+        default="",
+        choices=["", AS_IS, "raw", "qcow2", "vmdk"],
+        help="Disk format of what imports bring into it; as_is: as it comes; unset: what image_conversion makes.",
     ),
 )
 _PLACEHOLDER: Final = re.compile(r"<[A-Za-z][A-Za-z _-]*>")
@@ -223,8 +230,12 @@ class Stores:
                 text = "is a placeholder of a guide, in angle brackets; write the real value"
                 self.values.guess(text, self.place(id_, opt.dest), opt.dest)
         options |= TYPES[type_].settle(_Section(self, id_, options))
-        description, weight, read_only = (self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON)
-        return StoreSettings(id_, type_, description, weight, options=options, read_only=read_only)
+        description, weight, read_only, form = (self._pick(id_, opt, (id_, FALLBACK)) for opt in COMMON)
+        plugins = ",".join(self.values.get("image_import_opts", "image_import_plugins"))
+        if form not in ("", AS_IS) and "image_conversion" not in plugins:
+            text = "nothing is converted: image_conversion is not among [image_import_opts] image_import_plugins"
+            self.values.guess(text, self.place(id_, "import_format"), "import_format")
+        return StoreSettings(id_, type_, description, weight, False, options, read_only, form)
 
     def place(self, id_: str, name: str) -> str:
         """The section where the operator wrote this option of the store, or would write it; for what is told."""

@@ -61,7 +61,13 @@ THIRD: Final = (
     Index("xloud_ix_claims_slot", "xloud_claims", "slot"),
     Index("xloud_ix_claims_kind", "xloud_claims", "kind, begun_at"),
 )
-ALL: Final = (*FIRST, *SECOND, *THIRD)
+JOBS: Final = (
+    # the next one, the last turn of a project, and what somebody works on
+    Index("xloud_ix_jobs_queue", "xloud_jobs", "lease_until, turn, begun_at"),
+    Index("xloud_ix_jobs_owner", "xloud_jobs", "owner, turn"),
+    Index("xloud_ix_jobs_holder", "xloud_jobs", "holder"),
+)
+ALL: Final = (*FIRST, *SECOND, *THIRD, *JOBS)
 
 
 def create(bind: sa.Connection, wanted: Iterable[Index]) -> None:

@@ -2,12 +2,17 @@
 means is told by the services.
 
 Nothing is changed by whoever lost his lease: each statement names the holder and the epoch of the lease that it was
-given. An attempt is counted when the lease is taken, so that one which killed its process counts as well.
+given. An attempt is counted when the lease is taken; one that ended with its holder counts as a death instead, as soon
+as somebody notices.
+
+Whoever waits has a turn, given when it begins to wait: the next one of its project, and none before the turn of those
+who wait now. So projects come one after the other, whatever they brought, and the next job is the first of an index.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
@@ -18,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
 from xloud_image.db.dialect_errors import Meaning, meaning
-from xloud_image.db.leases import after, free, now
+from xloud_image.db.leases import after, now
 from xloud_image.db.tables import jobs, workers
 from xloud_image.errors import Duplicate
 from xloud_image.model import Job
@@ -26,12 +31,20 @@ from xloud_image.model import Job
 _ROW: Final = ", ".join(column.name for column in jobs.columns)
 
 
+# those that wait, as the index has them: told so that each engine sees that it does
+_IN_TURN: Final[Mapping[sql.Engine, str]] = {
+    "sqlite": "turn, begun_at",
+    "postgresql": "lease_until, turn, begun_at",
+    "mysql": "turn, begun_at",
+}
+
+
 def _job(row: Sequence[Any]) -> Job:
     begun = sql.instant(row[8])
     assert begun is not None
     return Job(
         row[0], row[1], row[2], row[3], row[4], orjson.loads(row[5]), row[6], sql.instant(row[7]), begun, row[9],
-        row[10], bool(row[11]), orjson.loads(row[12] or "{}"), row[13],
+        row[10], bool(row[11]), orjson.loads(row[12] or "{}"), row[13], row[15],
     )  # fmt: skip
 
 
@@ -55,6 +68,8 @@ async def add(conn: AsyncConnection, job: Job) -> None:
                 attempts=0,
                 epoch=0,
                 cancelled=False,
+                turn=await _turn(conn, job.owner),
+                deaths=0,
             )
         )
     except sa.exc.IntegrityError as error:
@@ -63,36 +78,87 @@ async def add(conn: AsyncConnection, job: Job) -> None:
         raise Duplicate(f"This is being done for the image {job.image_id} already.") from error
 
 
-async def waiting(conn: AsyncConnection, kinds: Collection[str], *, each: int, limit: int = 20) -> list[str]:
-    """The ids of jobs that nobody holds now, the next first: of whoever has the fewest under way, then by age. Nobody
-    gets more than `each` of a project."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that nobody works on now, by its lease. `holder`: of a lease that was not renewed in time; he counts as
+    dead."""
+
+    id: str
+    owner: str | None
+    holder: str | None
+    epoch: int
+    lease_until: dt.datetime | None
+    deaths: int
+
+
+async def waiting(
+    conn: AsyncConnection,
+    kinds: Collection[str],
+    *,
+    without: Collection[str | None] = (),
+    deaths: int | None = None,
+    limit: int = 20,
+) -> list[Waiting]:
+    """The first jobs that nobody holds now, by their turns, then by age; and as many whose time has come: their leases,
+    or the pauses after failures, are over.
+
+    without: projects whose jobs are not asked for. deaths: of jobs with no more.
+    """
     text = sql.Text(sql.engine_of(conn))
+    words = [text.any_of("kind", kinds), *([] if deaths is None else [f"deaths <= {int(deaths)}"])]
+    named = [owner for owner in without if owner is not None]
+    if named:
+        words.append(f"(owner IS NULL OR NOT {text.any_of('owner', named)})")
+    if None in without:
+        words.append("owner IS NOT NULL")
+    found: list[Sequence[Any]] = []
+    for one, order in (
+        ("lease_until IS NULL", _IN_TURN[text.engine]),
+        (f"lease_until < {now(text.engine)}", "lease_until"),
+    ):
+        found += await sql.fetch(
+            conn,
+            f"SELECT id, owner, holder, epoch, lease_until, deaths, turn, begun_at FROM {jobs.name}"  # noqa: S608
+            f" WHERE {one} AND {' AND '.join(words)} ORDER BY {order} LIMIT {int(limit)}",
+            text.values,
+        )
+    found.sort(key=lambda row: (row[6], row[7], row[0]))
+    return [
+        Waiting(row[0], row[1], row[2], row[3], sql.instant(row[4]), row[5] + (row[2] is not None)) for row in found
+    ]
+
+
+async def _turn(conn: AsyncConnection, owner: str | None) -> int:
+    """The turn of a job of this project that begins to wait now."""
+    text = sql.Text(sql.engine_of(conn))
+    whose = f"owner = {text.bind(owner)}" if owner is not None else "owner IS NULL"
     rows = await sql.fetch(
         conn,
-        "SELECT id FROM (SELECT id, begun_at, lease_until, row_number() OVER (PARTITION BY owner ORDER BY"  # noqa: S608
-        f" CASE WHEN {free(text.engine)} THEN 1 ELSE 0 END, begun_at, id) AS turn FROM {jobs.name}"
-        f" WHERE {text.any_of('kind', kinds)} AND ({free(text.engine)} OR holder IS NOT NULL)) AS queue"
-        f" WHERE {free(text.engine)} AND turn <= {int(each)} ORDER BY turn, begun_at, id LIMIT {int(limit)}",
+        f"SELECT (SELECT turn FROM {jobs.name} WHERE {whose} ORDER BY owner DESC, turn DESC LIMIT 1),"  # noqa: S608
+        f" (SELECT turn FROM {jobs.name} WHERE lease_until IS NULL ORDER BY {_IN_TURN[text.engine]} LIMIT 1)",
         text.values,
     )
-    return [row[0] for row in rows]
+    own, first = rows[0]
+    return max(0 if own is None else int(own) + 1, int(first or 0))
 
 
-async def take(conn: AsyncConnection, job_id: str, holder: str, *, lease: float) -> Job | None:
-    """Take a job that nobody holds now, atomically. None: another was first, or it is done."""
+async def take(conn: AsyncConnection, seen: Waiting, holder: str, *, lease: float) -> Job | None:
+    """Take a job that was seen waiting, atomically. None: another was first, or it is done."""
     columns = jobs.c
     may = sa.or_(columns.lease_until.is_(None), columns.lease_until < after(conn))
+    died = sa.case((columns.holder.is_(None), 0), else_=1)
     done = await conn.execute(
         jobs.update()
-        .where(columns.id == job_id, may)
-        .values(
-            holder=holder,
-            lease_until=after(conn, lease),
-            attempts=columns.attempts + 1,
-            epoch=columns.epoch + 1,
+        .where(columns.id == seen.id, columns.epoch == seen.epoch, may)
+        .ordered_values(  # MySQL reads what the columns before were given
+            (columns.attempts, columns.attempts + 1 - died),
+            (columns.deaths, columns.deaths + died),
+            (columns.holder, holder),
+            (columns.lease_until, after(conn, lease)),
+            (columns.epoch, columns.epoch + 1),
         )
     )
-    return await get(conn, job_id) if done.rowcount else None
+    return await get(conn, seen.id) if done.rowcount else None
 
 
 async def renew(
@@ -106,18 +172,23 @@ async def renew(
 
 
 async def postpone(conn: AsyncConnection, job: Job, *, seconds: float, error: str) -> bool:
-    """It did not work: nobody takes it for so long. False: it is not ours."""
-    return await _change(conn, job, holder=None, lease_until=after(conn, seconds), error=error.replace("\0", "")[:1000])
+    """It did not work: nobody takes it for so long, then it has a new turn. False: it is not ours."""
+    error = error.replace("\0", "")[:1000]
+    turn = await _turn(conn, job.owner)
+    return await _change(conn, job, holder=None, lease_until=after(conn, seconds), error=error, turn=turn)
 
 
-async def give_back(conn: AsyncConnection, job: Job) -> bool:
-    """Anybody may go on with it at once; this was no attempt. False: it is not ours."""
-    return await _change(conn, job, holder=None, lease_until=None, attempts=jobs.c.attempts - 1)
+async def give_back(conn: AsyncConnection, job: Job, *, last: bool = False) -> bool:
+    """Anybody may go on with it at once; this was no attempt. `last`: after those who wait. False: it is not ours."""
+    turn = {"turn": await _turn(conn, job.owner)} if last else {}
+    return await _change(conn, job, holder=None, lease_until=None, attempts=jobs.c.attempts - 1, **turn)
 
 
-async def free_of(conn: AsyncConnection, job: Job) -> bool:
-    """Its holder is known to be dead: anybody may take it at once. The attempt counts."""
-    return await _change(conn, job, holder=None, lease_until=None)
+async def free(conn: AsyncConnection, job: Job, *, died: bool) -> bool:
+    """Nobody works on it although it is held: anybody may take it at once. `died`: its holder runs no more; else the
+    attempt counts as one."""
+    end = {"attempts": jobs.c.attempts - 1, "deaths": jobs.c.deaths + 1} if died else {}
+    return await _change(conn, job, holder=None, lease_until=None, **end)
 
 
 async def end(conn: AsyncConnection, job: Job) -> bool:
@@ -152,7 +223,7 @@ async def get(conn: AsyncConnection, job_id: str) -> Job | None:
 async def held(conn: AsyncConnection, *, limit: int = 1000) -> list[Job]:
     """Jobs with a holder, whether he lives or not."""
     text = sql.Text(sql.engine_of(conn))
-    return await _all(conn, f"WHERE holder IS NOT NULL ORDER BY begun_at, id LIMIT {int(limit)}", text)
+    return await _all(conn, f"WHERE holder > '' ORDER BY begun_at, id LIMIT {int(limit)}", text)
 
 
 async def list_all(conn: AsyncConnection, *, image_id: str | None = None, limit: int = 1000) -> list[Job]:

@@ -24,7 +24,7 @@ def now(engine: sql.Engine, seconds: float = 0) -> str:
             # three digits are what it has; six are what the columns have
             return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{ahead:+f} seconds') || '000'"
         case "postgresql":
-            return f"(timezone('utc', clock_timestamp()) + interval '{ahead:f} seconds')"
+            return f"(timezone('utc', statement_timestamp()) + interval '{ahead:f} seconds')"
         case _:
             return f"(utc_timestamp(6) + interval {ahead:f} second)"
 

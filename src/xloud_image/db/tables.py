@@ -308,9 +308,10 @@ jobs = sa.Table(
     sa.Column("cancelled", Flag, nullable=False),
     sa.Column("progress", sa.Text),
     sa.Column("error", sa.Text),
+    sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("deaths", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("slot", name="xloud_uq_jobs_slot"),
     sa.Index("xloud_ix_jobs_image", "image_id"),
-    sa.Index("xloud_ix_jobs_lease", "lease_until"),
     **_OWN,
 )
 

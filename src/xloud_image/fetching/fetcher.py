@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -57,16 +57,23 @@ class Fetcher:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, url: str, *, trusted: bool, plain: bool = False, most: int | None = None
+        self,
+        url: str,
+        *,
+        trusted: bool,
+        plain: bool = False,
+        most: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Resource]:
         """The file at `url`. `plain`: in one request whatever the server could, for a source that was seen to change
         between two (mirrors behind one name that differ). `most`: bytes it may have, when fewer than the limits allow.
+        `headers`: for its server alone; where redirects lead to another, they are left out.
 
         `UrlRefused`; `SourceRefused`; `SourceUnavailable` (`SourceSilent`) after some attempts; `TooLarge`.
         """
         at, reach = self._allowed(url, trusted=trusted)
         cap = self._limits.size if most is None else min(most, self._limits.size)
-        resource = Resource(Source(self._guarded, at, reach, self._limits), self._limits, cap)
+        resource = Resource(Source(self._guarded, at, reach, self._limits, headers or {}), self._limits, cap)
         try:
             await resource.begin(plain=plain)
             yield resource

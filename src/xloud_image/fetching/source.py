@@ -43,10 +43,10 @@ class Answer:
 
 class Source:
     """A URL, which may lead as far as `reach`. What redirects led to is kept: a site that spreads its clients over
-    mirrors would send each request to another one."""
+    mirrors would send each request to another one. `own`: headers for the server that the URL names."""
 
-    def __init__(self, guarded: Guarded, url: URL, reach: Reach, limits: Limits) -> None:
-        self._guarded, self._url, self._reach, self._limits = guarded, url, reach, limits
+    def __init__(self, guarded: Guarded, url: URL, reach: Reach, limits: Limits, own: Mapping[str, str]) -> None:
+        self._guarded, self._url, self._reach, self._limits, self._own = guarded, url, reach, limits, own
         self._at = url
         self._seen = False  # a good answer
 
@@ -67,7 +67,8 @@ class Source:
             seconds = 2 * self._limits.connect + self._limits.first_byte
             try:
                 async with asyncio.timeout(seconds):
-                    asked = self._guarded.ask("GET", self._at, self._reach, headers=headers)
+                    own = self._own if self._at.origin() == self._url.origin() else {}
+                    asked = self._guarded.ask("GET", self._at, self._reach, headers=headers, own=own)
                     response, found = await stack.enter_async_context(asked)
             except TimeoutError:
                 raise SourceSilent(f"the server of the URL does not answer within {seconds:g} seconds") from None

@@ -210,7 +210,13 @@ RULES: Final[tuple[Rule, ...]] = (
         note="Of this service only. By default administrators, and managers of the project whose image it was; only"
         " while its deletion is delayed (delayed_delete).",
     ),
-    Rule("delete_image_location", _ADMIN, "remove a location of this image", (f"PATCH {_IMAGE}",), legacy=_OPEN),
+    Rule(
+        "delete_image_location",
+        _ADMIN,
+        "remove a location of this image",
+        (f"PATCH {_IMAGE}", f"POST {_IMAGE}/actions/move"),
+        legacy=_OPEN,
+    ),
     Rule(
         "get_image_location",
         _GET,
@@ -295,7 +301,12 @@ RULES: Final[tuple[Rule, ...]] = (
         (f"POST {_IMAGE}/actions/reactivate",),
         legacy=_OPEN,
     ),
-    Rule("copy_image", _ADMIN, "copy this image to other stores", (f"POST {_IMAGE}/import",)),
+    Rule(
+        "copy_image",
+        _ADMIN,
+        "copy this image to other stores",
+        (f"POST {_IMAGE}/import", f"POST {_IMAGE}/actions/move"),
+    ),
     Rule(
         "list_cached_nodes",
         _ADMIN,

@@ -16,14 +16,15 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from xloud_image.config.stores import AS_IS
 from xloud_image.conversion import convert, sandbox
 from xloud_image.conversion.disk import DRIVERS, Limits, open_disk
 from xloud_image.conversion.source import File, Source
-from xloud_image.errors import ConfigError, StoreFull, Unavailable
+from xloud_image.errors import ConfigError, Conflict, StoreFull, Unavailable
 from xloud_image.model import Image
 from xloud_image.services import formats
 from xloud_image.services.runtime import Runtime
@@ -54,13 +55,27 @@ class Converted:
     virtual_size: int
 
 
-def target(runtime: Runtime, image: Image) -> str | None:
-    """The format that an import of this image ends in; None: that in which its data comes."""
+def target(runtime: Runtime, image: Image, stores: Sequence[str]) -> str | None:
+    """The format that an import of this image, nothing packed any more, into these stores ends in; None: that in which
+    its data comes. `Conflict` when they want several: an image has one."""
     settings = runtime.settings.imports
-    wanted = settings.output_format
     if "image_conversion" not in settings.image_import_plugins or image.container_format not in ("bare", "compressed"):
         return None
-    return wanted if image.disk_format in DRIVERS and image.disk_format != wanted else None
+    if image.disk_format not in DRIVERS:
+        return None
+    wanted: dict[str, list[str]] = {}
+    for store in stores:
+        named = runtime.stores.settings[store].import_format if store in runtime.stores.settings else ""
+        form = image.disk_format if named == AS_IS else named or settings.output_format
+        wanted.setdefault(form, []).append(store)
+    if len(wanted) > 1:
+        said = "; ".join(f"{form} in {', '.join(names)}" for form, names in wanted.items())
+        raise Conflict(
+            f"An image has one disk format, and this one would have several: {said}. Import it into stores that want "
+            "the same, and make another image for the others."
+        )
+    (form,) = wanted
+    return form if form != image.disk_format else None
 
 
 def prepare(runtime: Runtime) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -49,11 +49,13 @@ log = structlog.get_logger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Summary:
-    """What came: bytes, digests in hex by algorithm, and the size that a guest will see (None: unknown)."""
+    """What came: bytes, digests in hex by algorithm, the size that a guest will see (None: unknown), and properties of
+    the image that were found in it."""
 
     size: int
     digests: dict[str, str]
     virtual_size: int | None
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 async def upload(

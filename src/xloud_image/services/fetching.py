@@ -24,10 +24,10 @@ def require_allowed(runtime: Runtime, url: str) -> None:
         Filters(runtime.settings.url_filters).require(parsed)
 
 
-def fetcher(runtime: Runtime) -> Fetcher:
+def fetcher(runtime: Runtime, *, ca_file: str | None = None, insecure: bool = False) -> Fetcher:
     """The way to URLs that data is imported from; enter it."""
     limits = Limits(size=runtime.settings.limits.image_size_cap, rate=_RATE)
-    return Fetcher(Rules(filters=runtime.settings.url_filters), limits)
+    return Fetcher(Rules(filters=runtime.settings.url_filters, ca_file=ca_file, insecure=insecure), limits)
 
 
 def require_importable(runtime: Runtime, details: Mapping[str, Any], *, trusted: bool) -> None:

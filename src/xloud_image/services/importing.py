@@ -32,6 +32,7 @@ from xloud_image.errors import (
 )
 from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
+from xloud_image.fetching.resource import Resource
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
 from xloud_image.services import (
@@ -45,30 +46,34 @@ from xloud_image.services import (
     fetching,
     hints,
     quotas,
+    regions,
     staging,
 )
 from xloud_image.services.imports import FAILED, LOCK, TO_STORES
 from xloud_image.services.ingest import Target, ingest
 from xloud_image.services.jobs import Kind, Progress, Unwanted
 from xloud_image.services.runtime import Runtime
+from xloud_image.services.unpacking import Unpacking
 from xloud_image.stores.base import Blob, Caller, Store
-from xloud_image.streams.decoders import HEAD, recognised
-from xloud_image.streams.decompress import Decompress
+from xloud_image.streams.decoders import HEAD
 from xloud_image.streams.digest import Checked, Digest
 from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
 
+_ENDING: Final = 3600.0  # seconds that readers of data which was moved have before it is removed
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have; `ranges`: its
-    parts, where it gives any."""
+    parts, where it gives any; `properties`: those that the image gets."""
 
     chunks: AsyncIterator[bytes]
     size: int | None
     expected: Sequence[Expected] = ()
     ranges: converting.Ranges | None = None
+    properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
@@ -78,14 +83,19 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     await runtime.db.write(lambda tx: _begun(runtime, tx, job, None if copying else image))
     mine: list[Claim] = []
     targets: list[Target] = []
-    async with _source(runtime, job, image) as source, contextlib.AsyncExitStack() as held:
+    async with contextlib.AsyncExitStack() as held:
+        source = None if copying else await held.enter_async_context(_source(runtime, job, image))
         try:
-            seal = None if copying else await _seal(runtime, job, image)
-            plain = copying or seal is not None
-            room = await quotas.room(runtime, image, "size", _expected(runtime, image, source, plain))
+            seal = None if source is None else await _seal(runtime, job, image)
+            plain = source is None or seal is not None
+            room = await quotas.room(runtime, image, "size", _expected(runtime, job, image, source, plain))
             failures = await _claims(runtime, job, image, room, mine, targets, held)
-            progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
-            summary, blobs = await _written(runtime, job, image, source, room, targets, progress, seal)
+            if source is None:
+                summary, blobs = await _copied(runtime, image, room, targets, progress)
+            else:
+                progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
+                summary, blobs = await _written(runtime, job, image, source, room, targets, progress, seal)
+                summary = dataclasses.replace(summary, properties={**summary.properties, **source.properties})
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
             stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain)
@@ -189,20 +199,26 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
             raise Conflict("The staged data is not there any more.")
         async with contextlib.aclosing(found.chunks()) as chunks:
             yield Source(chunks, found.size, ranges=converting.Ranges(found.size, found.read))
-    elif method == "copy-image":
-        async with downloads.download(runtime, Context(is_admin=True), image) as opened:
-            yield Source(opened.reader.chunks, opened.size)
     elif method == "web-download":
         details, trusted = job.request["details"], job.request["trusted"]
         async with fetching.fetcher(runtime) as way:
             expected = await fetching.expected(runtime, way, details, trusted=trusted)
             # what changed while it was read in parts, as mirrors behind one name do, is read by one request then
             async with way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource:
-                parted = resource.ranges and resource.size is not None
-                ranges = converting.Ranges(resource.size or 0, resource.read) if parted else None
-                yield Source(resource.chunks(), resource.size, expected, ranges)
+                yield Source(resource.chunks(), resource.size, expected, _ranges(resource))
+    elif method == "glance-download":
+        async with regions.opened(runtime, job) as remote:
+            resource = remote.resource
+            ranges = _ranges(resource)
+            yield Source(resource.chunks(), resource.size, remote.expected, ranges, remote.properties)
     else:
         raise Conflict(f"The method {method} is not possible here.")
+
+
+def _ranges(resource: Resource) -> converting.Ranges | None:
+    if not resource.ranges or resource.size is None:
+        return None
+    return converting.Ranges(resource.size, resource.read)
 
 
 async def _claim(runtime: Runtime, job: Job, image: Image, room: quotas.Room, store_id: str) -> Claim:
@@ -240,6 +256,73 @@ async def _clear(runtime: Runtime, job: Job, store: Store) -> None:
             return
 
 
+async def _copied(
+    runtime: Runtime, image: Image, room: quotas.Room, targets: Sequence[Target], progress: Progress
+) -> tuple[data.Summary, dict[str, Blob]]:
+    """The data of an image that has some, as it is, in further stores: by the stores themselves where they can, else
+    read once, and compared with the image's digest."""
+    known = external.digest_of(image)
+    summary = data.Summary(image.size or 0, dict([known] if known else []), image.virtual_size)
+    blobs: dict[str, Blob] = {}
+    for target in targets:
+        progress.begin(f"copying into {target.store.name}")
+        blob = await _copied_by_store(runtime, image, target)
+        if blob is None:
+            continue
+        if known and not target.store.SUMS:
+            progress.begin(f"reading what is in {target.store.name}", image.size)
+            await _proved(runtime, target, blob, known, progress)
+        blobs[target.store.name] = blob
+    rest = [target for target in targets if target.store.name not in blobs]
+    if not rest:
+        return summary, blobs
+    async with downloads.download(runtime, Context(is_admin=True), image) as opened:
+        progress.begin(f"writing to {', '.join(target.store.name for target in rest)}", opened.size)
+        limit = Limit(image.size, runtime.settings.limits.image_size_cap)
+        digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
+        stages: list[Stage] = [limit, *room.stages, digest]
+        blobs |= await ingest(_counted(opened.reader.chunks, progress), rest, stages, size=opened.size)
+    found = await digest.hexes()
+    if known and found[known[0]] != known[1]:
+        raise BlobChanged("The data that was read is not the data of the image.")
+    return dataclasses.replace(summary, size=limit.size, digests=found), blobs
+
+
+async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Blob | None:
+    """Between two stores of one backend, without reading the data. None where it has to be read."""
+    for store, location in downloads.in_order(runtime, image):
+        if store.TYPE is not target.store.TYPE or image.size is None or external.is_wrong(location):
+            continue
+        try:
+            blob = await target.store.copy(target.key, store, location.url, size=image.size, caller=target.caller)
+        except AlreadyExists as error:
+            target.error = error
+            raise
+        except ImageServiceError as error:
+            log.warning(
+                "a store could not copy by itself",
+                image=image.id,
+                store=target.store.name,
+                origin=store.name,
+                reason=error.message,
+            )
+            continue
+        if blob is not None:
+            log.info("a store copied by itself", image=image.id, store=target.store.name, origin=store.name)
+            return blob
+    return None
+
+
+async def _proved(runtime: Runtime, target: Target, blob: Blob, known: tuple[str, str], progress: Progress) -> None:
+    """`BlobChanged` when the copy has another digest than the image."""
+    digest = Digest([known[0]], runtime.digest_pool)
+    async with target.store.open(blob.url, caller=target.caller) as reader:
+        async for _ in through(_counted(reader.chunks, progress), [digest]):
+            pass
+    if (await digest.hexes())[known[0]] != known[1]:
+        raise BlobChanged("The data that was copied is not the data of the image.")
+
+
 async def _written(
     runtime: Runtime,
     job: Job,
@@ -250,34 +333,23 @@ async def _written(
     progress: Progress,
     seal: certificates.Seal | None,
 ) -> tuple[data.Summary, dict[str, Blob]]:
-    size = source.size
-    if job.request["method"] == "copy-image":
-        known = external.digest_of(image)
-        limit = Limit(image.size, runtime.settings.limits.image_size_cap)
-        digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
-        blobs = await ingest(_counted(source.chunks, progress), targets, [limit, *room.stages, digest], size=size)
-        found = await digest.hexes()
-        if known and found[known[0]] != known[1]:
-            raise BlobChanged("The data that was read is not the data of the image.")
-        return data.Summary(limit.size, found, image.virtual_size), blobs
-    # what was signed stays as it is
-    wanted = converting.target(runtime, image) if seal is None else None
-    if wanted is not None:
-        return await _converted(runtime, image, source, room, targets, progress, wanted)
+    way = Unpacking(runtime, image, trusted=job.request["ovf"])
+    unpacking: list[Stage] = []
+    if seal is None:  # what was signed stays as it is
+        image = way.becomes(image)
+        wanted = converting.target(runtime, image, job.request["stores"])
+        if wanted is not None:
+            return await _converted(runtime, image, source, room, targets, progress, wanted, way)
+        unpacking = way.stages(source.size)
     came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
     before: list[Stage] = [came] if source.expected else []
-    if seal is None and "image_decompression" in runtime.settings.imports.image_import_plugins:
-        before += [Limit(size, runtime.settings.limits.image_size_cap), Decompress(runtime.digest_pool)]
-        size = None
-    limit, inspect, digest = data.stages_of(runtime, _unpacked(runtime, image) if seal is None else image, size, seal)
-    checked = Checked(came, source.expected)
-    blobs = await ingest(
-        _counted(source.chunks, progress),
-        targets,
-        [*before, limit, *room.stages, inspect, digest, *data.verify(digest, seal), checked],
-        size=size,
-    )
-    return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size), blobs
+    size = None if unpacking else source.size
+    limit, inspect, digest = data.stages_of(runtime, image, size, seal)
+    last: list[Stage] = [*data.verify(digest, seal), Checked(came, source.expected)]
+    every: list[Stage] = [*before, *unpacking, limit, *room.stages, inspect, digest, *last]
+    blobs = await ingest(_counted(source.chunks, progress), targets, every, size=size)
+    found = way.properties if seal is None else {}
+    return data.Summary(limit.size, await digest.hexes(), inspect.virtual_size, found), blobs
 
 
 async def _converted(
@@ -288,27 +360,26 @@ async def _converted(
     targets: Sequence[Target],
     progress: Progress,
     wanted: str,
+    way: Unpacking,
 ) -> tuple[data.Summary, dict[str, Blob]]:
     """As `_written`, in another format."""
     cap = runtime.settings.limits.image_size_cap
     async with contextlib.AsyncExitStack() as stack:
-        unpack = "image_decompression" in runtime.settings.imports.image_import_plugins
         disk: converting.Ranges | File | None = source.ranges
-        packed = unpack and disk is not None and recognised(await disk.read(0, min(HEAD, disk.size))) is not None
+        packed = disk is not None and way.is_packed(await disk.read(0, min(HEAD, disk.size)))
         if disk is None or packed or source.expected:
             progress.begin("fetching", source.size)
             came = Digest([one.algorithm for one in source.expected], runtime.digest_pool)
-            stages: list[Stage] = [came, Limit(source.size, cap)]
-            if unpack:
-                stages += [Decompress(runtime.digest_pool), Limit(None, cap)]
-            whole = through(_counted(source.chunks, progress), [*stages, Checked(came, source.expected)])
+            unpacking = way.stages(source.size) or [Limit(source.size, cap)]
+            stages: list[Stage] = [came, *unpacking, Limit(None, cap), Checked(came, source.expected)]
+            whole = through(_counted(source.chunks, progress), stages)
             disk = await stack.enter_async_context(converting.spooled(runtime, whole))
         made = await stack.enter_async_context(converting.converted(runtime, image, disk, wanted))
         progress.begin(f"converting to {wanted}", made.size)
         limit = Limit(made.size, cap)
         digest = data.new_digest(runtime)
         blobs = await ingest(_counted(made.chunks, progress), targets, [limit, *room.stages, digest], size=made.size)
-        return data.Summary(limit.size, await digest.hexes(), made.virtual_size), blobs
+        return data.Summary(limit.size, await digest.hexes(), made.virtual_size, way.properties), blobs
 
 
 async def _seal(runtime: Runtime, job: Job, image: Image) -> certificates.Seal | None:
@@ -316,20 +387,17 @@ async def _seal(runtime: Runtime, job: Job, image: Image) -> certificates.Seal |
     return await certificates.signed(runtime, Context(), image, kept=job.request.get("certificate"))
 
 
-def _expected(runtime: Runtime, image: Image, source: Source, plain: bool) -> int | None:
-    """Bytes that will be written to each store, where that can be told before; `plain`: they are the source's."""
-    if plain:
-        return source.size if source.size is not None else image.size
-    packed = "image_decompression" in runtime.settings.imports.image_import_plugins
-    return None if packed or converting.target(runtime, image) is not None else source.size
-
-
-def _unpacked(runtime: Runtime, image: Image) -> Image:
-    """The image as it is when what was compressed is so no more."""
-    packed = image.container_format == "compressed"
-    if packed and "image_decompression" in runtime.settings.imports.image_import_plugins:
-        return image.replace(container_format="bare")
-    return image
+def _expected(runtime: Runtime, job: Job, image: Image, source: Source | None, plain: bool) -> int | None:
+    """Bytes that will be written to each store, where that can be told before. source: None for a copy; `plain`: they
+    are the source's."""
+    if source is None or (plain and source.size is None):
+        return image.size
+    if not plain:
+        way = Unpacking(runtime, image, trusted=False)
+        wanted = converting.target(runtime, way.becomes(image), job.request["stores"])
+        if wanted is not None or way.stages(source.size):
+            return None
+    return source.size
 
 
 async def _counted(source: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:
@@ -360,6 +428,7 @@ async def _stored(
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
     failed = [store for store in job.request["stores"] if store not in blobs]
+    left: list[Location] = []
 
     def imported(current: Image) -> Image:
         properties = {name: value for name, value in current.properties.items() if name != LOCK}
@@ -367,13 +436,16 @@ async def _stored(
         if copying:
             if current.status != "active" or external.digest_of(current) not in (None, *summary.digests.items()):
                 raise Unwanted
-            return current.replace(properties=properties, locations=(*current.locations, *locations))
+            left.extend(item for item in current.locations if _leaves(runtime, job, item))
+            kept = (item for item in current.locations if item not in left)
+            return current.replace(properties=properties, locations=(*kept, *locations))
         if current.status != "importing":
             raise Unwanted
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
-        now = (current if plain else _unpacked(runtime, current)).replace(properties=properties)
-        if not plain and (wanted := converting.target(runtime, current)) is not None:
+        now = current if plain else Unpacking(runtime, current, trusted=False).becomes(current)
+        now = now.replace(properties={**properties, **summary.properties})
+        if not plain and (wanted := converting.target(runtime, now, job.request["stores"])) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
 
@@ -383,11 +455,16 @@ async def _stored(
         for claim in mine:
             if claim.store in blobs and not await claims.end(tx, claim.id, holder=runtime.holder):
                 raise StoreUnavailable("the bytes were taken for left over; they are written again")
+        left.clear()
         image = await images.change(tx, job.image_id, imported)
         if not copying:
             data.tell_arrived(tx, image)
+        for gone in await deletions.begin_deletes(runtime, tx, image, left, scope="location"):
+            why = "the image was moved; who reads it here may end first"
+            await claims.postpone(tx, gone.id, runtime.holder, seconds=_ENDING, error=why, failed=False)
         staged = [] if copying else await deletions.begin_unstaging(runtime, tx, job.image_id)
         message = _said(summary.size, locations, failures)
+        message += "".join(f" It is not in {item.store or job.request['leave']} any more." for item in left)
         kept_for = runtime.settings.imports.task_time_to_live * 3600.0
         result = {"image_id": job.image_id}
         await tasks.change(tx, job.id, "success", message=message, result=result, kept_for=kept_for)
@@ -397,6 +474,12 @@ async def _stored(
         return await runtime.db.write(finish)
     except NotFound:
         raise Unwanted from None
+
+
+def _leaves(runtime: Runtime, job: Job, location: Location) -> bool:
+    """Whether a move takes this location from its image."""
+    store = runtime.stores.of(location)
+    return store is not None and store.name == job.request.get("leave")
 
 
 def _said(size: int, locations: Sequence[Location], failures: Mapping[str, Exception]) -> str:

@@ -14,15 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from xloud_image import schemas
 from xloud_image.db import images, jobs, tasks
 from xloud_image.db import quotas as rows
-from xloud_image.errors import BadRequest, Conflict, Duplicate, QuotaExceeded
+from xloud_image.errors import BadRequest, Conflict, Duplicate, NotFound, QuotaExceeded
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import Image, Job, Task, shown_url, utcnow
 from xloud_image.policy import images as rights
-from xloud_image.services import certificates, data, fetching, quotas, staging
+from xloud_image.services import certificates, converting, data, fetching, quotas, regions, staging
 from xloud_image.services.candidates import may_reach_all
 from xloud_image.services.lookup import load
 from xloud_image.services.runtime import Runtime
+from xloud_image.services.unpacking import Unpacking
+from xloud_image.streams import signatures
 
 WAITING: Final = 1000  # unfinished jobs of one project
 TO_STORES: Final = "os_glance_importing_to_stores"  # properties of the image, as Glance has them
@@ -31,24 +33,52 @@ LOCK: Final = "os_glance_import_task"
 _LOCKED: Final = 3600.0  # seconds for which the lock of a Glance on the same database counts, unless it is renewed
 
 _SHAPE: Final = schemas.Shape(schemas.new_import())
+_MOVE: Final = schemas.Shape(schemas.new_move())
 _PARTS: Final = schemas.new_import()["properties"]
 # method → the status that the image must have
 _FROM: Final[Mapping[str, str]] = {
     "glance-direct": "uploading",
     "web-download": "queued",
+    "glance-download": "queued",
     "copy-image": "active",
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a client asks for. stores: where the data shall be; must_all: without one of them none."""
+    """What a client asks for. stores: where the data shall be; must_all: without one of them none. leave: the store
+    where it shall be no more then."""
 
     method: str
     stores: tuple[str, ...]
     must_all: bool
     chosen: bool
     details: Mapping[str, Any] = dataclasses.field(repr=False)
+    leave: str | None = None
+
+
+async def move(
+    runtime: Runtime,
+    ctx: Context,
+    image_id: str,
+    body: Mapping[str, Any],
+    *,
+    possible: Sequence[str],
+    request_id: str | None = None,
+) -> Task:
+    """The data of an image goes from one store to another: as a copy, at whose end the image is in that one instead.
+
+    As `begin`; `NotFound` when the image is not in the store that it shall leave.
+    """
+    _MOVE.require(body)
+    if runtime.stores.get(body["from"]) is None:
+        raise Conflict(
+            f"There is no store '{body['from'][:80]}' here; the stores are {', '.join(runtime.stores.names)}."
+        )
+    copy = {"method": {"name": "copy-image"}, "stores": [body["to"]]}
+    wanted = dataclasses.replace(_wanted(runtime, copy, None, possible), leave=body["from"])
+    shown = {"move": {name: body[name] for name in ("from", "to")}}
+    return await _begin(runtime, ctx, image_id, wanted, shown, request_id)
 
 
 async def begin(
@@ -66,12 +96,24 @@ async def begin(
     possible: methods that can work now. store: as `X-Image-Meta-Store` names it.
     `BadRequest`, `Conflict` (status, formats, unknown store, another import), `Forbidden`, `NotFound`, `QuotaExceeded`.
     """
-    wanted = _wanted(runtime, body, store, possible)
+    return await _begin(runtime, ctx, image_id, _wanted(runtime, body, store, possible), _shown(body), request_id)
+
+
+async def _begin(
+    runtime: Runtime,
+    ctx: Context,
+    image_id: str,
+    wanted: Wanted,
+    shown: Mapping[str, Any],
+    request_id: str | None,
+) -> Task:
+    """`shown`: the request as it is kept."""
     seen = await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
+    service = await regions.service(runtime, ctx, wanted.details) if wanted.method == "glance-download" else None
     if wanted.method == "glance-direct":
         await staging.adopt(runtime, seen)
         if await staging.found(runtime, image_id) is None:
@@ -83,7 +125,7 @@ async def begin(
         image_id=image_id,
         request_id=request_id,
         user_id=ctx.user,
-        input={"image_id": image_id, "import_req": _shown(body), "backend": list(wanted.stores)},
+        input={"image_id": image_id, "import_req": shown, "backend": list(wanted.stores)},
     )
     quota = await quotas.of(runtime, seen.owner)
     seal = await certificates.signed(runtime, ctx, seen) if wanted.method != "copy-image" else None
@@ -113,6 +155,13 @@ async def begin(
                 "stores": stores,
                 "must_all": wanted.must_all,
                 "details": dict(wanted.details),
+                "leave": wanted.leave,
+                "ovf": ctx.is_admin,
+                **(
+                    {}
+                    if service is None
+                    else {"service": service, "token": regions.sealed(runtime, task.id, ctx.token)}
+                ),
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
@@ -153,6 +202,8 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
     details = {key: method[key] for key in _PARTS["method"]["properties"] if key in method and key != "name"}
     if name == "web-download" and "uri" not in details:
         raise BadRequest("The method web-download needs 'uri'.")
+    if name == "glance-download":
+        regions.require(details)
     several = runtime.settings.multi_store
     every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
     named = body.get("stores")
@@ -178,6 +229,8 @@ def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> No
     """Whether the caller may do it, and it can be done: asked before, and again of the image under its lock."""
     rule = "copy_image" if wanted.method == "copy-image" else "modify_image"
     rights.require(runtime.policy, ctx, rule, image)
+    if wanted.leave is not None:
+        rights.require(runtime.policy, ctx, "delete_image_location", image)
     if wanted.chosen:
         rights.require(runtime.policy, ctx, "choose_store", image)
     status = _FROM[wanted.method]
@@ -185,6 +238,8 @@ def _require(runtime: Runtime, ctx: Context, image: Image, wanted: Wanted) -> No
         raise Conflict(f"The method {wanted.method} takes an image in status {status}; this one is {image.status}.")
     if image.container_format is None or image.disk_format is None:
         raise Conflict("Set container_format and disk_format before importing data.")
+    if wanted.method != "copy-image" and signatures.stated(image.properties) is None:
+        converting.target(runtime, Unpacking(runtime, image, trusted=False).becomes(image), wanted.stores)
 
 
 async def _require_room(
@@ -217,7 +272,9 @@ def _still_missing(runtime: Runtime, image: Image, wanted: Wanted) -> list[str]:
     """The stores that the data has to get to. `BadRequest` for a copy to where it is already."""
     if wanted.method != "copy-image":
         return list(wanted.stores)
-    have = {store.name for store in (runtime.stores.of(location) for location in image.locations) if store is not None}
+    have = {store.name for location in image.locations if (store := runtime.stores.of(location)) is not None}
+    if wanted.leave is not None and wanted.leave not in have:
+        raise NotFound(f"The image {image.id} is not in the store '{wanted.leave}'.")
     missing = [store for store in wanted.stores if store not in have]
     if wanted.chosen and len(missing) < len(wanted.stores):
         there = ", ".join(store for store in wanted.stores if store in have)

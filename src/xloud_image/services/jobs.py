@@ -3,7 +3,14 @@ whatever dies. What a kind of job does is told by the services that are handed i
 
 Rows are the truth and leases decide; a ring of the bell only says «look». Who works on a job renews its lease; who
 cannot for two thirds of it stops before it ends. A job is cancelled by a flag in its row, which the renewing sees. An
-attempt that fails in a way that may pass is tried again later; the fifth is the last, and one that was killed counts.
+attempt that fails in a way that may pass is tried again later; the fifth is the last.
+
+Jobs of one process end with it, and one of them may have been the reason. After the second such death a job runs alone,
+so that those that follow are its own; after the fifth it has failed. Whoever ran beside it has lost time and nothing
+else.
+
+No job keeps the others waiting (`lanes`): one that is at it for longer than its share gives up its place when a project
+that has none waits, and begins anew.
 """
 
 from __future__ import annotations
@@ -11,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import structlog
@@ -22,15 +30,20 @@ from xloud_image.db import jobs, tasks
 from xloud_image.errors import ImageServiceError, SourceChanged
 from xloud_image.failpoints import reach
 from xloud_image.model import Job
+from xloud_image.services.expired import Expired
 from xloud_image.services.holder import is_dead
+from xloud_image.services.lanes import Lane
 from xloud_image.services.runtime import Runtime
 
 log = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 5
+DEATHS: Final = 5
+ALONE: Final = 2  # deaths after which a job runs alone
 BEAT: Final = 2.0  # seconds between two renewals: cancelling acts within it, and progress is stored
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
 _TIDY: Final = 600.0  # seconds between two looks at tasks that have expired
+_LONGEST: Final = 7 * 86400.0  # seconds that the share of a job grows to
 _LAST_RETRY: Final = 600.0  # seconds; the first attempt comes after some seconds, each later one after twice the time
 
 
@@ -84,15 +97,19 @@ class Kind:
 
 
 class Engine:
-    """The jobs of one process. `places`: at once; of one project three quarters of them."""
+    """The jobs of one process. `places`: at once; of one project three quarters of them, and the last place is for one
+    that has none."""
 
     def __init__(self, runtime: Runtime, kinds: Mapping[str, Kind], *, places: int) -> None:
-        self._runtime, self._kinds, self._places = runtime, kinds, places
+        self._runtime, self._kinds = runtime, kinds
+        self._lane = Lane("jobs", places=places, each=max(1, places * 3 // 4), longest=_LONGEST)
         self._working: dict[str, asyncio.Task[None]] = {}
         self._rung = asyncio.Event()
-        self._found: list[str] = []  # jobs that waited a moment ago, the next first
+        self._expired = Expired(runtime.settings.lease_time / 2)
+        self._found: list[jobs.Waiting] = []  # what waited a moment ago, the next first
         self._found_at = 0.0
-        self._workers = 1  # processes that do such work
+        self._alone = False  # the one that is under way has to be
+        self._empties = True  # this process takes none, when one waits that has to be alone, until it has none
 
     def ring(self) -> None:
         """There may be something to do."""
@@ -127,6 +144,7 @@ class Engine:
             await self._drain()
             with contextlib.suppress(ImageServiceError):  # else it runs out
                 await runtime.db.write(lambda conn: jobs.leave(conn, runtime.holder))
+            self._lane.close()
 
     async def _announce(self, lease: float) -> None:
         holder = self._runtime.holder
@@ -134,7 +152,7 @@ class Engine:
             try:
                 await self._runtime.db.write(lambda conn: jobs.announce(conn, holder, lease=lease))
                 workers = await self._runtime.db.read(jobs.list_workers)
-                self._workers = max(1, sum(worker.alive for worker in workers))
+                self._empties = next((worker.id for worker in workers if worker.alive), holder) == holder
             except ImageServiceError as error:
                 log.warning("this worker could not be announced", reason=error.message)
             await asyncio.sleep(lease / 3)
@@ -142,38 +160,60 @@ class Engine:
     async def _look(self) -> None:
         """Begin with what waits, as far as there is room. What is found serves for a while: where thousands wait, a
         look costs more than taking a job."""
-        while len(self._working) < self._places:
+        if self._alone:
+            return
+        if self._lane.full:
+            if self._lane.over:
+                has = {place.owner for place in self._lane.taken.values()}
+                self._lane.make_room(one.owner for one in await self._waiting(has))
+            return
+        while not self._lane.full:
             if not self._found or time.monotonic() - self._found_at > LOOK:
-                self._found = await self._waiting()
+                self._found = await self._waiting(
+                    {one.owner for one in self._lane.taken.values() if not self._lane.admits(one.owner)}
+                )
                 self._found_at = time.monotonic()
                 if not self._found:
                     return
-            job_id = self._found.pop(0)
-            if job_id not in self._working:
-                await self._take(job_id)
+            if self._found[0].deaths >= ALONE and self._working:
+                return  # until there is nothing under way
+            seen = self._found.pop(0)
+            if seen.id not in self._working and self._lane.admits(seen.owner) and await self._take(seen):
+                return
 
-    async def _waiting(self) -> list[str]:
-        each = max(1, self._places * 3 // 4) * self._workers
-        found = await self._runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, each=each))
-        found = [job_id for job_id in found if job_id not in self._working]
-        first = found[: self._places]
-        random.shuffle(first)  # several workers look at the same rows: they shall not fight for the first
-        return [*first, *found[self._places :]]
+    async def _waiting(self, without: Collection[str | None]) -> list[jobs.Waiting]:
+        """What may be begun here: what has to be alone only where nothing is under way, or shall be soon."""
+        most = None if self._empties or not self._working else ALONE - 1
+        found = await self._runtime.db.read(lambda conn: jobs.waiting(conn, self._kinds, without=without, deaths=most))
+        found = [one for one in self._expired.lasting(found) if one.id not in self._working]
+        found = [one for one in found if most is None or one.deaths <= most]
+        # several workers look at the same rows: they shall not fight for the first
+        first = list(itertools.takewhile(lambda one: one.deaths < ALONE, found[: self._lane.places]))
+        random.shuffle(first)
+        return [*first, *found[len(first) :]]
 
     async def _free_from_dead(self) -> None:
-        """What a process of this very node held that runs no more need not wait for its lease."""
+        """What a process of this very node held that runs no more need not wait for its lease, nor what this one holds
+        and does not work on: it could not renew it, or could not end it."""
+        holder = self._runtime.holder
         for job in await self._runtime.db.read(jobs.held):
-            if job.holder is not None and job.id not in self._working and is_dead(job.holder):
-                await self._runtime.db.write(lambda conn, job=job: jobs.free_of(conn, job))  # type: ignore[misc]
+            if job.id in self._working or job.holder is None:
+                continue
+            if job.holder == holder or is_dead(job.holder):
+                died = job.holder != holder
+                await self._runtime.db.write(lambda conn, job=job, died=died: jobs.free(conn, job, died=died))  # type: ignore[misc]
 
-    async def _take(self, job_id: str) -> bool:
+    async def _take(self, seen: jobs.Waiting) -> bool:
+        """Whether nothing else may begin: it has to be alone."""
         runtime, lease = self._runtime, self._runtime.settings.lease_time
-        job = await runtime.db.write(lambda conn: jobs.take(conn, job_id, runtime.holder, lease=lease))
+        job = await runtime.db.write(lambda conn: jobs.take(conn, seen, runtime.holder, lease=lease))
         if job is None:
             return False
         await reach("job.taken")
+        self._alone = job.deaths >= ALONE
+        self._lane.begin(job.id, job.owner)
         self._working[job.id] = asyncio.create_task(self._work(job), name=f"job {job.kind} {job.id}")
-        return True
+        return self._alone
 
     async def _work(self, job: Job) -> None:
         bound = log.bind(job=job.id, kind=job.kind, image=job.image_id, attempt=job.attempts)
@@ -181,17 +221,23 @@ class Engine:
         try:
             if job.cancelled:
                 await kind.fail(self._runtime, job, "It was cancelled.")
+            elif job.deaths >= DEATHS:
+                reason = f"It was tried {DEATHS} times: each time the process that worked on it died"
+                await kind.fail(self._runtime, job, reason)
             elif job.attempts > ATTEMPTS:
-                reason = job.error or "each time the process that worked on it died"
-                await kind.fail(self._runtime, job, f"It was tried {ATTEMPTS} times: {reason}")
+                await kind.fail(self._runtime, job, f"It was tried {ATTEMPTS} times: {job.error}")
             else:
                 bound.info("a job begins")
                 progress = Progress()
                 await self._while_ours(job, progress, kind.run(self._runtime, job, progress))
                 bound.info("a job is done")
         except asyncio.CancelledError:
-            await self._give_back(job)
+            await self._store(job, lambda conn: jobs.give_back(conn, job))
             raise
+        except _Aside:
+            self._lane.leave(job.id, aside=True)
+            bound.info("a job begins anew later, others wait")
+            await self._store(job, lambda conn: jobs.give_back(conn, job, last=True))
         except Unwanted:
             bound.info("a job is not wanted any more")
             await self._end(kind, job, "It was cancelled.")
@@ -199,13 +245,17 @@ class Engine:
             bound.warning("a job went to another process: this one could not renew its lease")
         except Exception as error:  # noqa: BLE001 - whatever it was, the job has to come to an end
             await self._failed(kind, job, error)
+        else:
+            self._lane.forget(job.id)
         finally:
+            self._lane.leave(job.id)
             self._working.pop(job.id, None)
+            self._alone = False
             self._rung.set()
 
     async def _while_ours(self, job: Job, progress: Progress, work: Awaitable[None]) -> None:
-        """Run `work` as long as the lease is ours, which is renewed beside it. `_Lost`, `Unwanted`; then it has been
-        stopped, and has tidied up."""
+        """Run `work` as long as the lease is ours, which is renewed beside it, and its place. `_Lost`, `_Aside`,
+        `Unwanted`; then it has been stopped, and has tidied up."""
         lease = self._runtime.settings.lease_time
         task = asyncio.ensure_future(work)
         renewed, stored = time.monotonic(), progress.so_far
@@ -213,6 +263,8 @@ class Engine:
             while not (await asyncio.wait((task,), timeout=BEAT))[0]:
                 if progress.has_ended():
                     continue
+                if self._lane.must_leave(job.id):
+                    raise _Aside
                 so_far = progress.so_far
                 told = None if so_far == stored else progress.facts
                 if told is None and time.monotonic() - renewed < lease / 6:
@@ -265,9 +317,6 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - its lease runs out, and whoever takes it then ends it
             log.warning("a job could not be ended", job=job.id, reason=str(error))
 
-    async def _give_back(self, job: Job) -> None:
-        await self._store(job, lambda conn: jobs.give_back(conn, job))
-
     async def _store(self, job: Job, work: Callable[[Any], Awaitable[object]]) -> None:
         try:
             await self._runtime.db.write(work)
@@ -283,3 +332,7 @@ class Engine:
 
 class _Lost(Exception):
     """The lease is not ours any more, or cannot be renewed."""
+
+
+class _Aside(Exception):
+    """Its place is needed by another."""

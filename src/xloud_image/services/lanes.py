@@ -19,7 +19,7 @@ from typing import Final
 
 NICE: Final = 10  # of the threads: a tenth of the processor when all others want it
 SHARE: Final = 300.0  # seconds for which nobody takes a place; twice as long each time that it was lost
-LONGEST: Final = 4 * 3600.0  # seconds that a share grows to
+LONGEST: Final = 4 * 3600.0  # seconds that a share grows to, unless another is named
 _REMEMBERED: Final = 1000  # works that lost their places
 
 
@@ -36,10 +36,10 @@ class Place:
 
 class Lane:
     """The lane of one process. `places`: works at once; `each`: of them for one project; `threads`: of `pool`, in which
-    they use the processor."""
+    they use the processor. `longest`: seconds that a share grows to."""
 
-    def __init__(self, name: str, *, places: int, each: int, threads: int = 1) -> None:
-        self.places, self.each = places, each
+    def __init__(self, name: str, *, places: int, each: int, threads: int = 1, longest: float = LONGEST) -> None:
+        self.places, self.each, self.longest = places, each, longest
         self.taken: dict[str, Place] = {}  # by the id of the work
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_stand_back)
         self.turn = asyncio.Lock()  # held by whoever looks for the next works
@@ -66,7 +66,7 @@ class Lane:
         if aside:
             if len(self._shares) > _REMEMBERED:  # what another process ended meanwhile was not forgotten here
                 self._shares.clear()
-            self._shares[work] = min(2 * self._shares.get(work, SHARE), LONGEST)
+            self._shares[work] = min(2 * self._shares.get(work, SHARE), self.longest)
 
     def forget(self, work: str) -> None:
         """It is done for good."""

@@ -39,6 +39,8 @@ class Possible:
     @staticmethod
     async def _look(runtime: Runtime) -> tuple[str, ...]:
         enabled = runtime.settings.imports.enabled_import_methods
+        if runtime.settings.auth.method != "keystone":  # nobody has a token that another region would take
+            enabled = tuple(name for name in enabled if name != "glance-download")
         if not enabled:
             return ()
         try:

@@ -7,7 +7,6 @@ once, everything else when its lease runs out.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -18,6 +17,7 @@ from xloud_image.db.engine import Tx
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
 from xloud_image.services import data, deletions, hashing, relay, scrubbing, uploads
+from xloud_image.services.expired import Expired
 from xloud_image.services.holder import is_dead
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores.base import Caller
@@ -36,7 +36,7 @@ async def run(runtime: Runtime) -> None:
     """
     lease = runtime.settings.lease_time
     working: dict[str, asyncio.Task[None]] = {}
-    seen = _Seen(lease / 2)
+    seen = Expired(lease / 2)
     scrub: asyncio.Task[int] | None = None
 
     async def look() -> None:
@@ -73,7 +73,7 @@ async def renew(runtime: Runtime) -> None:
 
 async def once(runtime: Runtime) -> None:
     """Settle or postpone every claim that is nobody's any more."""
-    await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, _Seen(0))).values()))
+    await asyncio.gather(*(_settle_all(runtime, left) for left in (await _left(runtime, Expired(0))).values()))
     await uploads.sweep(runtime)
 
 
@@ -90,24 +90,7 @@ async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
     return len(tried), sum(claim.id in tried for claim in left)
 
 
-class _Seen:
-    """Leases that were found expired. The database's clock may have been set forward, and then every lease looks so:
-    whoever lives renews his within a third of it. So one counts only when it is found again as it was, `wait` seconds
-    later by the clock that nobody sets."""
-
-    def __init__(self, wait: float) -> None:
-        self._wait = wait
-        self._first: dict[tuple[str, str | None, object], float] = {}
-
-    def lasting(self, found: list[Claim]) -> list[Claim]:
-        """Those that nobody holds, and those that were expired at an earlier look already."""
-        now = time.monotonic()
-        keys = {claim.id: (claim.id, claim.holder, claim.lease_until) for claim in found}
-        self._first = {key: self._first.get(key, now) for key in keys.values()}
-        return [c for c in found if c.holder is None or now - self._first[keys[c.id]] >= self._wait]
-
-
-async def _left(runtime: Runtime, seen: _Seen) -> dict[str, list[Claim]]:
+async def _left(runtime: Runtime, seen: Expired) -> dict[str, list[Claim]]:
     """Claims that are nobody's any more, by store. What this process works on is its own, whatever the clock says; what
     waits to be digested has a queue of its own."""
     found = seen.lasting(await runtime.db.read(lambda conn: claims.expired(conn, _KINDS)))

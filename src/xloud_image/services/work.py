@@ -44,7 +44,7 @@ def _shown(job: Job) -> dict[str, Any]:
         "owner": job.owner,
         "state": state,
         "holder": job.holder,
-        "attempts": job.attempts,
+        "attempts": job.attempts + job.deaths,
         "seconds": max(0, int((utcnow() - job.begun_at).total_seconds())),
         "progress": words(job),
         "error": job.error,

@@ -13,6 +13,8 @@ Promises, each proved by `stores.suite` against every backend:
    called any number of times; a writer of that key which still runs fails and leaves nothing.
 8. Flag and method agree, both ways. No URL that we write holds a credential.
 9. Every answer is bounded in time: a store that hangs raises `StoreUnavailable`.
+10. What `copy` took has all bytes of its origin; all that `write` promises of the key holds. Where it cannot, nothing
+    is left, and the bytes can be read and written instead.
 
 An error says what happened («it has no room for this data») and does not name the store: `layers.Named` does, once.
 """
@@ -177,6 +179,7 @@ class Store(abc.ABC):
     """
 
     TYPE: ClassVar[StoreType]
+    SUMS: ClassVar[bool] = False  # the backend notices by itself when bytes that it keeps have changed
 
     name: str
     can: Can
@@ -237,6 +240,15 @@ class Store(abc.ABC):
         `AlreadyExists`, `StoreFull`, `WriteDenied`, `StoreUnavailable`, `BadRequest` (size), the source's errors.
         """
         raise Unsupported("it takes no data")
+
+    async def copy(self, key: str, origin: Store, url: str, *, size: int, caller: Caller | None = None) -> Blob | None:
+        """As `write`, of the `size` bytes that `origin`, another store, has under `url`, without their passing through
+        here. None: between these two that is not possible (any more), or not for these bytes.
+
+        That the copy is what the origin has is the backend's word; the size is compared. Whether the origin still has
+        what it was given is proved where the backend keeps checksums (`SUMS`), and by reading the copy elsewhere.
+        """
+        return None
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         """Remove whatever writes of `key` left. The caller has made sure that no location names it."""

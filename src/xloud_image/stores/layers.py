@@ -24,9 +24,11 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
+_TRANSFERS: Final = ("write", "copy")  # calls that take as long as their bytes
+
 _SECONDS: Final = Histogram(
     "xloud_image_store_seconds",
-    "Duration of store calls in seconds; 'open' until the store has answered, 'write' the whole transfer.",
+    "Duration of store calls in seconds; 'open' until the store has answered, 'write' and 'copy' the whole transfer.",
     ("store", "operation"),
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2, 10, 60, 300, 1800),
 )
@@ -36,7 +38,7 @@ _FAILURES: Final = Counter(
     ("store", "operation", "error"),
 )
 _BYTES: Final = Counter("xloud_image_store_written_bytes_total", "Bytes that were stored whole.", ("store",))
-_TRANSFERS: Final = Gauge(
+_UNDER_WAY: Final = Gauge(
     "xloud_image_store_transfers", "Transfers under way.", ("store", "operation"), multiprocess_mode="livesum"
 )
 
@@ -45,10 +47,10 @@ _TRANSFERS: Final = Gauge(
 class LayerSettings:
     """Seconds and counts, per store and process.
 
-    store_timeout: for each call that asks the backend but write, for open until its first byte; waiting and retries are
-    in it. retries: further attempts after a temporary error, as long as all took less than `retry_window` together: a
-    store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many other calls,
-    three quarters of them of one project; more wait.
+    store_timeout: for each call that asks the backend but write and copy, for open until its first byte; waiting and
+    retries are in it. retries: further attempts after a temporary error, as long as all took less than `retry_window`
+    together: a store that refuses is asked again, one that hangs is not. at_once: transfers under way, and as many
+    other calls, three quarters of them of one project; more wait.
     """
 
     store_timeout: float = 60.0
@@ -66,6 +68,13 @@ def wrap(store: Store, settings: LayerSettings | None = None) -> Store:
     return Named(Measured(Timed(Limited(Retrying(store, settings), settings), settings)))
 
 
+def backend_of(store: Store) -> Store:
+    """The store itself, without what is around it."""
+    while isinstance(store, Layer):
+        store = store.inner
+    return store
+
+
 class Layer(Store):
     """A store that hands everything on. `inner` is the next one.
 
@@ -78,7 +87,7 @@ class Layer(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.name, self.can, self.places, self.sample = inner.name, inner.can, inner.places, inner.sample
-        self.TYPE = inner.TYPE  # type: ignore[misc]
+        self.TYPE, self.SUMS = inner.TYPE, inner.SUMS  # type: ignore[misc]
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         """Do `call(number)`, which counts how often it was done before. `operation`: the method's name."""
@@ -137,6 +146,11 @@ class Layer(Store):
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
         return await self._call("write", lambda _: self.inner.write(key, source, size=size, caller=caller), caller)
+
+    async def copy(self, key: str, origin: Store, url: str, *, size: int, caller: Caller | None = None) -> Blob | None:
+        return await self._call(
+            "copy", lambda _: self.inner.copy(key, backend_of(origin), url, size=size, caller=caller), caller
+        )
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         await self._call("discard", lambda _: self.inner.discard(key, caller=caller), caller)
@@ -203,7 +217,7 @@ class Retrying(Layer):
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         """Until it ends well, or in an error that is not temporary, or the retries are used up."""
-        if operation == "write":
+        if operation in _TRANSFERS:
             return await call(0)
         end = time.monotonic() + self._settings.retry_window
         attempt = 0
@@ -253,7 +267,7 @@ class Limited(Layer):
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
         if operation == "check":
             return await call(0)
-        if operation != "write":  # has its limit of time already
+        if operation not in _TRANSFERS:  # has its limit of time already
             async with self._calls.one(caller):
                 return await call(0)
         async with contextlib.AsyncExitStack() as stack:
@@ -286,7 +300,7 @@ class Timed(Layer):
         self._limit = settings.store_timeout
 
     async def _call(self, operation: str, call: Callable[[int], Awaitable[T]], caller: Caller | None = None) -> T:
-        if operation == "write":
+        if operation in _TRANSFERS:
             return await call(0)
         limit = asyncio.timeout(self._limit)
         try:
@@ -316,14 +330,14 @@ class Measured(Layer):
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
-        with _TRANSFERS.labels(self.name, "read").track_inprogress():
+        with _UNDER_WAY.labels(self.name, "read").track_inprogress():
             async with super().open(url, offset=offset, length=length, caller=caller) as reader:
                 yield reader
 
     async def write(
         self, key: str, source: AsyncIterator[bytes], *, size: int | None, caller: Caller | None = None
     ) -> Blob:
-        with _TRANSFERS.labels(self.name, "write").track_inprogress():
+        with _UNDER_WAY.labels(self.name, "write").track_inprogress():
             blob = await super().write(key, source, size=size, caller=caller)
         _BYTES.labels(self.name).inc(blob.size)
         return blob

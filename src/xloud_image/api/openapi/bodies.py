@@ -23,6 +23,7 @@ _BODIES: Final[dict[str, dict[str, str | None]]] = {
     "location": {_JSON: "NewLocation"},
     "import": {_JSON: "Import"},
     **{name: {_JSON: schema} for name, (schema, _) in metadefs.BODIES.items()},
+    "move": {_JSON: "Move"},
 }
 _WORDS: Final = {
     "image": "Any fields of the image that clients may set, and any further properties as strings.",
@@ -34,6 +35,7 @@ _WORDS: Final = {
     "location": "The place, and what its data must be; an empty validation_data says nothing.",
     "import": "The way of import and its stores.",
     **{name: words for name, (_, words) in metadefs.BODIES.items()},
+    "move": "The two stores.",
 }
 
 
@@ -82,4 +84,5 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "NewLocation": schemas.new_location(),
         "Import": schemas.new_import(),
         **metadefs.BODY_SCHEMAS,
+        "Move": schemas.new_move(),
     }

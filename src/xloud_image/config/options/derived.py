@@ -94,6 +94,15 @@ DERIVED: Final[tuple[Option, ...]] = (
         cfg.StrOpt("work_dir", help="Directory for data that is being converted; unset: work in state_dir."),
     ),
     *_made(
+        "ImportSettings.download_properties",
+        "glance_download_properties",
+        cfg.ListOpt(
+            "extra_properties",
+            default=["hw_", "trait:", "os_distro", "os_secure_boot", "os_type"],
+            help="What the names of properties begin with that glance-download copies.",
+        ),
+    ),
+    *_made(
         "ImportSettings.inject",
         "inject_metadata_properties",
         cfg.DictOpt("inject", default={}, help="Properties (name:value pairs) that inject_image_metadata adds."),

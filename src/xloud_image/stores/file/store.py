@@ -30,7 +30,7 @@ from xloud_image.stores.file import options as file_options
 from xloud_image.stores.file.directories import Places
 from xloud_image.stores.file.download import OpenFile
 from xloud_image.stores.file.options import FILE
-from xloud_image.stores.file.upload import Draft
+from xloud_image.stores.file.upload import CannotCopy, Draft
 from xloud_image.stores.kit.chunks import Exactly
 from xloud_image.stores.kit.sentences import key_taken, no_data, was_discarded
 from xloud_image.stores.kit.threads import Threads
@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 _NO_LIMIT: Final = 600.0  # seconds that a step may take when the operator sets no limit
 _GRACE: Final = 30.0  # seconds that a failed write waits for a thread that is still in its draft
+_PIECE: Final = 64 << 20  # bytes that the kernel copies in one step
 _ROOMY: Final = 1 << 30  # with an unknown size a directory with so many bytes free is preferred
 
 
@@ -171,13 +172,18 @@ class FileStore(Store):
         with self._reading(path):
             return Blob(url, await self._threads.run(syscalls.size, path, name))
 
+    async def opened(self, url: str) -> OpenFile:
+        """The file itself, to be closed in a thread."""
+        path, name = self._locate(url)
+        with self._reading(path):
+            return await self._threads.run(OpenFile, path, name, lost=OpenFile.close)
+
     @contextlib.asynccontextmanager
     async def open(
         self, url: str, *, offset: int = 0, length: int | None = None, caller: Caller | None = None
     ) -> AsyncIterator[Reader]:
-        path, name = self._locate(url)
-        with self._reading(path):
-            opened = await self._threads.run(OpenFile, path, name, lost=OpenFile.close)
+        opened = await self.opened(url)
+        path, _ = self._locate(url)
 
         async def warm(at: int, count: int) -> None:
             with self._reading(path):
@@ -206,11 +212,38 @@ class FileStore(Store):
         steps = await self._begin(key, size)
         async with self._all_or_nothing(steps):
             await steps.take(Exactly(source, size), self._batch, steps.draft.write, cut=False)
-            await steps.begin(steps.draft.sync)
-            await steps.begin(steps.draft.publish)
-            await steps.end()
-        path = steps.draft.path
-        return Blob(f"file://{path}/{key}", steps.draft.written, self._metadata.get(path, {}))
+            return await self._finished(steps)
+
+    async def _finished(self, steps: Steps[Draft]) -> Blob:
+        draft = steps.draft
+        await steps.begin(draft.sync)
+        await steps.begin(draft.publish)
+        await steps.end()
+        return Blob(f"file://{draft.path}/{draft.key}", draft.written, self._metadata.get(draft.path, {}))
+
+    async def copy(self, key: str, origin: Store, url: str, *, size: int, caller: Caller | None = None) -> Blob | None:
+        """By reference where the file system can (one for both), else by the kernel."""
+        plain_key(key)
+        if not isinstance(origin, FileStore) or self._metadata_error:
+            return None
+        opened = await origin.opened(url)
+        async with contextlib.AsyncExitStack() as file:
+            file.push_async_callback(lambda: finish(self._threads.close(opened.close)))
+            if opened.size != size:
+                return None
+            steps = await self._begin(key, size)
+            try:
+                async with self._all_or_nothing(steps):
+                    await steps.begin(functools.partial(steps.draft.clone, opened.fd, size))
+                    await steps.end()
+                    while steps.draft.written < size:
+                        length = min(_PIECE, size - steps.draft.written)
+                        await steps.begin(functools.partial(steps.draft.copy, opened.fd, length))
+                        await steps.end()
+                    await file.aclose()
+                    return await self._finished(steps)
+            except CannotCopy:
+                return None
 
     async def _begin(self, key: str, size: int | None) -> Steps[Draft]:
         """A draft in the directory of the highest priority that has room; one that is broken is passed over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import heapq
 import os
 import stat
@@ -20,9 +21,11 @@ _TMPFS: Final = frozenset({0x01021994, 0x858458F6})  # statfs types of tmpfs and
 _SYNC_BEGIN: Final = 2  # SYNC_FILE_RANGE_WRITE
 _SYNC_WAIT: Final = 1 | 2 | 4  # … with waiting before and after
 _RENAME_NOREPLACE: Final = 1
+_FICLONE: Final = 0x40049409
 
 # What file systems answer that cannot do a thing at all.
 CANNOT: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EMLINK, errno.ENOTTY})
+CANNOT_COPY: Final = CANNOT | {errno.EXDEV, errno.ETXTBSY}
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _off: Final = ctypes.c_int64
@@ -50,6 +53,18 @@ def rename_exclusively(directory: int, old: str, new: str) -> None:
     """Rename within a directory; FileExistsError instead of replacing."""
     names = os.fsencode(old), os.fsencode(new)
     _checked(_libc.renameat2(directory, names[0], directory, names[1], _RENAME_NOREPLACE))
+
+
+def clone(source: int, target: int) -> bool:
+    """Give the empty file `target` all of `source`: both have the same blocks until one is changed. False: the file
+    system cannot, or these are two."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in CANNOT_COPY:
+            raise
+        return False
+    return True
 
 
 def begin_writeback(fd: int, offset: int, length: int) -> None:

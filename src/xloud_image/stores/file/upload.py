@@ -12,9 +12,11 @@ from typing import Final
 from xloud_image.failpoints import reach_in_thread
 from xloud_image.stores.file.syscalls import (
     CANNOT,
+    CANNOT_COPY,
     allocate,
     await_writeback,
     begin_writeback,
+    clone,
     directory,
     rename_exclusively,
     unlinked,
@@ -26,6 +28,10 @@ from xloud_image.stores.kit.transfers import Discarded
 _PAGE: Final = 4096  # thin: fewer zeros than this would free nothing
 _FLUSH: Final = 16 << 20  # bytes after which writing back to the disk is begun
 _AHEAD: Final = 64 << 20  # bytes at most for which there is room before they come
+
+
+class CannotCopy(Exception):
+    """The kernel copies nothing between these two files."""
 
 
 class Draft(transfers.Draft):
@@ -81,6 +87,45 @@ class Draft(transfers.Draft):
                 self.written += self._put(pieces, self.written)
             while self.written - self._flushed >= _FLUSH:
                 self._flush()
+
+    def clone(self, source: int, size: int) -> None:
+        """Take all of another file, of `size` bytes, without copying, where the file system can: `written` tells."""
+        with self._working():
+            if clone(source, self._fd):
+                self.written = size
+
+    def copy(self, source: int, length: int) -> None:
+        """Append so many bytes of another file, from where this one ends: the kernel copies them. `CannotCopy`: not
+        between these two. Holes become zeros, or stay holes where the store is thin."""
+        with self._working():
+            end = self.written + length
+            if not self._thin:
+                self._reserve(end)
+            while self.written < end:
+                at, until = self._data(source, end) if self._thin else (self.written, end)
+                try:
+                    done = os.copy_file_range(source, self._fd, until - at, at, at) if at < until else 0
+                except OSError as error:
+                    if error.errno in CANNOT_COPY:
+                        raise CannotCopy from error
+                    raise
+                if at < until and not done:
+                    raise OSError(errno.EIO, "the file became shorter")
+                self.written = at + done
+            while self.written - self._flushed >= _FLUSH:
+                self._flush()
+
+    def _data(self, source: int, end: int) -> tuple[int, int]:
+        """From where to where another file has data next, from the end of what is written on; at most to `end`."""
+        try:
+            at = min(end, os.lseek(source, self.written, os.SEEK_DATA))
+            return at, min(end, os.lseek(source, at, os.SEEK_HOLE))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole
+                return end, end
+            if error.errno in CANNOT_COPY:
+                return self.written, end
+            raise
 
     def _reserve(self, end: int) -> None:
         """Room for the bytes up to `end`, which are here, and for as many more as came before, at most _AHEAD: files

@@ -65,20 +65,30 @@ class Guarded:
 
     @contextlib.asynccontextmanager
     async def ask(
-        self, method: str, url: URL, reach: Reach, *, after: Reach | None = None, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: URL,
+        reach: Reach,
+        *,
+        after: Reach | None = None,
+        headers: Mapping[str, str],
+        own: Mapping[str, str] | None = None,
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, URL]]:
         """The answer behind at most REDIRECTS redirects, and where it comes from. `after`: how far may be gone once a
-        redirect leads to another server than `url` names. `UrlRefused`; what `Web.answer` raises."""
+        redirect leads to another server than `url` names; `own`: headers that such a one does not get. `UrlRefused`;
+        what `Web.answer` raises."""
         at = url
         for _ in range(REDIRECTS + 1):
             web, more = self._way(at, reach)
-            async with web.answer(method, at, headers={**_HEADERS, **headers}, **more) as response:
+            sent = {**_HEADERS, **headers, **(own or {})}
+            async with web.answer(method, at, headers=sent, **more) as response:
                 if response.status not in _WAYS:
                     yield response, at
                     return
                 before, at = at, answers.next_url(at, response.headers, downgrade=self.downgrade)
-                if after is not None and at.origin() != before.origin():
-                    reach = after
+                if at.origin() != before.origin():
+                    own = None
+                    reach = reach if after is None else after
                 if reach is not Reach.ANY:
                     self._filters.require(at)
         raise UrlRefused(f"the server of the URL redirects more than {REDIRECTS} times")

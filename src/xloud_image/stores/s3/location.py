@@ -65,6 +65,15 @@ class Address:
         return self.host, f"{self.prefix}/{quote(self.bucket, safe='-_.~')}{tail}"
 
     @property
+    def server(self) -> tuple[bool, str, str, str]:
+        """What two buckets of one server have in common."""
+        return self.tls, self.host, self.prefix, self.region
+
+    def source(self, key: str) -> str:
+        """The object as one to be copied from (`x-amz-copy-source`)."""
+        return f"/{quote(self.bucket, safe='-_.~')}/{quote(key, safe='-_.~')}"
+
+    @property
     def place(self) -> str:
         """host/bucket, what identifies the bucket."""
         return f"{self.host}{self.prefix}/{self.bucket}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -36,7 +37,9 @@ from xloud_image.stores.s3.options import S3
 from xloud_image.stores.s3.parts import MIB, Plan
 from xloud_image.stores.s3.probe import examine
 from xloud_image.stores.s3.signing import Keys
-from xloud_image.stores.s3.upload import Upload
+from xloud_image.stores.s3.upload import NoParts, NotCopied, Upload
+
+_log = logging.getLogger(__name__)
 
 _REST: Final = MIB // 2  # bytes of the second part of a sample
 _ROUNDS: Final = 5  # of a discard against a writer who is about to end
@@ -46,6 +49,7 @@ class S3Store(Store):
     """One bucket."""
 
     TYPE = S3
+    SUMS = True
     PATIENCE: ClassVar[float] = 15.0  # seconds
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -54,7 +58,7 @@ class S3Store(Store):
         for needed in ("host", "access_key", "secret_key", "bucket"):
             if not options[f"s3_store_{needed}"]:
                 raise ConfigError(f"s3_store_{needed} is not set")
-        self._address = Address.of(
+        self.address = Address.of(
             options["s3_store_host"],
             options["s3_store_bucket"],
             region=options["s3_store_region_name"],
@@ -72,16 +76,16 @@ class S3Store(Store):
         self._client = Client(
             name,
             self._web,
-            self._address,
+            self.address,
             Keys(options["s3_store_access_key"], options["s3_store_secret_key"]),
             patience=self.PATIENCE,
-            sign_bodies=careful or not self._address.tls,
+            sign_bodies=careful or not self.address.tls,
         )
-        self.places = (f"bucket {self._address.place}",)
+        self.places = (f"bucket {self.address.place}",)
         self.facts = {
-            "host": f"{'https' if self._address.tls else 'http'}://{self._address.host}{self._address.prefix}",
-            "bucket": self._address.bucket,
-            "bucket_url_format": "virtual" if self._address.virtual else "path",
+            "host": f"{'https' if self.address.tls else 'http'}://{self.address.host}{self.address.prefix}",
+            "bucket": self.address.bucket,
+            "bucket_url_format": "virtual" if self.address.virtual else "path",
         }
 
     async def check(self) -> Health:
@@ -89,7 +93,7 @@ class S3Store(Store):
         found = await self._client.ask("HEAD")
         if found.missing:
             if self._create_bucket:
-                return Health(f"the bucket {self._address.bucket} is made by the first upload", None, self.facts)
+                return Health(f"the bucket {self.address.bucket} is made by the first upload", None, self.facts)
             found = dataclasses.replace(found, code="NoSuchBucket")
         if not found.good:
             raise self._client.refusal(found, writing=True)
@@ -102,19 +106,19 @@ class S3Store(Store):
         return await first_objects(self._client, limit)
 
     def owns(self, url: str) -> bool:
-        return self._address.key_of(url) is not None
+        return self.address.key_of(url) is not None
 
     def key(self, url: str) -> str | None:
-        return self._address.key_of(url)
+        return self.address.key_of(url)
 
     def forms(self, url: str) -> tuple[str, ...]:
-        key = self._address.key_of(url)
+        key = self.address.key_of(url)
         return (
-            (url,) if key is None else tuple(f"{scheme}://{self._address.place}/{key}" for scheme in self.TYPE.schemes)
+            (url,) if key is None else tuple(f"{scheme}://{self.address.place}/{key}" for scheme in self.TYPE.schemes)
         )
 
     def _key(self, url: str) -> str:
-        key = self._address.key_of(url)
+        key = self.address.key_of(url)
         if key is None:
             raise BlobNotFound("it has no such data: the location lies outside its bucket")
         return key
@@ -175,7 +179,23 @@ class S3Store(Store):
     ) -> Blob:
         upload = Upload(self._client, plain_key(key), size, self._plan, create_bucket=self._create_bucket)
         tag = await upload.write(source)
-        return Blob(self._address.location(key), upload.total, version=_version(tag))
+        return Blob(self.address.location(key), upload.total, version=_version(tag))
+
+    async def copy(self, key: str, origin: Store, url: str, *, size: int, caller: Caller | None = None) -> Blob | None:
+        """By the server, when it is the same and these keys may read there."""
+        plain_key(key)
+        if not (isinstance(origin, S3Store) and origin.address.server == self.address.server and size):
+            return None
+        if (await origin.stat(url)).size != size:
+            return None
+        where = origin.address.source(origin.key(url) or "")
+        upload = Upload(self._client, key, size, self._plan, create_bucket=self._create_bucket)
+        try:
+            tag = await upload.copy(where)
+        except (NoParts, NotCopied) as error:
+            _log.info("store %s: %s has to go through here: %s", self.name, key, error.message)
+            return None
+        return Blob(self.address.location(key), size, version=_version(tag))
 
     async def discard(self, key: str, *, caller: Caller | None = None) -> None:
         plain_key(key)

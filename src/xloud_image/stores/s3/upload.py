@@ -43,6 +43,9 @@ from xloud_image.stores.s3.parts import MIB, PARTS, Plan
 
 T = TypeVar("T")
 
+COPIED: Final = 256 * MIB  # bytes that the server copies at one request, at least …
+AT_ONCE: Final = 4  # … so many of them at once …
+PATIENCE: Final = 300.0  # … and seconds that one may take
 _GRACE: Final = 10.0  # seconds for cleaning up after a failure
 _COMPLETE: Final = (60.0, 0.05)  # seconds, and for each part: the server puts the parts together before it answers
 
@@ -53,8 +56,12 @@ class NoParts(WriteDenied):
     """The server takes no uploads in parts, or not now."""
 
 
+class NotCopied(WriteDenied):
+    """The server does not copy this object."""
+
+
 class Upload:
-    """`write` does all of it, once. `total`: bytes received."""
+    """`write` does all of it, once, or `copy`. `total`: bytes received, or asked for."""
 
     def __init__(self, client: Client, key: str, size: int | None, plan: Plan, *, create_bucket: bool) -> None:
         self._client, self._key, self._size, self._plan = client, key, size, plan
@@ -74,18 +81,56 @@ class Upload:
 
     async def write(self, source: AsyncIterator[bytes]) -> str:
         """All of `source`; the ETag of the object, or ''. After any failure nothing is left."""
+        return await self._all_or_nothing(self._write(source))
+
+    async def copy(self, origin: str) -> str:
+        """The same of all bytes of another object of this server, `/bucket/key`, which are not empty. `NotCopied`."""
+        return await self._all_or_nothing(self._copy(origin))
+
+    async def _write(self, source: AsyncIterator[bytes]) -> None:
+        rest = await self._receive(source)
+        in_parts = bool(self._id) or not await self._uncut(self._put(rest))
+        if in_parts:
+            await self._send(rest)
+            await self._sent()
+
+    async def _sent(self) -> None:
+        while self._pending:
+            await self._wait()
+        await self._uncut(self._complete())
+
+    async def _copy(self, origin: str) -> None:
+        """In parts, also what is small: no server lets a copy take the place of a claim only."""
+        assert self._size
+        await self._uncut(self._begin())
+        part = max(COPIED, self._plan.size_of(1, self._size))
+        while self.total < self._size:
+            while self._pending >= AT_ONCE:
+                await self._wait()
+            size = min(part, self._size - self.total)
+            span = f"bytes={self.total}-{self.total + size - 1}"
+            self._go(self._copy_one(self._count + 1, {"x-amz-copy-source": origin, "x-amz-copy-source-range": span}))
+            self.total += size
+        await self._sent()
+
+    async def _copy_one(self, number: int, headers: Mapping[str, str]) -> None:
+        query = {"partNumber": str(number), "uploadId": self._id}
+        answer = await self._client.again(
+            lambda: self._client.ask("PUT", self._key, query, headers=headers, patience=PATIENCE)
+        )
+        tag = next(iter(answer.texts("ETag")), "")
+        if not (answer.good and tag):
+            raise NotCopied(f"it does not copy between its buckets: {answer.code or answer.status}")
+        self._tags[number] = tag
+
+    async def _all_or_nothing(self, work: Coroutine[Any, Any, None]) -> str:
         try:
             await self._uncut(self._take_key())
-            rest = await self._receive(source)
-            in_parts = bool(self._id) or not await self._uncut(self._put(rest))
-            if in_parts:
-                await self._send(rest)
-                while self._pending:
-                    await self._wait()
-                await self._uncut(self._complete())
+            await work
             if self._begun > 1:  # an upload that was begun although its answer was lost
                 await self._uncut(self._tidy())
         except BaseException:
+            work.close()
             await finish(self._undo())
             raise
         assert self._done is not None
@@ -123,14 +168,28 @@ class Upload:
         size = sum(map(len, part))
         while self._flying and self._flying + size > self._plan.window(size):
             await self._wait()
-        self._count += 1
-        if self._count > PARTS:
+        if self._count >= PARTS:
             raise TooLarge("the data is too large to be stored without its size announced")
+        self._go(self._send_one(self._count + 1, part), size)
+
+    def _go(self, part: Coroutine[Any, Any, None], size: int = 0) -> None:
+        """Begin with the next part, of `size` bytes that are held."""
+        self._count += 1
         self._pending += 1
         self._flying += size
-        task = asyncio.ensure_future(self._send_one(self._count, part, size))
+        task = asyncio.ensure_future(self._landing(part, size))
         self._parts.add(task)
         task.add_done_callback(self._parts.discard)
+
+    async def _landing(self, part: Coroutine[Any, Any, None], size: int) -> None:
+        try:
+            await part
+        except Exception as error:  # noqa: BLE001 - raised where the writer looks
+            self._failure = self._failure or (await self._why(error) if isinstance(error, Gone) else error)
+        finally:
+            self._pending -= 1
+            self._flying -= size
+            self._landed.set()
 
     async def _wait(self) -> None:
         """Until one more part has landed; a failed one is raised."""
@@ -173,7 +232,7 @@ class Upload:
             f"{self._plan.part // MIB} MiB here (s3_store_large_object_chunk_size, all of it held in memory)"
         )
 
-    async def _send_one(self, number: int, part: Sequence[Piece], size: int) -> None:
+    async def _send_one(self, number: int, part: Sequence[Piece]) -> None:
         query = {"partNumber": str(number), "uploadId": self._id}
 
         async def once() -> Answer:
@@ -182,14 +241,7 @@ class Upload:
                 raise self._client.refusal(answer, writing=True)
             return answer
 
-        try:
-            self._tags[number] = (await self._client.again(once, hung=1)).tag
-        except Exception as error:  # noqa: BLE001 - raised where the writer looks
-            self._failure = self._failure or (await self._why(error) if isinstance(error, Gone) else error)
-        finally:
-            self._pending -= 1
-            self._flying -= size
-            self._landed.set()
+        self._tags[number] = (await self._client.again(once, hung=1)).tag
 
     # the end
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,6 +27,8 @@ ERRORS = (LookupError("gone"), ConnectionResetError(104, "reset"), BadRequest("n
 
 class StoreSuite(Suite):
     """What a store with `Can.WRITE` promises besides."""
+
+    COPIES: ClassVar[bool] = False  # `copy` does, of what is in the same store
 
     async def peek(self, key: str) -> bytes | None:
         raise NotImplementedError
@@ -253,6 +256,41 @@ class StoreSuite(Suite):
                 await self.store.delete(url)
             assert await self.read(url) == b"data"
         await self.store.delete(url)
+
+    async def test_a_copy_is_whole_or_nothing(self) -> None:
+        """As far as the backend copies; else it says so and has done nothing."""
+        if not self.COPIES:
+            assert await self.store.copy("copy", self.store, "x", size=5) is None
+            return
+        for number, data in enumerate((b"", noise(3000), patches(SIZE))):
+            key, size = f"copy-{number}", len(data)
+            blob = await self.store.write(f"origin-{number}", feed(data), size=size)
+            copy = await self.store.copy(key, self.store, blob.url, size=size)
+            assert copy is not None or not size
+            if copy is not None:
+                assert (copy.size, await self.peek(key), self.store.owns(copy.url)) == (size, data, True)
+                with pytest.raises(AlreadyExists):
+                    await self.store.copy(key, self.store, blob.url, size=size)
+                await self.store.delete(copy.url)
+            assert await self.store.copy(key, self.store, blob.url, size=size + 1) is None, "it has another size"
+            await self.clean(key)
+            assert await self.peek(f"origin-{number}") == data
+            await self.store.delete(blob.url)
+
+    async def test_a_copy_that_is_cancelled_leaves_nothing(self) -> None:
+        if not self.COPIES:
+            return
+        data = noise(SIZE)
+        blob = await self.store.write("origin", feed(data), size=SIZE)
+        for pause in (0, 0.001, 0.01):
+            copying = asyncio.ensure_future(self.store.copy("copy", self.store, blob.url, size=SIZE))
+            await asyncio.sleep(pause)
+            copying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await copying
+                await self.store.discard("copy")
+            await self.clean("copy")
+        await self.store.delete(blob.url)
 
     async def test_a_key_that_is_no_name(self) -> None:
         for key in ("", ".", "..", "../up", "a/b", "/abs", ".hidden", "a\0b", "a\nb", "x" * 300, "%2e"):

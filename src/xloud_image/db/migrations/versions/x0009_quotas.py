@@ -7,7 +7,7 @@ from alembic import op
 from xloud_image.db import tables
 
 revision = "x0009"
-down_revision = "x0006"
+down_revision = "x0008"
 branch_labels = None
 depends_on = None
 
