@@ -102,6 +102,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if len(spent) > SLOWEST:
         slowest = sorted(spent.items(), key=lambda item: -item[1])[:SLOWEST]
         terminalreporter.write_line("the slowest files: " + ", ".join(f"{file} {took:.0f} s" for file, took in slowest))
+    journal = config.pluginmanager.get_plugin("the journal")
+    if journal is not None and len(journal.taken) > SLOWEST:
+        most = sorted(journal.taken.items(), key=lambda item: -item[1])[:SLOWEST]
+        terminalreporter.write_line(
+            f"of the processor {sum(journal.taken.values()):.0f} s, most by: "
+            + ", ".join(f"{file} {took:.0f} s" for file, took in most)
+        )
     if told := turns.worst():
         terminalreporter.write_line(told)
     for remark in config.stash[remarks]:

@@ -2,13 +2,16 @@
 A plugin of pytest; `python -m tests.journal DIRECTORY` prints the files that such a run still has left, one a line.
 
 The journal lies in the cache directory of the run: a line for each file in the order of the run, each test that began,
-each that failed.
+each that failed, and after a file what it took of the processor, its servers included.
 """
 
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from tests.servers.place import processor_seconds
 
 _NAME = "journal"
 
@@ -19,6 +22,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w", buffering=1)
+        self.taken: dict[str, float] = {}  # seconds of the processor, by file
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -27,6 +31,19 @@ class Journal:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._file.write(f"test {nodeid}\n")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, object, object]:
+        file = item.nodeid.partition("::")[0]
+        if file not in self.taken:
+            self.taken[file] = -processor_seconds()
+        result = yield
+        if nextitem is None or nextitem.nodeid.partition("::")[0] != file:
+            self.taken[file] += processor_seconds()
+            self._file.write(f"took {self.taken[file]:.1f} {file}\n")
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:

@@ -13,7 +13,7 @@ import pytest
 from tests.journal import left
 from tests.servers.place import ROOT, Missing, mounts
 
-FOLDERS = ("stores", "services", "deploy", "guide", "together", "faults", "others")
+FOLDERS = ("stores", "services", "deploy", "guide", "together", "faults", "api", "db", "clients", "cli", "others")
 CONFTEST = """
 from tests.servers import place
 pytest_plugins = ["tests.journal"]
@@ -30,7 +30,8 @@ class Project:
         for folder in FOLDERS:
             (path / "tests" / folder).mkdir(parents=True)
             self.write(f"{folder}/test_of_{folder}.py", "def test_fine(): pass")
-        self.write("stores/test_cinder.py", "def test_fine(): pass")
+        for name in ("stores/test_cinder.py", "services/test_volumes.py", "services/test_snippets_live.py"):
+            self.write(name, "def test_fine(): pass")
         self.write("deploy/test_two_nodes.py", "def test_fine(): pass")
         (path / ".venv-test").symlink_to(ROOT / ".venv-test")
         (path / "tests/servers").mkdir()

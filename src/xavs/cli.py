@@ -25,6 +25,7 @@ LOCK = ".xavs-ansible.lock"
 CONFIGDIR = Path("/etc/xavs")
 NODES = "nodes"  # the inventory that the platform writes
 GROUP = "glance-api"
+ALL_IN_ONE = "all-in-one"  # the inventory of this machine alone
 
 
 class Verb(enum.StrEnum):
@@ -145,7 +146,8 @@ def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb, vault: 
     if "," not in hosts and not Path(hosts).exists():
         raise ConfigError(f"the inventory {hosts} does not exist; all-in-one and multinode are shipped in {folder}")
     typer.echo(f"inventory: {hosts}", err=True)
-    _has_nodes([str(program.with_name("ansible-inventory")), *vault], hosts, folder)
+    if Path(hosts) != folder / "inventory" / ALL_IN_ONE:  # that one is known; to ask takes half a second
+        _has_nodes([str(program.with_name("ansible-inventory")), *vault], hosts, folder)
     facts = {
         "xavs_action": str(verb),
         "xavs_configdir": str(configdir),
@@ -156,7 +158,7 @@ def _playbook(folder: Path, inventory: str, configdir: Path, verb: Verb, vault: 
 
 def _inventory(folder: Path, asked: str, configdir: Path) -> str:
     """Whose hosts are meant: those that were named, else those that the platform wrote beside the globals."""
-    shipped = folder / "inventory" / (asked or "all-in-one")
+    shipped = folder / "inventory" / (asked or ALL_IN_ONE)
     if not asked and (configdir / NODES).exists():
         return str(configdir / NODES)
     if (not asked or not Path(asked.rstrip(",")).exists()) and shipped.is_file():

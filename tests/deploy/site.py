@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from tests.servers.keystone import USERS, Keystone
 from tests.servers.mariadb import MariaDB
@@ -11,6 +12,12 @@ from tests.servers.podman import Podman
 
 OWNER = 42415
 VOLUME = "glance"
+
+
+def known_facts(path: Path) -> dict[str, str]:
+    """Environment of Ansible: addresses of the nodes are looked up by the first run of a site alone; none changes."""
+    return {"ANSIBLE_GATHERING": "smart", "ANSIBLE_CACHE_PLUGIN": "jsonfile",
+            "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(path / "facts")}  # fmt: skip
 
 
 class Site:
@@ -40,7 +47,8 @@ class Site:
     def environment(self) -> dict[str, str]:
         """For every process that is to meet the site's containers, or to change them."""
         return {**self.podman.environment, "ANSIBLE_LOCAL_TEMP": str(self.path / "tmp"),
-                "ANSIBLE_HOME": str(self.path / "ansible"), "ANSIBLE_NOCOLOR": "1"}  # fmt: skip
+                "ANSIBLE_HOME": str(self.path / "ansible"), "ANSIBLE_NOCOLOR": "1",
+                **known_facts(self.path)}  # fmt: skip
 
     @property
     def url(self) -> str:

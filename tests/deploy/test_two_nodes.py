@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.site import known_facts
 from tests.deploy.traffic import HELD, Client, Traffic
 from tests.servers import http
 from tests.servers.ceph import Ceph
@@ -76,7 +77,7 @@ class Site:
         done = subprocess.run(
             [environment(".venv-deploy", "xavs-ansible"), "-i", self.path / "hosts", verb, "--configdir", self.path],
             env={**os.environ, "ANSIBLE_LOCAL_TEMP": str(self.path / "tmp"), "ANSIBLE_HOME": str(self.path / "ansible"),
-                 "ANSIBLE_NOCOLOR": "1"},
+                 "ANSIBLE_NOCOLOR": "1", **known_facts(self.path)},
             capture_output=True, text=True, timeout=600, check=False,
         )  # fmt: skip
         assert done.returncode == 0, (done.stdout + done.stderr)[-8000:]

@@ -86,6 +86,17 @@ def _all(
     """
 
 
+@app.command("batch", hidden=True)
+def _batch(commands: Annotated[str, typer.Argument(metavar="JSON", help="A list of objects with `words`.")]) -> None:
+    """Run several commands for a deployment: a container is started once for them, and the libraries are loaded once.
+
+    Prints a JSON list with the exit code and the output of each. `must` in an object: when it fails no other is run.
+    """
+    from xloud_image.cli import batch
+
+    typer.echo(batch.run(commands, _run))
+
+
 def main() -> None:
     """Run the command line of this process; never returns."""
     run(app, "xloud-image")

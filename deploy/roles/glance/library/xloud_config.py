@@ -17,7 +17,7 @@ options:
   directory: {type: path, required: true}
   files: {type: dict, required: true, description: path → mode}
   contents: {type: dict, required: true, description: path → base64}
-  owner: {type: int, required: true, description: user and group id of the files}
+  owner: {type: int, default: -1, description: 'user and group id of the files; -1: of whoever writes them'}
 """
 LIST = ".files"
 SECRET = re.compile(
@@ -53,7 +53,8 @@ def same(path, data, mode, owner):
         found = os.stat(path)
     except OSError:
         return False
-    return read(path) == data and found.st_mode & 0o7777 == mode and (found.st_uid, found.st_gid) == (owner, owner)
+    owned = owner in (-1, found.st_uid) and owner in (-1, found.st_gid)
+    return read(path) == data and found.st_mode & 0o7777 == mode and owned
 
 
 def main():
@@ -62,7 +63,7 @@ def main():
             "directory": {"type": "path", "required": True},
             "files": {"type": "dict", "required": True},
             "contents": {"type": "dict", "required": True, "no_log": True},
-            "owner": {"type": "int", "required": True},
+            "owner": {"type": "int", "default": -1},
         },
         supports_check_mode=True,
     )

@@ -27,8 +27,12 @@ options:
   container: {type: dict, required: true, description: as deployment.json has it}
   api: {type: dict, description: address, port, health}
   config: {type: path, description: the directory that is mounted at /etc/glance}
-  command: {type: list, elements: str, description: 'arguments of a run that ends (state once)'}
-  secrets: {type: dict, description: environment of that run}
+  commands:
+    type: list
+    elements: dict
+    description: >-
+      what a run that ends does (state once), one after the other; of each its name, its words, whether it must succeed
+      (else the others are run all the same), and secrets, its own environment. Answers by name: rc, stdout, stderr, msg.
   volumes: {type: bool, default: false, description: 'with state absent, remove named volumes too'}
   patience: {type: int, default: 60, description: seconds until the service must answer}
   notice: {type: int, default: 0, description: seconds that balancers need to see that it answers again}
@@ -208,22 +212,33 @@ def started(module, engine):
 
 
 def once(module, engine):
-    """Run a command of the image with this configuration, to its end."""
+    """Run commands of the image with this configuration, to their end, in one container."""
     p = module.params
     if module.check_mode:
-        module.exit_json(changed=False, stdout="", stderr="", rc=0, skipped=True)
+        module.exit_json(changed=False, answers={}, skipped=True)
     engine.image(p["container"]["image"])
-    secrets = {key: str(value) for key, value in (p["secrets"] or {}).items()}
-    words = ["run", "--rm"]
-    for key in secrets:
-        words += ["-e", key]  # from our own environment: nobody reads it in a list of processes
+    words, secrets, batch = ["run", "--rm"], {}, []
+    for number, command in enumerate(p["commands"]):
+        own = {}
+        for key, value in (command.get("secrets") or {}).items():
+            own[key] = f"XLOUD_IMAGE_SECRET_{number}_{key}"
+            secrets[own[key]] = str(value)
+            words += ["-e", own[key]]  # from our own environment: nobody reads it in a list of processes
+        batch.append({"words": command["words"], "must": command.get("must", False), "environment": own})
     code, out, err = engine.run(
-        *words, *arguments(p["container"], p["config"]), p["container"]["image"], *p["command"],
+        *words, *arguments(p["container"], p["config"]), p["container"]["image"], "batch", json.dumps(batch),
         check=False, environ=secrets,
     )  # fmt: skip
     if code:
-        module.fail_json(msg=f"{' '.join(p['command'])}: {(err or out).strip()}", rc=code, stdout=out, stderr=err)
-    module.exit_json(changed="changed:" in out, stdout=out, stderr=err, rc=0)
+        module.fail_json(msg=f"{p['container']['image']}: {(err or out).strip()}", rc=code, stdout=out, stderr=err)
+    said, changed = {}, False
+    for command, done in zip(p["commands"], json.loads(out)):
+        done["msg"] = f"{' '.join(command['words'])}: {(done['stderr'] or done['stdout']).strip()}"
+        said[command["name"]] = done
+        changed = changed or "changed:" in done["stdout"]
+        if done["rc"] and command.get("must"):
+            module.fail_json(changed=changed, answers=said, **done)
+    module.exit_json(changed=changed, answers=said)
 
 
 def main():
@@ -234,8 +249,17 @@ def main():
             "container": {"type": "dict", "required": True},
             "api": {"type": "dict"},
             "config": {"type": "path", "default": ""},
-            "command": {"type": "list", "elements": "str", "default": []},
-            "secrets": {"type": "dict", "no_log": True},
+            "commands": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "words": {"type": "list", "elements": "str", "required": True},
+                    "must": {"type": "bool", "default": False},
+                    "secrets": {"type": "dict", "no_log": True},
+                },
+            },
             "volumes": {"type": "bool", "default": False},
             "patience": {"type": "int", "default": 60},
             "notice": {"type": "int", "default": 0},
