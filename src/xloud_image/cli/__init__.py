@@ -94,7 +94,7 @@ def _batch(commands: Annotated[str, typer.Argument(metavar="JSON", help="A list 
     """
     from xloud_image.cli import batch
 
-    typer.echo(batch.run(commands, _run))
+    typer.echo(batch.run(commands, lambda: _run(app, "xloud-image")))
 
 
 def main() -> None:

@@ -121,11 +121,6 @@ def require_takes_data(runtime: Runtime, ctx: Context, image: Image, chosen: boo
     require_formats(image)
 
 
-def _require_queued(image: Image) -> None:
-    if image.status != "queued":
-        raise Conflict(f"Only a queued image takes data; this one is {image.status}.")
-
-
 def writable(runtime: Runtime, store_id: str | None) -> Store:
     """The store that new data goes to; None is the default one. `BadRequest`, `WriteDisabled`."""
     name = store_id if store_id is not None else runtime.stores.default.name
