@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from xloud_image.config.settings import NotificationSettings
-from xloud_image.model import Image, Member, Task, utcnow
+from xloud_image.model import Image, Member, Namespace, Task, utcnow
 
 Level = Literal["info", "error"]
 Payload = Mapping[str, Any] | str
@@ -114,6 +114,33 @@ def of_task(task: Task) -> dict[str, Any]:
         "updated_at": instant(task.updated_at),
         **_end(None),
     }
+
+
+def of_namespace(
+    namespace: Namespace, *, old: str | None = None, deleted_at: dt.datetime | None = None
+) -> dict[str, Any]:
+    """metadef_namespace.create, .update, .delete, .delete_objects, .delete_properties, .delete_tags. `old`: its name
+    before."""
+    return {
+        "namespace": namespace.name,
+        "namespace_old": old or namespace.name,
+        "display_name": namespace.display_name,
+        "protected": namespace.protected,
+        "visibility": namespace.visibility,
+        "owner": namespace.owner,
+        "description": namespace.description,
+        "created_at": instant(namespace.created_at),
+        "updated_at": instant(namespace.updated_at),
+        **_end(deleted_at),
+    }
+
+
+def of_definition(
+    namespace: Namespace, name: str, *, old: str | None = None, deleted_at: dt.datetime | None = None
+) -> dict[str, Any]:
+    """What a namespace holds: metadef_object, metadef_property, metadef_tag and metadef_resource_type, .create, .update
+    and .delete. `old`: its name before. What it says is for who asks."""
+    return {"namespace": namespace.name, "name": name, "name_old": old or name, **_end(deleted_at)}
 
 
 def of_download(image: Image, sent: int, *, user: str | None, project: str | None) -> dict[str, Any]:

@@ -103,3 +103,26 @@ def test_members_and_imports(scene: Scene, consumer: Consumer) -> None:
     kinds = [f"task.{kind}" for kind in ("create", "run", "processing", "success")]
     assert [kind for kind in consumer.types(task["id"]) if kind.startswith("task.")] == kinds
     assert not [one for one in consumer.messages if "file://" in str(one) or "input" in str(one["payload"])]
+
+
+def test_definitions_of_metadata(scene: Scene, consumer: Consumer) -> None:
+    admin, place = scene.cloud.admin, "/v2/metadefs/namespaces"
+    name = "OS::Told::Of"
+    assert admin.ask("POST", place, json={"namespace": name, "visibility": "public"}).status == 201
+    change = {"namespace": name, "visibility": "private"}
+    assert admin.ask("PUT", f"{place}/{name}", json=change).status == 200
+    assert admin.ask("POST", f"{place}/{name}/tags/warm").status == 201
+    one = {"name": "size", "title": "Size", "type": "integer"}
+    assert admin.ask("POST", f"{place}/{name}/properties", json=one).status == 201
+    assert admin.ask("POST", f"{place}/{name}/properties", json=one).status == 409
+    assert admin.ask("POST", f"{place}/{name}/resource_types", json={"name": "OS::Glance::Image"}).status == 201
+    assert admin.ask("DELETE", f"{place}/{name}/resource_types/OS::Glance::Image").status == 204
+    assert admin.ask("DELETE", f"{place}/{name}/properties/size").status == 204
+    assert admin.ask("DELETE", f"{place}/{name}/tags").status == 204
+    assert admin.ask("DELETE", f"{place}/{name}").status == 204
+    told = [
+        "metadef_namespace.create", "metadef_namespace.update", "metadef_tag.create", "metadef_property.create",
+        "metadef_resource_type.create", "metadef_resource_type.delete", "metadef_property.delete",
+        "metadef_namespace.delete_tags", "metadef_namespace.delete",
+    ]  # fmt: skip
+    await_that(lambda: consumer.types(name) == told, lambda: consumer.types(name))

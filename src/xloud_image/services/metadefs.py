@@ -12,11 +12,13 @@ from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import metadef_parts as parts
 from xloud_image.db import metadefs as rows
+from xloud_image.db.engine import Tx
 from xloud_image.errors import NoSuchNamespace, NotFound, Protected
 from xloud_image.identity.context import Context
-from xloud_image.model import Association, MetadefTag, Namespace
+from xloud_image.model import Association, MetadefTag, Namespace, utcnow
 from xloud_image.policy import metadefs as rights
 from xloud_image.services.runtime import Runtime
 
@@ -26,6 +28,12 @@ Direction = Literal["asc", "desc"]
 
 _PAGES: Final = 20  # that are looked through when a rule hides most of them
 
+# kind → what the types of its events begin with
+_EVENT: Final[Mapping[Kind, str]] = {
+    "objects": "metadef_object",
+    "properties": "metadef_property",
+    "tags": "metadef_tag",
+}
 # kind → the rules that are asked to read one, to read all, to add, to change, to remove one
 _ONE: Final[Mapping[Kind, str]] = {
     "objects": "get_metadef_object",
@@ -125,33 +133,46 @@ async def create(runtime: Runtime, ctx: Context, namespace: Namespace) -> Namesp
         if held:
             policy.require(ctx, rule)
     rights.require_owner(ctx, namespace.owner)
-    return await runtime.db.write(lambda conn: rows.add(conn, namespace))
+
+    async def created(tx: Tx) -> Namespace:
+        stored = await rows.add(tx, namespace)
+        tx.tell("metadef_namespace.create", events.of_namespace, stored)
+        return stored
+
+    return await runtime.db.write(created)
 
 
 async def change(runtime: Runtime, ctx: Context, name: str, new: Namespace) -> Namespace:
     """Other fields, its name included; what it holds stays, and its owner unless a new one is given."""
 
-    async def changed(conn: AsyncConnection, old: Namespace) -> Namespace:
-        if new.owner in ("", old.owner):
-            return await rows.change(conn, old, dataclasses.replace(new, owner=old.owner))
-        rights.require_owner(ctx, new.owner)
-        return await rows.change(conn, old, new)
+    async def changed(tx: Tx, old: Namespace) -> Namespace:
+        if new.owner not in ("", old.owner):
+            rights.require_owner(ctx, new.owner)
+        stored = await rows.change(tx, old, dataclasses.replace(new, owner=new.owner or old.owner))
+        tx.tell("metadef_namespace.update", events.of_namespace, stored, old=old.name)
+        return stored
 
     return await _changed(runtime, ctx, name, "modify_metadef_namespace", changed)
 
 
 async def delete(runtime: Runtime, ctx: Context, name: str) -> None:
     """Remove a namespace and all that it holds. `Protected`."""
-    await _changed(runtime, ctx, name, "delete_metadef_namespace", rows.remove, removes=True)
+
+    async def removed(tx: Tx, namespace: Namespace) -> None:
+        await rows.remove(tx, namespace)
+        tx.tell("metadef_namespace.delete", events.of_namespace, namespace, deleted_at=utcnow())
+
+    await _changed(runtime, ctx, name, "delete_metadef_namespace", removed, removes=True)
 
 
 async def empty(runtime: Runtime, ctx: Context, name: str, kind: Kind) -> None:
     """Remove all objects, properties or tags of a namespace; for who may remove it. `Protected`."""
 
-    async def emptied(conn: AsyncConnection, namespace: Namespace) -> None:
+    async def emptied(tx: Tx, namespace: Namespace) -> None:
         if kind == "tags":
             rights.require(runtime.policy, ctx, "delete_metadef_tags", namespace)
-        await parts.remove_held(conn, namespace, kind)
+        await parts.remove_held(tx, namespace, kind)
+        tx.tell(f"metadef_namespace.delete_{kind}", events.of_namespace, namespace, deleted_at=utcnow())
 
     await _changed(runtime, ctx, name, "delete_metadef_namespace", emptied, removes=True)
 
@@ -212,14 +233,15 @@ async def tags(
 async def add(runtime: Runtime, ctx: Context, name: str, kind: Kind, which: str, value: Any = None) -> Any:
     """One more object (MetadefObject), property (its definition) or tag; as stored. `Duplicate`, `QuotaExceeded`."""
 
-    async def added(conn: AsyncConnection, namespace: Namespace) -> Any:
+    async def added(tx: Tx, namespace: Namespace) -> Any:
         one: dict[Kind, Namespace] = {
             "objects": Namespace("", "", objects=(value,)),
             "properties": Namespace("", "", properties={which: value}),
             "tags": Namespace("", "", tags=(MetadefTag(which),)),
         }
-        await parts.add_held(conn, namespace, one[kind])
-        return await parts.get_held(conn, namespace, kind, which)
+        await parts.add_held(tx, namespace, one[kind])
+        tx.tell(f"{_EVENT[kind]}.create", events.of_definition, namespace, which)
+        return await parts.get_held(tx, namespace, kind, which)
 
     return await _changed(runtime, ctx, name, _ADD[kind], added)
 
@@ -227,10 +249,12 @@ async def add(runtime: Runtime, ctx: Context, name: str, kind: Kind, which: str,
 async def add_tags(runtime: Runtime, ctx: Context, name: str, new: Sequence[MetadefTag], *, append: bool) -> None:
     """These tags instead of those that are there; append: besides them."""
 
-    async def added(conn: AsyncConnection, namespace: Namespace) -> None:
+    async def added(tx: Tx, namespace: Namespace) -> None:
         if new and not append:
-            await parts.remove_held(conn, namespace, "tags")
-        await parts.add_held(conn, namespace, Namespace("", "", tags=tuple(new)))
+            await parts.remove_held(tx, namespace, "tags")
+        await parts.add_held(tx, namespace, Namespace("", "", tags=tuple(new)))
+        for one in new:
+            tx.tell("metadef_tag.create", events.of_definition, namespace, one.name)
 
     await _changed(runtime, ctx, name, "add_metadef_tags", added)
 
@@ -239,25 +263,23 @@ async def change_held(
     runtime: Runtime, ctx: Context, name: str, kind: Kind, which: str, new_name: str, value: Any = None
 ) -> Any:
     """Another object, definition or name in the place of one; as stored. `Duplicate`."""
-    return await _changed(
-        runtime,
-        ctx,
-        name,
-        _CHANGE[kind],
-        lambda conn, namespace: parts.change_held(conn, namespace, kind, which, new_name, value),
-    )
+
+    async def changed(tx: Tx, namespace: Namespace) -> Any:
+        stored = await parts.change_held(tx, namespace, kind, which, new_name, value)
+        tx.tell(f"{_EVENT[kind]}.update", events.of_definition, namespace, new_name, old=which)
+        return stored
+
+    return await _changed(runtime, ctx, name, _CHANGE[kind], changed)
 
 
 async def remove_held(runtime: Runtime, ctx: Context, name: str, kind: Kind, which: str) -> None:
     """Remove one object, property or tag. `Protected`."""
-    await _changed(
-        runtime,
-        ctx,
-        name,
-        _REMOVE[kind],
-        lambda conn, namespace: parts.remove_held(conn, namespace, kind, which),
-        removes=True,
-    )
+
+    async def removed(tx: Tx, namespace: Namespace) -> None:
+        await parts.remove_held(tx, namespace, kind, which)
+        tx.tell(f"{_EVENT[kind]}.delete", events.of_definition, namespace, which, deleted_at=utcnow())
+
+    await _changed(runtime, ctx, name, _REMOVE[kind], removed, removes=True)
 
 
 # resource types
@@ -285,23 +307,22 @@ async def associations(runtime: Runtime, ctx: Context, name: str) -> list[Associ
 async def associate(runtime: Runtime, ctx: Context, name: str, new: Association) -> Association:
     """A namespace is about this type of resources, too. `Duplicate`."""
 
-    async def added(conn: AsyncConnection, namespace: Namespace) -> Association:
-        await parts.add_held(conn, namespace, Namespace("", "", associations=(new,)))
-        return next(one for one in await parts.associations(conn, namespace) if one.name == new.name)
+    async def added(tx: Tx, namespace: Namespace) -> Association:
+        await parts.add_held(tx, namespace, Namespace("", "", associations=(new,)))
+        tx.tell("metadef_resource_type.create", events.of_definition, namespace, new.name)
+        return next(one for one in await parts.associations(tx, namespace) if one.name == new.name)
 
     return await _changed(runtime, ctx, name, "add_metadef_resource_type_association", added)
 
 
 async def dissociate(runtime: Runtime, ctx: Context, name: str, resource_type: str) -> None:
     """A namespace is about this type of resources no more. `Protected`."""
-    await _changed(
-        runtime,
-        ctx,
-        name,
-        "remove_metadef_resource_type_association",
-        lambda conn, namespace: parts.remove_association(conn, namespace, resource_type),
-        removes=True,
-    )
+
+    async def removed(tx: Tx, namespace: Namespace) -> None:
+        await parts.remove_association(tx, namespace, resource_type)
+        tx.tell("metadef_resource_type.delete", events.of_definition, namespace, resource_type, deleted_at=utcnow())
+
+    await _changed(runtime, ctx, name, "remove_metadef_resource_type_association", removed, removes=True)
 
 
 def _there(found: Namespace | None, name: str) -> Namespace:
@@ -321,17 +342,17 @@ async def _changed(
     ctx: Context,
     name: str,
     rule: str,
-    work: Callable[[AsyncConnection, Namespace], Awaitable[T]],
+    work: Callable[[Tx, Namespace], Awaitable[T]],
     *,
     removes: bool = False,
 ) -> T:
     """Do `work` in one transaction that holds the namespace: what it looks at cannot change before it is stored."""
 
-    async def locked(conn: AsyncConnection) -> T:
-        namespace = await rows.locked(conn, name)
+    async def locked(tx: Tx) -> T:
+        namespace = await rows.locked(tx, name)
         rights.require(runtime.policy, ctx, rule, namespace)
         if removes and namespace.protected:
             raise Protected(f"The namespace '{namespace.name}' is protected: nothing of it can be deleted.")
-        return await work(conn, namespace)
+        return await work(tx, namespace)
 
     return await runtime.db.write(locked)

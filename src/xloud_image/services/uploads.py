@@ -21,8 +21,10 @@ from typing import Any, Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from xloud_image import events
 from xloud_image.db import claims, images
 from xloud_image.db import uploads as rows
+from xloud_image.db.engine import Tx
 from xloud_image.errors import (
     AlreadyExists,
     BadRequest,
@@ -44,7 +46,7 @@ from xloud_image.fetching.checksums import Expected
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Upload
 from xloud_image.policy import images as rights
-from xloud_image.services import acls, certificates, data, deletions, hints, quotas, staging
+from xloud_image.services import acls, certificates, data, deletions, hints, notices, quotas, staging
 from xloud_image.services.arriving import Never, Piece, quota_kind, take_in
 from xloud_image.services.holder import is_dead
 from xloud_image.services.ingest import Target, ingest
@@ -94,7 +96,7 @@ async def begin(
     quota = await quotas.of(runtime, seen.owner)
     empty = piece.length == 0 and not piece.last
 
-    async def begun(conn: AsyncConnection) -> Upload:
+    async def begun(conn: Tx) -> Upload:
         await quotas.admit(conn, quota, uploading=1, **{quota_kind(kind): size or 1})
 
         def taken(current: Image) -> Image:
@@ -102,7 +104,10 @@ async def begin(
             quotas.require_owner(quota, current)
             return current.replace(status=_status(kind))
 
-        owner = (await images.change(conn, image_id, taken, project=ctx.project)).owner
+        image = await images.change(conn, image_id, taken, project=ctx.project)
+        owner = image.owner
+        if kind == "file":
+            conn.tell("image.prepare", events.of_image, image, store=store_id)
         if await rows.count(conn, owner) >= EACH:
             raise TooLarge(f"{EACH} uploads of this project are unfinished already: finish or cancel some.")
         made = dataclasses.replace(upload, owner=owner, holder=None if empty else runtime.holder)
@@ -303,6 +308,8 @@ async def _add(runtime: Runtime, ctx: Context, upload: Upload, piece: Piece) -> 
         with contextlib.suppress(NotFound):
             await _end(runtime, await _again(runtime, upload))
         known = error.error if isinstance(error, Never) else error
+        if upload.kind == "file":
+            notices.failed_upload(runtime, upload.image_id, known)
         known.headers["Upload-Complete"] = "?1"  # going on cannot help
         known.message = known.message.rstrip(".") + ". The upload was ended, and the image is without data."
         raise known from None
