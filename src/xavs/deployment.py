@@ -188,7 +188,7 @@ def of(
             "user": "0:0" if privileged(g, stores) else f"{OWNER}:{OWNER}",
             "privileged": privileged(g, stores),
             "volumes": [*volumes, *extra],
-            "named_volumes": [one.partition(":")[0] for one in (*volumes, *extra) if not one.startswith("/")],
+            "named_volumes": [one.partition(":")[0] for one in volumes if not one.startswith("/")],  # others' stay
             "dimensions": g.get("glance_api_dimensions") or {},
             "stop_timeout": notice + drain + _SPARE,
             "health": {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,20 +39,22 @@ class Broker:
     def __init__(self, bus: MessagingSettings, notifications: NotificationSettings) -> None:
         self._bus, self._notifications = bus, notifications
         self._library: Any = None
+        self._opening = threading.RLock()  # calls come in threads of their own, and the library has one configuration
         self._to: Any = None
         self._bell: Any = None
 
     def open(self) -> None:
         """Load the library and give it its configuration; no connection yet. May be repeated."""
-        if self._library is not None:
-            return
-        import oslo_messaging
-        from oslo_config import cfg
+        with self._opening:
+            if self._library is not None:
+                return
+            import oslo_messaging
+            from oslo_config import cfg
 
-        oslo_messaging.set_transport_defaults(_NOTIFICATIONS)
-        with _as_file(self._bus.options) as path:
-            cfg.CONF([], project="xloud-image", default_config_files=[path], default_config_dirs=[], use_env=False)
-        self._library = oslo_messaging
+            oslo_messaging.set_transport_defaults(_NOTIFICATIONS)
+            with _as_file(self._bus.options) as path:
+                cfg.CONF([], project="xloud-image", default_config_files=[path], default_config_dirs=[], use_env=False)
+            self._library = oslo_messaging
 
     def send(self, event: Unsent) -> None:
         """Give an event to the bus, once for each topic; the broker has confirmed it when this returns."""
@@ -63,9 +66,10 @@ class Broker:
             log.info("notification", type=event.type, level=event.level, id=event.id, payload=event.payload)
 
     def _send(self, event: Unsent, versions: Sequence[float]) -> None:
-        if self._to is None:
-            url = self._notifications.transport_url
-            self._to = self._library.get_notification_transport(self._conf(), url=url)
+        with self._opening:
+            if self._to is None:
+                url = self._notifications.transport_url
+                self._to = self._library.get_notification_transport(self._conf(), url=url)
         for version in versions:
             for topic in self._notifications.topics:
                 target = self._library.Target(topic=f"{topic}.{event.level}")
@@ -104,9 +108,10 @@ class Broker:
             server.start()
 
     def _transport(self) -> Any:
-        if self._bell is None:
-            self._bell = self._library.get_rpc_transport(self._conf())
-        return self._bell
+        with self._opening:
+            if self._bell is None:
+                self._bell = self._library.get_rpc_transport(self._conf())
+            return self._bell
 
     @staticmethod
     def _conf() -> Any:

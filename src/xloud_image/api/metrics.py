@@ -72,6 +72,8 @@ async def show(request: web.Request) -> web.Response:
 async def _answer(request: web.Request) -> web.Response:
     held = runtime(request)
     state = await _state(held)
+    if state is not None and not held.settings.server.metrics_compat:  # another configuration may have looked
+        state = {name: value for name, value in state.items() if name != "each"}
     cached = await _of_cache(held)
     text = await asyncio.to_thread(_text, state, cached)
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -163,6 +165,7 @@ async def _looked(held: Runtime) -> dict[str, Any]:
             found["each"] = list(await held.db.read(lambda conn: counts.each_image(conn, limit=MOST_IMAGES)))
         except ImageServiceError as error:
             found["failed"] = error.message
+            found["each"] = []
     return found
 
 

@@ -1,5 +1,6 @@
 """Images that are to be, and where their data comes from: what the words of `images` that make one have in common."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,8 +74,11 @@ class New:
                 self.cloud.delete(image_id)
             raise
         except BaseException:
-            if self._source.again:
-                bars.say(f"go on with: xloud-image images upload {image_id} {self.told}", error=True)
+            if isinstance(self._source, data.File) and not self._expected and not protected:
+                told = shlex.quote(str(self.told))
+                bars.say(f"go on with: xloud-image images upload {image_id} {told}", error=True)
+            elif self._ours:
+                bars.say(f"image {image_id} is there without data: delete it, and begin anew", error=True)
             raise
         if protected:
             image = self.cloud.change(image_id, [{"op": "replace", "path": "/protected", "value": True}])

@@ -123,9 +123,14 @@ def _tag(tag: str) -> Filter:
 
 
 def _property(name: str, value: str) -> Filter:
+    def named(text: sql.Text) -> str:
+        words = f"q.name = {text.bind(name)}"
+        # MySQL compares without case, accents and ending blanks; who may read one name may not read all of them
+        return f"{words} AND BINARY q.name = BINARY {text.bind(name)}" if text.engine == "mysql" else words
+
     def test(text: sql.Text) -> str:
         return (
-            f"(SELECT 1 FROM image_properties q WHERE q.image_id = i.id AND q.name = {text.bind(name)}"  # noqa: S608 - constants
+            f"(SELECT 1 FROM image_properties q WHERE q.image_id = i.id AND {named(text)}"  # noqa: S608 - constants
             f" AND {plain(text)} AND NOT q.deleted LIMIT 1) IS NOT NULL"
         )
 
@@ -134,7 +139,7 @@ def _property(name: str, value: str) -> Filter:
         return f"q.value = {text.bind(value)}" if value else "(q.value = '' OR q.value IS NULL)"
 
     def source(text: sql.Text) -> str:
-        words = f"SELECT q.image_id FROM image_properties q WHERE q.name = {text.bind(name)}"  # noqa: S608 - constants
+        words = f"SELECT q.image_id FROM image_properties q WHERE {named(text)}"  # noqa: S608 - constants
         if text.engine == "mysql":  # it uses the prefix in the index by itself
             return f"{words} AND {plain(text)} AND NOT q.deleted"
         words += f" AND substr(q.value, 1, {VALUE_PREFIX}) = {text.bind(value[:VALUE_PREFIX])}"

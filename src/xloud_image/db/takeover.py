@@ -89,6 +89,7 @@ async def stuck(conn: AsyncConnection, *, limit: int) -> Sequence[str]:
     names = ", ".join(f"'{one}'" for one in IN_FLIGHT)
     mine = "NOT EXISTS (SELECT 1 FROM xloud_claims c WHERE c.image_id = i.id)"
     mine += " AND NOT EXISTS (SELECT 1 FROM xloud_jobs j WHERE j.image_id = i.id)"
+    mine += " AND NOT EXISTS (SELECT 1 FROM xloud_uploads u WHERE u.image_id = i.id AND u.state <> 'over')"
     rows = await sql.fetch(
         conn,
         f"SELECT i.id FROM images i WHERE NOT i.deleted AND {mine} AND (i.status IN ({words}) OR EXISTS"  # noqa: S608
@@ -96,6 +97,16 @@ async def stuck(conn: AsyncConnection, *, limit: int) -> Sequence[str]:
         f" AND p.name IN ({names}) AND p.value <> '')) ORDER BY i.id LIMIT {int(limit)}",
     )
     return [str(row[0]) for row in rows]
+
+
+async def uploads(conn: AsyncConnection) -> int:
+    """Uploads in several requests that have not ended, or wait for an import."""
+    return int((await sql.fetch(conn, "SELECT count(*) FROM xloud_uploads WHERE state <> 'over'"))[0][0])
+
+
+async def unsent(conn: AsyncConnection) -> int:
+    """Notifications that the message bus has not taken."""
+    return int((await sql.fetch(conn, "SELECT count(*) FROM xloud_events"))[0][0])
 
 
 async def remove_unborn(conn: AsyncConnection) -> None:

@@ -142,12 +142,14 @@ async def finish(conn: AsyncConnection, upload: Upload) -> bool:
 
 
 async def reopen(conn: AsyncConnection, image_id: str) -> bool:
-    """What was being finished was not: its data is there as before. True where the image has an unfinished upload."""
+    """What was being finished was not: its data is there as before. True where the image has an unfinished upload, or
+    one whose data waits for an import."""
     await conn.execute(
         uploads.update().where(uploads.c.slot == image_id, uploads.c.state == "finishing").values(state="open")
     )
     text = sql.Text(sql.engine_of(conn))
-    words = f"SELECT 1 FROM {uploads.name} WHERE slot = {text.bind(image_id)}"  # noqa: S608 - constants
+    waits = f"image_id = {text.bind(image_id)} AND (slot = image_id OR state = 'staged')"
+    words = f"SELECT 1 FROM {uploads.name} WHERE {waits} LIMIT 1"  # noqa: S608 - constants
     return bool(await sql.fetch(conn, words, text.values))
 
 

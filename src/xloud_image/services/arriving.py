@@ -174,15 +174,24 @@ async def _store(
     """One part, durable. `Conflict`: another request goes on with the upload, or it was cancelled."""
     claim = deletions.new_claim(runtime, "part", upload.image_id, store.name)
     claim = dataclasses.replace(claim, url=f"{upload.image_id}-{uuid.UUID(claim.id).hex}")
-    await runtime.db.write(lambda conn: claims.begin(conn, claim, lease=runtime.settings.lease_time))
+    # announced data was admitted when its size was known; other data has room before it comes, until the claim ends
+    room = quotas.Room(runtime, quota if upload.size is None else None, quota_kind(upload.kind), None)
+
+    async def begin(conn: AsyncConnection) -> None:
+        await room.admit(conn)
+        await claims.begin(conn, claim, lease=runtime.settings.lease_time)
+        await room.take(conn, claim)
+
+    await runtime.db.write(begin)
+    room.holds(claim)
     target = Target(store, claim.key, deletions.caller(ctx))
     with runtime.holding(claim):
         try:
             await reach("part.claimed")
-            blob = (await ingest(cut(), [target], [], size=None))[store.name]
+            blob = (await ingest(cut(), [target], room.stages, size=None))[store.name]
             await reach("part.written")
             part = Part(upload.received, blob.size, store.name, blob.url)
-            await runtime.db.write(lambda conn: _keep(runtime, conn, upload, claim, part, quota))
+            await runtime.db.write(lambda conn: _keep(runtime, conn, upload, claim, part))
         except BaseException as error:
             mine = None if isinstance(target.error, AlreadyExists) else store
             await asyncio.shield(runtime.spawn(data.put_back(runtime, ctx, claim, mine, None), "put back a part"))
@@ -195,11 +204,7 @@ async def _store(
     return part
 
 
-async def _keep(
-    runtime: Runtime, conn: AsyncConnection, upload: Upload, claim: Claim, part: Part, quota: quotas.Quota | None
-) -> None:
-    if upload.size is None:  # else all of it was admitted when its size was known
-        await quotas.admit(conn, quota, **{quota_kind(upload.kind): part.size})
+async def _keep(runtime: Runtime, conn: AsyncConnection, upload: Upload, claim: Claim, part: Part) -> None:
     if not await uploads.append(conn, upload, part):
         raise Conflict("Another request has gone on with this upload, or it was cancelled; ask for the offset.")
     if not await claims.end(conn, claim.id, holder=runtime.holder):

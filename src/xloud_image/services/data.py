@@ -392,12 +392,13 @@ async def _queue(conn: AsyncConnection, claim: Claim) -> None:
         return
     with contextlib.suppress(NotFound):  # deleted meanwhile
         await images.locked(conn, claim.image_id)
+        if await claims.list_all(conn, image_id=claim.image_id, kind="stage", limit=1):
+            return
+        writes = await claims.list_all(conn, image_id=claim.image_id, kind="write")
+        if any(other.id != claim.id and other.holder is not None for other in writes):
+            return  # the last of them does
         if await uploads.reopen(conn, claim.image_id):
             return
-        for other in await claims.list_all(conn, image_id=claim.image_id):
-            held = other.kind == "write" and other.holder is not None
-            if other.id != claim.id and (held or other.kind == "stage"):
-                return
         await images.change(conn, claim.image_id, queued)
 
 

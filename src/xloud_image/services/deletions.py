@@ -73,8 +73,7 @@ async def begin_unstaging(
     for upload in await uploads.list_all(conn, image_id):
         if upload.state == "staged":
             begun += await begin_removing_parts(runtime, conn, upload)
-    if begun:
-        await uploads.used(conn, image_id)
+    await uploads.used(conn, image_id)
     for staged in await rows.list_all(conn, image_id=image_id, kind="stage"):
         await rows.end(conn, staged.id)
         claim = new_claim(runtime, "delete", image_id, staged.store, url=staged.url, scope=scope)
@@ -111,8 +110,9 @@ async def begin_ending_uploads(runtime: Runtime, conn: AsyncConnection, image_id
     """The image goes: so do its uploads in several requests, in whatever state. The claims of their parts' removal."""
     begun = []
     for upload in await uploads.list_all(conn, image_id):
-        begun += await begin_removing_parts(runtime, conn, upload)
+        # the lock of its row first: whoever adds a part has ended, or finds none
         await uploads.remove(conn, upload)
+        begun += await begin_removing_parts(runtime, conn, upload)
     return begun
 
 

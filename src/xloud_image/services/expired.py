@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 
 class Leased(Protocol):
@@ -22,6 +22,9 @@ class Leased(Protocol):
 L = TypeVar("L", bound=Leased)
 
 
+_KEPT: Final = 10.0  # times the wait for which a row that is not found again is remembered
+
+
 class Expired:
     """Leases that were found expired. The database's clock may have been set forward, and then every lease looks so:
     whoever lives renews his within a third of it. So one counts only when it is found again as it was, `wait` seconds
@@ -35,5 +38,7 @@ class Expired:
         """Those that nobody holds, and those that were expired at an earlier look already."""
         now = time.monotonic()
         keys = {row.id: (row.id, row.holder, row.lease_until) for row in found}
-        self._first = {key: self._first.get(key, now) for key in keys.values()}
+        # a look may be for some of the rows only: what it did not ask for is remembered for a while
+        seen = {key: self._first.get(key, now) for key in keys.values()}
+        self._first = {key: at for key, at in self._first.items() if now - at < _KEPT * self._wait} | seen
         return [row for row in found if row.holder is None or now - self._first[keys[row.id]] >= self._wait]

@@ -103,11 +103,15 @@ def apply(
         else:
             _apply_property(properties, name, change, schema, may)
     result = image.replace(properties=properties, **fields)
-    # properties that the caller may not read count as new: a full image must not tell him that they are there
-    unseen = {change.path[0] for change in changes if change.op == "add"} & image.properties.keys()
-    count = len(properties) + sum(not may("read", name) for name in unseen)
-    if count > len(image.properties):
-        require_counts(limits, properties=count)
+    if may is anything:
+        before, after = len(image.properties), len(properties)
+    else:
+        # of properties that the caller may not read those count that he gives: nothing tells him of the others
+        given = {change.path[0] for change in changes if change.op == "add"}
+        before = sum(may("read", name) for name in image.properties)
+        after = sum(name in given or may("read", name) for name in properties)
+    if after > before:
+        require_counts(limits, properties=after)
     if result.tags != image.tags:
         require_counts(limits, tags=len(result.tags))
     return result

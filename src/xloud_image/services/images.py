@@ -137,6 +137,7 @@ async def delete(runtime: Runtime, ctx: Context, image_id: str) -> None:
                 checked(current)
                 await jobs.cancel(tx, image_id)
                 await scrubbing.delay(tx, current)
+                tx.tell("image.delete", events.of_image, current, deleted_at=utcnow())
                 return current, [], []
         current = await rows.hide(tx, image_id, checked, project=ctx.project)
         claims = await deletions.begin_deletes(runtime, tx, current, current.locations, scope="image")

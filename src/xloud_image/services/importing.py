@@ -35,6 +35,7 @@ from xloud_image.fetching.checksums import Expected
 from xloud_image.fetching.resource import Resource
 from xloud_image.identity.context import Context
 from xloud_image.model import Claim, Image, Job, Location
+from xloud_image.policy import images as rights
 from xloud_image.services import (
     acls,
     certificates,
@@ -266,26 +267,53 @@ async def _copied(
     blobs: dict[str, Blob] = {}
     for target in targets:
         progress.begin(f"copying into {target.store.name}")
-        blob = await _copied_by_store(runtime, image, target)
-        if blob is None:
+        try:
+            blob = await _copied_by_store(runtime, image, target)
+            if blob is not None and known and not target.store.SUMS:
+                progress.begin(f"reading what is in {target.store.name}", image.size)
+                await _proved(runtime, target, blob, known, progress)
+        except ImageServiceError as error:
+            target.error = target.error or error
+            if target.required:
+                raise
             continue
-        if known and not target.store.SUMS:
-            progress.begin(f"reading what is in {target.store.name}", image.size)
-            await _proved(runtime, target, blob, known, progress)
-        blobs[target.store.name] = blob
-    rest = [target for target in targets if target.store.name not in blobs]
+        if blob is not None:
+            blobs[target.store.name] = blob
+    rest = [target for target in targets if target.store.name not in blobs and target.error is None]
     if not rest:
+        if not blobs:
+            raise next(target.error for target in targets if target.error is not None)
         return summary, blobs
+    try:
+        read, found = await _read_once(runtime, image, room, rest, progress, known)
+    except ImageServiceError as error:
+        if not blobs or any(target.required for target in rest):
+            raise
+        for target in rest:
+            target.error = target.error or error
+        return summary, blobs
+    return dataclasses.replace(summary, digests=found), blobs | read
+
+
+async def _read_once(
+    runtime: Runtime,
+    image: Image,
+    room: quotas.Room,
+    rest: Sequence[Target],
+    progress: Progress,
+    known: tuple[str, str] | None,
+) -> tuple[dict[str, Blob], dict[str, str]]:
+    """The data of an image into further stores, through this process; the blobs and the digests. `BlobChanged`."""
     async with downloads.download(runtime, Context(is_admin=True), image) as opened:
         progress.begin(f"writing to {', '.join(target.store.name for target in rest)}", opened.size)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         digest = Digest([known[0] if known else runtime.settings.hashing_algorithm], runtime.digest_pool)
         stages: list[Stage] = [limit, *room.stages, digest]
-        blobs |= await ingest(_counted(opened.reader.chunks, progress), rest, stages, size=opened.size)
+        blobs = await ingest(_counted(opened.reader.chunks, progress), rest, stages, size=opened.size)
     found = await digest.hexes()
     if known and found[known[0]] != known[1]:
         raise BlobChanged("The data that was read is not the data of the image.")
-    return dataclasses.replace(summary, size=limit.size, digests=found), blobs
+    return blobs, found
 
 
 async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Blob | None:
@@ -390,7 +418,7 @@ async def _seal(runtime: Runtime, job: Job, image: Image) -> certificates.Seal |
 def _expected(runtime: Runtime, job: Job, image: Image, source: Source | None, plain: bool) -> int | None:
     """Bytes that will be written to each store, where that can be told before. source: None for a copy; `plain`: they
     are the source's."""
-    if source is None or (plain and source.size is None):
+    if source is None:
         return image.size
     if not plain:
         way = Unpacking(runtime, image, trusted=False)
@@ -444,7 +472,7 @@ async def _stored(
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
         now = current if plain else Unpacking(runtime, current, trusted=False).becomes(current)
-        now = now.replace(properties={**properties, **summary.properties})
+        now = now.replace(properties={**properties, **_brought(runtime, job, current, summary)})
         if not plain and (wanted := converting.target(runtime, now, job.request["stores"])) is not None:
             now = now.replace(disk_format=wanted, container_format="bare")
         return data.arrived(runtime, now, summary, locations)
@@ -474,6 +502,17 @@ async def _stored(
         return await runtime.db.write(finish)
     except NotFound:
         raise Unwanted from None
+
+
+def _brought(runtime: Runtime, job: Job, image: Image, summary: data.Summary) -> dict[str, str]:
+    """The properties that came with the data, of those that whoever asked for the import may set."""
+    who = Context(project=job.request.get("project"), roles=frozenset(job.request.get("roles") or ()))
+    may = rights.may_do(runtime.policy, who)
+    return {
+        name: text
+        for name, text in summary.properties.items()
+        if may("update" if name in image.properties else "create", name)
+    }
 
 
 def _leaves(runtime: Runtime, job: Job, location: Location) -> bool:

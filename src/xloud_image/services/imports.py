@@ -165,6 +165,7 @@ async def _begin(
                 "user": ctx.user,
                 "project": ctx.project,
                 "trusted": trusted,
+                "roles": sorted(ctx.roles),
                 "certificate": None if seal is None else {"id": seal.signature.certificate, "pem": seal.pem},
                 "inject": wanted.method != "copy-image"
                 and ctx.roles.isdisjoint(runtime.settings.imports.ignore_user_roles),

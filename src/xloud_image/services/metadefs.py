@@ -26,6 +26,7 @@ T = TypeVar("T")
 Kind = parts.Kind
 Direction = Literal["asc", "desc"]
 
+_LOOK: Final = 100  # namespaces that are read at a time at least, where a rule may hide some
 _PAGES: Final = 20  # that are looked through when a rule hides most of them
 
 # kind → what the types of its events begin with
@@ -82,7 +83,7 @@ async def find(
     runtime.policy.require(ctx, "list_metadef_resource_types")
     after = await _seen(runtime, ctx, marker) if marker is not None else None
     found: list[Namespace] = []
-    more = limit > 0
+    more, look = limit > 0, limit if ctx.is_admin else max(limit, _LOOK)
     for _ in range(_PAGES):
         if not more or len(found) == limit:
             break
@@ -96,13 +97,13 @@ async def find(
                 sort_key=sort_key,
                 direction=direction,
                 marker=after,
-                limit=limit,
+                limit=look,
             )
         )
         room = limit - len(found)
         shown = [one for one in page if rights.may_see(runtime.policy, ctx, one)]
         found += shown[:room]
-        more = len(page) == limit or len(shown) > room
+        more = len(page) == look or len(shown) > room
         after = page[-1] if page else None
     return found, more and len(found) > 0
 

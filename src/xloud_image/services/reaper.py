@@ -24,6 +24,7 @@ from xloud_image.stores.base import Caller
 
 log = structlog.get_logger(__name__)
 
+_RENEWED: Final = 1000  # claims in one statement
 _BOUND: Final = 600.0  # seconds between two looks at how many events wait
 _KINDS: Final = ("write", "part", "delete")  # of claims that are settled here
 
@@ -67,8 +68,9 @@ async def _every(seconds: float, work: Callable[[], Awaitable[object]]) -> None:
 async def renew(runtime: Runtime) -> None:
     """All claims that this process works on live on."""
     held, lease = runtime.held, runtime.settings.lease_time
-    if held:
-        await runtime.db.write(lambda conn: claims.renew_all(conn, runtime.holder, held, lease=lease))
+    for at in range(0, len(held), _RENEWED):  # a statement takes so many values, and not any number
+        some = held[at : at + _RENEWED]
+        await runtime.db.write(lambda conn, some=some: claims.renew_all(conn, runtime.holder, some, lease=lease))  # type: ignore[misc]
 
 
 async def once(runtime: Runtime) -> None:

@@ -26,6 +26,7 @@ from xloud_image.fetching.resource import Resource
 from xloud_image.identity.context import Context
 from xloud_image.identity.seal import Seal
 from xloud_image.model import Job
+from xloud_image.schemas import BASE, READ_ONLY, RESERVED, RESERVED_PREFIX
 from xloud_image.services import fetching
 from xloud_image.services.runtime import Runtime
 from xloud_image.services.unpacking import storable
@@ -120,6 +121,11 @@ def _keystone(runtime: Runtime) -> KeystoneSettings:
     return found
 
 
+def _is_ours(name: str) -> bool:
+    """Whether no client may give an image a property of this name."""
+    return name in BASE or name in READ_ONLY or name in RESERVED or name.startswith(RESERVED_PREFIX)
+
+
 @asynccontextmanager
 async def opened(runtime: Runtime, job: Job) -> AsyncIterator[Remote]:
     """The image that a job imports. What the fetcher raises; `SourceRefused` when it is no image with data."""
@@ -144,7 +150,7 @@ async def opened(runtime: Runtime, job: Job) -> AsyncIterator[Remote]:
         copied = {
             name: text
             for name, text in image.items()
-            if isinstance(text, str) and any(name.startswith(prefix) for prefix in prefixes)
+            if isinstance(text, str) and any(name.startswith(prefix) for prefix in prefixes) and not _is_ours(name)
         }
         async with way.open(f"{url}/file", trusted=True, plain=job.attempts > 1, headers=headers) as resource:
             yield Remote(resource, expected, storable(copied))

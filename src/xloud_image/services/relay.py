@@ -31,6 +31,7 @@ T = TypeVar("T")
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
 BATCH: Final = 100  # events that are read at once, and may come twice when this process is killed
 _LATE: Final = 300.0  # seconds: one that waits for longer is told of in the log
+_LAST_SEND: Final = 3.0  # seconds that the event under way gets at the end
 _LAST_RETRY: Final = 30.0  # seconds; the first attempt comes after one, each later one after twice the time
 
 
@@ -49,6 +50,8 @@ class Relay:
         self._rung = asyncio.Event()
         self._sent: list[int] = []  # whose rows are still there
         self._failures = 0
+        self._sending: asyncio.Future[BrokerUnavailable | None] | None = None
+        self._stopping = False  # read by the thread that sends
 
     def ring(self) -> None:
         """There may be something to send."""
@@ -72,7 +75,11 @@ class Relay:
                     async with asyncio.timeout(pause):
                         await self._rung.wait()
         finally:
+            self._stopping = True
+            if self._sending is not None:  # what it has sent is not sent again by the next one
+                await asyncio.wait((self._sending,), timeout=_LAST_SEND)
             with contextlib.suppress(ImageServiceError):  # else it runs out
+                await self._remove()
                 await self._runtime.db.write(lambda tx: events.give_turn(tx, self._runtime.holder))
 
     async def _send_some(self) -> bool:
@@ -87,7 +94,8 @@ class Relay:
             return False
         # what another has sent since it was read
         found = await db.read(lambda conn: events.first(conn, BATCH))
-        failure = await _in_thread(lambda: self._send(found, end))
+        self._sending = asyncio.ensure_future(_in_thread(lambda: self._send(found, end)))
+        failure = await asyncio.shield(self._sending)
         await reach("relay.sent")
         await self._remove()
         if failure is None:
@@ -108,7 +116,7 @@ class Relay:
 
     def _send(self, found: Sequence[Unsent], end: float) -> BrokerUnavailable | None:
         for event in found:
-            if time.monotonic() > end:
+            if self._stopping or time.monotonic() > end:
                 return None
             try:
                 self._sender.send(event)

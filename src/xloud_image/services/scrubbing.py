@@ -74,18 +74,26 @@ async def _scrub(runtime: Runtime, image_id: str) -> bool:
     return True
 
 
-async def restore(runtime: Runtime, ctx: Context, image_id: str) -> Image:
+def _require_restore(runtime: Runtime, ctx: Context | None, image: Image) -> None:
+    if ctx is None:
+        return
+    if not rights.may_see(ctx, image.replace(visibility="private")):
+        raise NoSuchImage(image.id)
+    runtime.policy.require(ctx, "restore_image", rights.image_target(image, ctx))
+
+
+async def restore(runtime: Runtime, ctx: Context | None, image_id: str) -> Image:
     """An image whose deletion is delayed is there again as it was. `NoSuchImage` when there is none, or nobody who may
-    know of it asks; `Conflict` when its data are gone; `QuotaExceeded`."""
+    know of it asks; `Conflict` when its data are gone; `QuotaExceeded`. Without a `ctx` the operator asks, on
+    his node."""
     found = await runtime.db.read(lambda conn: pending.lock(conn, image_id))
+    _require_restore(runtime, ctx, found)
     quota = await quotas.of(runtime, found.owner)
 
     async def back(conn: AsyncConnection) -> Image:
         await quotas.admit(conn, quota, count=1, size=len(found.locations) * (found.size or 0))
         image = await pending.lock(conn, image_id)
-        if not rights.may_see(ctx, image.replace(visibility="private")):
-            raise NoSuchImage(image_id)
-        runtime.policy.require(ctx, "restore_image", rights.image_target(image, ctx))
+        _require_restore(runtime, ctx, image)
         if not image.locations:
             raise Conflict("The data of this image are gone; it cannot be restored.")
         noted = [external.notes(one) for one in image.locations]

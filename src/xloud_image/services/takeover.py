@@ -66,7 +66,7 @@ async def check(runtime: Runtime) -> Report:
         return report
     found = await runtime.db.read(left.count)
     report.statuses = found.statuses
-    _tell_rows(found, report)
+    _tell_rows(found, report, encrypted=runtime.settings.database.metadata_encryption_key is not None)
     owned, lost = await locations_of(runtime)
     report.stores = dict(owned)
     for name, number in lost.items():
@@ -103,7 +103,7 @@ async def _look_at_schema(runtime: Runtime, report: Report) -> bool:
     return True
 
 
-def _tell_rows(found: left.Rows, report: Report) -> None:
+def _tell_rows(found: left.Rows, report: Report, *, encrypted: bool) -> None:
     some = found.examples
 
     def tell(severity: Severity, number: int, what: str, key: str, cure: str) -> None:
@@ -125,7 +125,8 @@ def _tell_rows(found: left.Rows, report: Report) -> None:
     tell("warning", found.tasks, "tasks have not ended", "tasks", settled)
     tell("warning", found.empty, "active images have no location: nobody can read them, in Glance neither", "empty", "")
     tell("note", found.ownerless, "images have no owner: administrators alone can change them", "ownerless", "")
-    tell("warning", found.plain, "locations are no URL: encrypted with another key, or broken", "plain",
+    plain = 0 if encrypted else found.plain
+    tell("warning", plain, "locations are no URL: encrypted with another key, or broken", "plain",
          "[DEFAULT] metadata_encryption_key must be Glance's")  # fmt: skip
     tell("note", found.recent, "images changed within the last minute: somebody works on this database", "recent", "")
 
@@ -168,7 +169,8 @@ async def begin(runtime: Runtime, *, glance_is_stopped: bool) -> list[str]:
 def _settled(image: Image) -> Image:
     kept = {name: value for name, value in image.properties.items() if name not in left.IN_FLIGHT}
     status = "queued" if image.status in left.UNFINISHED else image.status
-    return image.replace(status=status, properties=kept)
+    gone: dict[str, None] = {"size": None, "virtual_size": None} if status != image.status else {}
+    return image.replace(status=status, properties=kept, **gone)
 
 
 async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
@@ -206,6 +208,10 @@ async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
     }  # fmt: skip
     said += [f"{number} {words.get(kind, f'claims of kind {kind}')}" for kind, number in held.items()]
     waiting = len(await jobs.list_all(conn, limit=_AT_ONCE)) if "xloud_jobs" in there else 0
+    if "xloud_events" in there and (number := await left.unsent(conn)):
+        said.append(f"{number} notifications have not been sent: let xloud-image worker send them")
+    if "xloud_uploads" in there and (number := await left.uploads(conn)):
+        said.append(f"{number} uploads in several requests have not ended, or wait for an import")
     if waiting:
         said.append(f"{waiting} jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)")
     return "; ".join(said)

@@ -107,7 +107,8 @@ async def begin(
         image = await images.change(conn, image_id, taken, project=ctx.project)
         owner = image.owner
         if kind == "file":
-            conn.tell("image.prepare", events.of_image, image, store=store_id)
+            where = data.writable(runtime, store_id).name if runtime.settings.multi_store else None
+            conn.tell("image.prepare", events.of_image, image, store=where)
         if await rows.count(conn, owner) >= EACH:
             raise TooLarge(f"{EACH} uploads of this project are unfinished already: finish or cancel some.")
         made = dataclasses.replace(upload, owner=owner, holder=None if empty else runtime.holder)
@@ -306,7 +307,10 @@ async def _add(runtime: Runtime, ctx: Context, upload: Upload, piece: Piece) -> 
         return await _finish(runtime, ctx, upload)
     except (WrongMediaType, Never) as error:
         with contextlib.suppress(NotFound):
-            await _end(runtime, await _again(runtime, upload))
+            now = await _again(runtime, upload)
+            if now.state != "open" or now.epoch != upload.epoch:
+                raise Conflict("Another request has gone on with this upload; ask for the offset.") from None
+            await _end(runtime, now)
         known = error.error if isinstance(error, Never) else error
         if upload.kind == "file":
             notices.failed_upload(runtime, upload.image_id, known)
@@ -423,6 +427,7 @@ async def _staged(runtime: Runtime, upload: Upload, claim: Claim) -> Upload:
         # deleted meanwhile: then nobody would ever look at what is kept
         if (await images.locked(conn, upload.image_id)).status != "uploading":
             raise Conflict("The image is not uploading any more.")
+        await deletions.begin_unstaging(runtime, conn, upload.image_id)
         if not await rows.close(conn, upload.id, "staged") or not await claims.end(
             conn, claim.id, holder=runtime.holder
         ):

@@ -182,12 +182,23 @@ def started(module, engine):
     if module.check_mode or not action:
         module.exit_json(changed=bool(action), action=action or "none")
     former = f"{name}_former"
+
+    def put_back():
+        engine.run("rm", "-f", "-t", "0", name, check=False)
+        engine.run("rename", former, name)
+        engine.run("start", name)
+
     if action in ("created", "recreated"):
         engine.run("rm", "-f", former, check=False)
         if there is not None:
             engine.run("stop", "-t", spec["stop_timeout"], name)
             engine.run("rename", name, former)
-        engine.run("run", "-d", "--name", name, "--label", f"{LABEL}={wanted}", *words, spec["image"])
+        made = ("run", "-d", "--name", name, "--label", f"{LABEL}={wanted}", *words, spec["image"])
+        code, out, err = engine.run(*made, check=False)
+        if code:
+            if action == "recreated":
+                put_back()
+            module.fail_json(msg=f"the container cannot be started: {(err or out).strip()[-3000:]}")
     elif action == "started":
         engine.run("start", name)
     elif action == "restarted":
@@ -199,9 +210,7 @@ def started(module, engine):
         log = engine.run("logs", "--tail", "20", name, check=False)
         text = f"the service does not answer at {api['health']} after {p['patience']} s"
         if action == "recreated":
-            engine.run("rm", "-f", "-t", "0", name, check=False)
-            engine.run("rename", former, name)
-            engine.run("start", name)
+            put_back()
             text += "; the former container runs again"
         module.fail_json(msg=f"{text}. Its last words:\n{(log[1] + log[2])[-3000:]}")
     engine.run("rm", "-f", former, check=False)
