@@ -12,9 +12,10 @@ from xloud_image.patch import MEDIA_TYPES
 schemathesis.serializer.alias(list(MEDIA_TYPES), "application/json")
 
 _QCOW2 = bytes.fromhex("514649fb00000003") + bytes(16) + (1 << 20).to_bytes(8, "big") + bytes(480)
-schemathesis.openapi.media_type(
-    "application/octet-stream", st.one_of(st.binary(max_size=64), st.sampled_from([_QCOW2, bytes(70_000), b""]))
-)
+for _type in ("application/octet-stream", "application/partial-upload"):
+    schemathesis.openapi.media_type(
+        _type, st.one_of(st.binary(max_size=64), st.sampled_from([_QCOW2, bytes(70_000), b""]))
+    )
 
 
 def _but_unknown_methods(name: str) -> None:

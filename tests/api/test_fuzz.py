@@ -166,8 +166,10 @@ def test_it_got_through(service: Service) -> None:
     if sum(map(len, seen.values())) < len(calls):
         pytest.skip("the other tests of this file did not run")
     assert not calls - set(seen)
-    refused = {call for call, statuses in seen.items() if not statuses & {"2", "3"}}
-    assert len(refused - HARD) <= 3, refused - HARD
+    refused = {call for call, statuses in seen.items() if not statuses & {"2", "3"}} - HARD
+    # there is no cache here, and an upload, or a deletion that is delayed, is begun in a way that is not at random
+    refused = {(method, path) for method, path in refused if not re.search("cache|queued_images|uploads|restore", path)}
+    assert len(refused) <= 3, refused
 
 
 def test_with_a_login_on_mariadb(mariadb: MariaDB, tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ async def test_its_ways_to_the_end(db: Database) -> None:
     assert again.state == "open"
     assert await db.write(lambda conn: uploads.finish(conn, again))
     assert await db.write(lambda conn: uploads.close(conn, made.id, "staged"))
-    assert not await db.write(lambda conn: uploads.reopen(conn, made.image_id))
+    assert await db.write(lambda conn: uploads.reopen(conn, made.image_id))  # its data is there, and stays as it is
+    assert (await _now(db, made)).state == "staged"
     assert await db.read(lambda conn: uploads.count(conn, "p")) == 1
     other = await _added(db, image_id=made.image_id)  # the slot is free
     await db.write(lambda conn: uploads.used(conn, made.image_id))

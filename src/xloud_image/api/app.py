@@ -60,7 +60,7 @@ def build(runtime: Runtime) -> web.Application:
     served = [dataclasses.replace(route, path=health) if route.path == HEALTH else route for route in ROUTES]
     # last, so that the path that an operator chose hides none of the API's
     for route in sorted(served, key=lambda route: route.handler == info.health):
-        resource = app.router.add_resource(route.path)
+        resource = app.router.add_resource(_routed(route.path))
         resource.add_route(route.method, route.handler, expect_handler=receiving.no_continue)
         if route.method == "GET":
             resource.add_route("HEAD", route.handler)
@@ -68,6 +68,17 @@ def build(runtime: Runtime) -> web.Application:
         app.router.add_get(metrics.PATH, metrics.show)
     openapi.provide(app, runtime, served)
     return app
+
+
+def _routed(path: str) -> str:
+    """The path as the router takes it: a variable at its end is none of the words that stand in its place elsewhere, as
+    `clean` beside `{image_id}`, so that those have their own methods only."""
+    head, _, last = path.rpartition("/")
+    beside = {word for before, _, word in (route.path.rpartition("/") for route in ROUTES) if before == head}
+    words = sorted(word for word in beside if word and "{" not in word)
+    if not last.startswith("{") or not words:
+        return path
+    return f"{head}/{{{last[1:-1]}:(?!(?:{'|'.join(words)})$)[^{{}}/]+}}"
 
 
 def _quiet() -> logging.Logger:

@@ -191,7 +191,8 @@ class MessagingSettings:
     want to read, as written."""
 
     transport_url: str | None = dataclasses.field(default=None, repr=False)
-    options: tuple[tuple[str, str, str], ...] = dataclasses.field(default=(), repr=False)
+    # lines, and not what they mean: two files that say the same are the same
+    options: tuple[tuple[str, str, str], ...] = dataclasses.field(default=(), repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
