@@ -33,7 +33,9 @@ def test_the_database(configured: Home) -> None:
     config = ("--config-file", configured.file)
     assert run("glance-manage", *config, "db", "check")[0] == 1
     assert run("glance-status", *config, "upgrade", "check")[0] == 2
-    assert run("glance-manage", "--debug", *config, "db", "sync") == (0, "The database went from nothing to x0004.\n")
+    code, told = run("glance-manage", "--debug", *config, "db", "sync")
+    assert code == 0
+    assert re.fullmatch(r"The database went from nothing to x\d{4}\.\n", told)
     for line in (
         ("db_sync",),
         ("db", "upgrade"),

@@ -35,6 +35,11 @@ DATA = random.Random(5).randbytes(12 * MB)
 SHA = hashlib.sha512(DATA).hexdigest()
 
 
+def _as_in_a_terminal() -> None:
+    """What a shell runs beside itself, such as these tests, does not hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Person:
     """Somebody at a terminal in a directory of his own. `clouds`: entries of clouds.yaml, first the usual one."""
 
@@ -51,7 +56,7 @@ class Person:
         program = installed() if how.pop("anew", False) else command()
         return subprocess.Popen(
             [*program, *map(str, words)], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_in_a_terminal,
         )  # fmt: skip
 
     def run(self, *words: str | Path, code: int = 0, **how: Any) -> str:

@@ -83,6 +83,8 @@ async def wipe(database: Database) -> None:
 
     async def work(conn: sa.ext.asyncio.AsyncConnection) -> None:
         for table in (
+            tables.task_info,
+            tables.tasks,
             tables.image_members,
             tables.image_locations,
             tables.image_tags,

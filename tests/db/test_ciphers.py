@@ -2,7 +2,6 @@
 what looks for a URL finds both."""
 
 import base64
-import os
 import uuid
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.db.conftest import MakeEmpty
+from tests.servers.place import ROOT
 from tests.servers.process import run
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import ciphers, claims, images, locations, schema, sql
@@ -21,7 +21,7 @@ URL = "swift+https://user:pässword@auth.example/v3/container/0b1c"
 # written by Glance 33 with KEY: the URL above, an empty one's worth of padding, a long one
 GLANCE = Path(__file__).with_name("glance33") / "encrypted_urls.txt"
 # the interpreter of a Glance, where there is one: proves the other direction
-PEER = Path(os.environ.get("XLOUD_GLANCE_PYTHON", "/nowhere"))
+PEER = ROOT / ".venv-glance" / "bin" / "python"
 
 
 def vectors() -> list[tuple[str, str, str]]:
@@ -62,7 +62,7 @@ def test_what_is_no_such_text_stays(text: str) -> None:
     assert ciphers.Urls(KEY).opened(other) == other
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="needs a Glance: XLOUD_GLANCE_PYTHON")
+@pytest.mark.skipif(not PEER.exists(), reason="needs .venv-glance, which make servers builds")
 def test_glance_reads_ours() -> None:
     words = "import sys; from glance.common import crypt; print(crypt.urlsafe_decrypt(sys.argv[1], sys.argv[2]))"
     for key, url, _ in vectors():

@@ -177,7 +177,8 @@ async def test_two_that_wait_for_each_other_both_finish(db: Database, other_db: 
         found = await db.read(lambda conn, image_id=image_id: images.get(conn, image_id))  # type: ignore[misc]
         assert found is not None
         assert found.properties == {"n": "2"}
-    assert runs == (2 if engine == "sqlite" else 3)
+    # PostgreSQL may end both, when both look at the same moment
+    assert runs in {"sqlite": (2,), "postgresql": (3, 4)}.get(engine, (3,))
 
 
 async def test_readers_never_see_half_a_change(db: Database, other_db: Database) -> None:

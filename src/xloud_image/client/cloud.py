@@ -52,7 +52,7 @@ class Cloud:
         self.name = name or urllib.parse.urlsplit(endpoint).netloc
         self._session = session
         base = endpoint.rstrip("/")
-        self.url = base if re.search(r"/v2(\.\d+)?$", base) else f"{base}/v2"
+        self.url = base if re.search(r"/v2(\.\d+)?\Z", base) else f"{base}/v2"
 
     def ask(self, method: str, path: str, *, seconds: float = QUIET, **how: Any) -> requests.Response:
         """One call. `Answered` for an error, `Broken` when there is no answer. `json`, `data`, `headers`, `stream` as

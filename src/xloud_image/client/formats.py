@@ -15,7 +15,7 @@ _NAMES: Final = {"gpt": "raw", "luks": "raw"}
 _PACKED: Final = (
     (b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\3\4", "zip"),
 )  # fmt: skip
-_ENDINGS: Final = re.compile(r"\.(qcow2|vmdk|vhdx?|vdi|iso|raw)$", re.IGNORECASE)
+_ENDINGS: Final = re.compile(r"\.(qcow2|vmdk|vhdx?|vdi|iso|raw)\Z", re.IGNORECASE)
 
 
 def of_file(path: Path) -> str:
