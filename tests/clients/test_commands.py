@@ -35,11 +35,6 @@ DATA = random.Random(5).randbytes(12 * MB)
 SHA = hashlib.sha512(DATA).hexdigest()
 
 
-def _as_in_a_terminal() -> None:
-    """What a shell runs beside itself, such as these tests, does not hear Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Person:
     """Somebody at a terminal in a directory of his own. `clouds`: entries of clouds.yaml, first the usual one."""
 
@@ -53,10 +48,11 @@ class Person:
         """`anew`: as it is installed, for signals."""
         given = {**self.environment, **how.pop("env", {})}
         environment = {name: value for name, value in given.items() if value is not None}
-        program = installed() if how.pop("anew", False) else command()
+        # what a shell runs beside itself, as these tests may be, does not hear Ctrl-C
+        program = ["env", "--default-signal=INT", *installed()] if how.pop("anew", False) else command()
         return subprocess.Popen(
             [*program, *map(str, words)], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_in_a_terminal,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, *words: str | Path, code: int = 0, **how: Any) -> str:
