@@ -141,6 +141,7 @@ class TestMoto(ServerHooks):
 
 
 class TestRclone(ServerHooks):
+    MAY_NOT_COPY: ClassVar[bool] = True
     SERVER = Rclone
     NOT_APPLICABLE: ClassVar[dict[str, str]] = UNCONDITIONAL
     LACKS = frozenset({Lack.CREATE, Lack.REPLACE, Lack.LISTING})
@@ -152,6 +153,7 @@ class TestLocalBucket(ServerHooks):
 
 
 class TestPys3local(ServerHooks):
+    MAY_NOT_COPY: ClassVar[bool] = True
     SERVER = Pys3local
     NOT_APPLICABLE: ClassVar[dict[str, str]] = UNCONDITIONAL
     LACKS = frozenset({Lack.CREATE, Lack.REPLACE, Lack.METADATA, Lack.LISTING, Lack.RANGES, Lack.PARTS})
