@@ -34,10 +34,11 @@ def cache(site: Site) -> str:
     return str(render(site.directory(), 'enable_glance_image_cache: "no"\n')[0])
 
 
-@row("the image cache switched on is told as not built", "0 told")
+@row("the image cache switched on is on", "0 /var/lib/glance/image-cache")
 def cache_on(site: Site) -> str:
-    code, said = render(site.directory(), 'glance_enable_image_cache: "yes"\n')
-    return f"{code} {'told' if 'the image cache is not built yet' in said else 'not told'}"
+    directory = site.directory()
+    code, said = render(directory, 'glance_enable_image_cache: "yes"\n')
+    return f"{code} {'not built' if 'not built' in said else line(directory, 'image_cache_dir')}"
 
 
 KEYS = """enable_mariabackup enable_osprofiler enable_cells enable_destroy_images enable_external_api_firewalld
