@@ -239,7 +239,8 @@ def test_each_byte_is_sent_about_once(cloud: Cloud, admin: Person, relay: Relay)
     assert relay.broken == 4
     (image,) = admin.json("images", "list", "--name", "in parts")
     assert (image["status"], image["os_hash_value"]) == ("active", SHA)
-    assert relay.passed < len(DATA) + 6 * MB, "what was on its way when it broke is sent again; all of it were 8 MB"
+    # a break loses what was read ahead, 1.5 MiB at most
+    assert relay.passed < len(DATA) + 7 * MB, "what was on its way when it broke is sent again; all of it were 8 MB"
 
 
 def test_an_upload_that_was_ended_goes_on_by_the_words_that_it_prints(
