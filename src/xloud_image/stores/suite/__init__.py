@@ -19,9 +19,9 @@ A driver, also one outside this package, proves itself so (and once more with `m
 `self.tmp` is a fresh directory of the test, `self.store` the started store. A store that takes no data derives from
 `ReadOnlySuite` and needs `make` and `put_behind` only. Reading is tested against what was put there behind the store's
 back, writing against what is seen there, so a fault in one cannot hide a fault in the other. Further hooks have
-defaults: `hold`, `hang`, `handles`, `SECRETS`, `COPIES`, `MAY_NOT_COPY`, and for a backend where one write takes seconds `SLOW = True`
-(fewer cases of each promise, several at once) and `TIMEOUT` (seconds for one test). A promise that cannot apply to a
-backend is named in `NOT_APPLICABLE` with the reason; nothing is ever skipped.
+defaults: `hold`, `hang`, `handles`, `SECRETS`, `COPIES`, `MAY_NOT_COPY`, and for a backend where one write takes
+seconds `SLOW = True` (fewer cases of each promise, several at once) and `TIMEOUT` (seconds for one test). A promise
+that cannot apply to a backend is named in `NOT_APPLICABLE` with the reason; nothing is ever skipped.
 """
 
 import pytest
