@@ -227,7 +227,8 @@ def test_there_and_back(site: Site) -> None:
     site.stop()
     assert "gone" in site.word("takeover", "undo")
 
-    site.glance.manage("db", "check")
+    if not site.glance.connection.startswith("postgresql"):  # where it says that it does not look
+        site.glance.manage("db", "check")
     site.glance.start()
     theirs = site.seen()
     same(ours, theirs)
