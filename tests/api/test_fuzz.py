@@ -67,7 +67,8 @@ def fuzz(
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-4000:]
     assert one.exit_code is None
     result = json.loads(report.read_text())
-    assert result["test_cases"]["generated"] > 100
+    # how long the sequences are is chance
+    assert result["test_cases"]["generated"] > (20 if phases == "stateful" else 100)
     assert not result["failures"]
     assert not result["errors"]
     return result
