@@ -54,8 +54,6 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         _packages(console)
-        if options.beside is None:
-            Glance.install()
     except (subprocess.CalledProcessError, Missing) as error:
         console.print(f"[red]{error}[/]")
         return 2
@@ -123,7 +121,7 @@ def _packages(console: Console) -> None:
 
 def _versions() -> dict[str, str]:
     """What was measured."""
-    python = Glance.venv / "bin" / "python"
+    python = Glance.python()
     script = (
         "from importlib.metadata import version as v;"
         "print(*(f'{n} {v(n)}' for n in ('glance', 'glance_store', 'pyuwsgi', 'SQLAlchemy')), sep='\\n')"

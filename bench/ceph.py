@@ -148,8 +148,7 @@ def services(run: Run) -> None:
 
 def peer_python() -> Path:
     """The interpreter of the peer's environment, with Ceph's bindings linked into it as into ours."""
-    Glance.install()
-    python = Glance.venv / "bin" / "python"
+    python = Glance.python()
     words = "import sysconfig; print(sysconfig.get_path('purelib'))"
     place = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True).stdout.strip()
     for name in ("rados", "rbd"):

@@ -5,16 +5,14 @@ Installing, configuring, starting and stopping; what they are asked belongs in t
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tests.servers.place import HOST, ROOT, free_port
+from tests.servers import glance
+from tests.servers.place import HOST, ROOT, environment, free_port
 from tests.servers.process import Process, answers, run
 
 if TYPE_CHECKING:
@@ -24,64 +22,6 @@ WORKERS = 2
 PROJECT = "1" * 32
 USER = "2" * 32
 COMMAND = ROOT / ".venv" / "bin" / "xloud-image"
-
-# Glance's own flavour without auth gives a caller without roles, whom its rules refuse everything
-_ADMIN = f'''\
-"""Identity headers of an admin for each request that has none."""
-DEFAULT = {{
-    "HTTP_X_IDENTITY_STATUS": "Confirmed", "HTTP_X_ROLES": "admin,manager,member,reader",
-    "HTTP_X_PROJECT_ID": "{PROJECT}", "HTTP_X_TENANT_ID": "{PROJECT}", "HTTP_X_USER_ID": "{USER}",
-}}
-
-
-class Filter:
-    def __init__(self, app):
-        self.app = app
-
-    def __call__(self, environ, start_response):
-        if "HTTP_X_ROLES" not in environ:
-            environ.update(DEFAULT)
-        return self.app(environ, start_response)
-
-
-def factory(global_conf, **local):
-    return Filter
-'''
-
-_PASTE = """
-[composite:glance-api-fixedadmin]
-paste.composite_factory = glance.api:root_app_factory
-/: api
-/healthcheck: healthcheck
-[filter:fixedadmin]
-paste.filter_factory = fixedadmin:factory
-"""
-_PIPELINE = "fixedadmin = cors http_proxy_to_wsgi versionnegotiation osprofiler fixedadmin context rootapp\nkeystone ="
-
-# the file that Glance ships (httpd/glance-api-uwsgi.ini), with 2 processes and its own http socket
-_UWSGI = """\
-[uwsgi]
-socket-timeout = 30
-http-auto-chunked = true
-http-chunked-input = true
-http-raw-body = true
-chunked-input-limit = 67108864
-lazy-apps = true
-add-header = Connection: close
-buffer-size = 65535
-thunder-lock = true
-enable-threads = true
-exit-on-reload = true
-die-on-term = true
-master = true
-processes = {workers}
-{threads}
-logto = {directory}/uwsgi.log
-pythonpath = {directory}
-virtualenv = {venv}
-module = glance.wsgi.api:application
-http-socket = {host}:{port}
-"""
 
 
 class Server:
@@ -206,29 +146,14 @@ class Glance(Server):
     """OpenStack Glance under uWSGI, as shipped: 2 processes, no threads (unless `threads`)."""
 
     name = "glance"
-    venv = Path(__file__).parent / ".state" / "glance" / "venv"
 
-    @classmethod
-    def install(cls) -> None:
-        """Its own environment from the pinned requirements; used again until these change."""
-        requirements = ROOT / "requirements" / "peer.txt"
-        mark = cls.venv / f".locked-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:16]}"
-        if mark.exists():
-            return
-        shutil.rmtree(cls.venv, ignore_errors=True)
-        cls.venv.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", cls.venv], check=True)
-        pip = [str(cls.venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--require-hashes"]
-        subprocess.run([*pip, "-r", str(requirements)], check=True)
-        mark.touch()
+    @staticmethod
+    def python() -> Path:
+        """The interpreter of its environment, where its drivers are."""
+        return environment(glance.ENVIRONMENT, "python")
 
     def _prepare(self) -> None:
-        for name in ("staging", "tasks", "lock"):
-            (self.directory / name).mkdir()
-        shipped = (self.venv / "etc" / "glance" / "glance-api-paste.ini").read_text()
-        paste = shipped.replace("keystone =", _PIPELINE, 1) + _PASTE
-        (self.directory / "glance-api-paste.ini").write_text(paste)
-        (self.directory / "fixedadmin.py").write_text(_ADMIN)
+        glance.lay_out(self.directory, self.port, project=PROJECT, user=USER, workers=WORKERS, threads=self.threads)
         sections = self._common()
         sections["DEFAULT"] |= {
             "log_file": str(self.directory / "glance-api.log"),
@@ -237,27 +162,15 @@ class Glance(Server):
         }
         sections["os_glance_staging_store"] = {"filesystem_store_datadir": str(self.directory / "staging")}
         sections["os_glance_tasks_store"] = {"filesystem_store_datadir": str(self.directory / "tasks")}
-        sections["paste_deploy"] = {
-            "flavor": "keystone" if self.auth == "keystone" else "fixedadmin",
-            "config_file": str(self.directory / "glance-api-paste.ini"),
-        }
+        sections["paste_deploy"] = {"config_file": str(self.directory / "glance-api-paste.ini")}
+        if self.auth == "keystone":
+            sections["paste_deploy"]["flavor"] = "keystone"
         sections["oslo_concurrency"] = {"lock_path": str(self.directory / "lock")}
         sections["oslo_messaging_notifications"] = {"driver": "noop"}
-        configuration = self._write("glance-api.conf", sections)
-        run([self.venv / "bin" / "glance-manage", "--config-file", configuration, "db_sync"], seconds=300)
-        uwsgi = _UWSGI.format(
-            workers=WORKERS,
-            threads=f"threads = {self.threads}" if self.threads else "",
-            directory=self.directory,
-            venv=self.venv,
-            host=HOST,
-            port=self.port,
-        )
-        (self.directory / "uwsgi.ini").write_text(uwsgi)
+        glance.manage(self._write("glance-api.conf", sections), "db_sync")
 
     def _launch(self) -> None:
-        command: list[str | Path] = [self.venv / "bin" / "uwsgi", "--ini", self.directory / "uwsgi.ini"]
-        self._run(command, {"OS_GLANCE_CONFIG_DIR": str(self.directory), "PYTHONWARNINGS": "ignore"})
+        self._run(*glance.serving(self.directory))
 
 
 class Ours(Server):

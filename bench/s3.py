@@ -32,7 +32,6 @@ WORKS = ("put, size known", "put, size unknown", "get")
 
 def row(run: Run) -> None:
     """1 GiB to and from Ceph's gateway over http, and the first byte of a range at the end of 4 GiB."""
-    Glance.install()
     with Server() as server:
         _Row(run, server).measure()
 
@@ -108,7 +107,7 @@ class _Row:
         self._seen.setdefault((work, name), []).append(seen)
 
     def _client(self, spec: dict[str, Any]) -> dict[str, float]:
-        python = sys.executable if spec["who"] == "ours" else str(Glance.venv / "bin" / "python")
+        python = sys.executable if spec["who"] == "ours" else str(Glance.python())
         done = subprocess.run(
             [python, "bench/s3_client.py"],
             input=json.dumps(spec | {"options": self._server.options}),

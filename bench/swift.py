@@ -41,7 +41,6 @@ class _Row:
     def __init__(self, run: Run, swift: Swift) -> None:
         self._run, self._swift = run, swift
         self._size = 256 * MIB if run.quick else GIB
-        Glance.install()
         library = environment(ENVIRONMENT, "python").parents[1] / "lib"
         found = list(library.glob("python3*/site-packages"))
         if not found:
@@ -50,7 +49,7 @@ class _Row:
         self._python = {
             "ours": ROOT / ".venv" / "bin" / "python",
             "client": environment(ENVIRONMENT, "python"),
-            "glance": Glance.venv / "bin" / "python",
+            "glance": Glance.python(),
         }
         self._seen: dict[tuple[str, str], list[dict[str, Any]]] = {}
 

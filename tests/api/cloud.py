@@ -1,12 +1,16 @@
 """One service with several projects, users and stores, and callers who say who they are. Starts nothing by itself."""
 
 import base64
+import contextlib
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import bcrypt
 
+from tests.load import quiet
 from tests.servers.http import Answer
 from tests.servers.service import Service
 
@@ -116,6 +120,21 @@ class Cloud:
             Caller(self.service, name, secret) for name in USERS
         )
         self.nobody = Caller(self.service, None)
+
+    @contextlib.contextmanager
+    def importing(self) -> Iterator[None]:
+        """It runs, imports can be begun, and it ends well."""
+        try:
+            self.service.start()
+            begun = time.monotonic()
+            while not self.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"]:
+                assert time.monotonic() - begun < quiet(20)
+                time.sleep(0.2)
+            yield
+            assert self.service.stop() == 0
+            assert "Traceback" not in self.service.log
+        finally:
+            self.service.kill()
 
     def files(self, store: str) -> set[str]:
         return {path.name for path in (self.folder / store).iterdir()}

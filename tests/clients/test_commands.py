@@ -86,17 +86,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, flawed: Flawed) -> Iterator[
         xloud={"job_workers": 1},
         import_filtering_opts={"allowed_ports": f"80,443,{urlsplit(flawed.url).port}"},
     )
-    try:
-        cloud.service.start()
-        begun = time.monotonic()
-        while not cloud.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"]:
-            assert time.monotonic() - begun < quiet(20)
-            time.sleep(0.2)
+    with cloud.importing():
         yield cloud
-        assert cloud.service.stop() == 0
-        assert "Traceback" not in cloud.service.log
-    finally:
-        cloud.service.kill()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Fixtures of the tests of the database: the same three engines for each test, all real."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from xloud_image.db.engine import Database
 
 ENGINES = ("sqlite", "postgresql", "mariadb")
 MakeEmpty = Callable[[], DatabaseSettings]
+
+DUMPS = Path(__file__).parent / "glance33"
+
+
+def tables_of_glance(engine: str) -> list[str]:
+    """The statements by which a real Glance 33 made its tables."""
+    text = (DUMPS / f"{'mysql' if engine == 'mariadb' else engine}.sql").read_text()
+    words = re.sub(r"^--.*$", "", text, flags=re.MULTILINE)
+    return [one for one in re.split(r";\s*$", words, flags=re.MULTILINE) if one.strip()]
+
 
 # one prepared database per engine and session; each test begins with it emptied
 _prepared: dict[str, DatabaseSettings] = {}

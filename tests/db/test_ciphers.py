@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from tests.db.conftest import MakeEmpty
-from tests.servers.place import ROOT
+from tests.servers.glance import ENVIRONMENT
+from tests.servers.place import environment
 from tests.servers.process import run
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import ciphers, claims, images, locations, schema, sql
@@ -20,8 +21,6 @@ KEY = "0123456789abcdef"
 URL = "swift+https://user:pässword@auth.example/v3/container/0b1c"
 # written by Glance 33 with KEY: the URL above, an empty one's worth of padding, a long one
 GLANCE = Path(__file__).with_name("glance33") / "encrypted_urls.txt"
-# the interpreter of a Glance, where there is one: proves the other direction
-PEER = ROOT / ".venv-glance" / "bin" / "python"
 
 
 def vectors() -> list[tuple[str, str, str]]:
@@ -62,11 +61,11 @@ def test_what_is_no_such_text_stays(text: str) -> None:
     assert ciphers.Urls(KEY).opened(other) == other
 
 
-@pytest.mark.skipif(not PEER.exists(), reason="needs .venv-glance, which make servers builds")
 def test_glance_reads_ours() -> None:
     words = "import sys; from glance.common import crypt; print(crypt.urlsafe_decrypt(sys.argv[1], sys.argv[2]))"
     for key, url, _ in vectors():
-        assert run([PEER, "-c", words, key, ciphers.Urls(key).sealed(url)], seconds=60).strip() == url
+        command = [environment(ENVIRONMENT, "python"), "-c", words, key, ciphers.Urls(key).sealed(url)]
+        assert run(command, seconds=60).strip() == url
 
 
 async def test_rows(empty: MakeEmpty) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from tests.db.conftest import MakeEmpty
+from tests.db.conftest import MakeEmpty, tables_of_glance
 from tests.servers.service import command
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import connect, images, indexes, listing, schema, tables
@@ -43,9 +43,7 @@ async def ask(settings: DatabaseSettings, work: Any) -> Any:
 
 async def make_glance(settings: DatabaseSettings, engine: str) -> None:
     """The tables as a real Glance 33 made them."""
-    name = "mysql" if engine == "mariadb" else engine
-    words = re.sub(r"^--.*$", "", (DUMPS / f"{name}.sql").read_text(), flags=re.MULTILINE)
-    await run(settings, *(one for one in re.split(r";\s*$", words, flags=re.MULTILINE) if one.strip()))
+    await run(settings, *tables_of_glance(engine))
 
 
 def described(bind: sa.Connection) -> dict[str, Any]:

@@ -100,14 +100,5 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, web: Nginx, flawed: Flawed) 
         inject_metadata_properties={"inject": "imported_by:xloud", "ignore_user_roles": "admin"},
     )
     (cloud.service.directory / "ovf-metadata.json").write_text('{"cim_pasd": ["InstructionSet", "Reservation"]}')
-    try:
-        cloud.service.start()
-        begun = time.monotonic()
-        while not cloud.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"]:
-            assert time.monotonic() - begun < quiet(20)
-            time.sleep(0.2)
+    with cloud.importing():
         yield cloud
-        assert cloud.service.stop() == 0
-        assert "Traceback" not in cloud.service.log
-    finally:
-        cloud.service.kill()

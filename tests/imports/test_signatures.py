@@ -4,7 +4,6 @@ was not signed."""
 import base64
 import datetime as dt
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,6 @@ from cryptography.x509.oid import NameOID
 
 from tests.api.cloud import Cloud
 from tests.imports.conftest import begin, ended, stage
-from tests.load import quiet
 
 DATA = random.Random(11).randbytes(700_000)
 NOW = dt.datetime.now(dt.UTC)
@@ -86,17 +84,8 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         xloud={"signature_certificates": place, "job_workers": 1},
         image_import_opts={"image_import_plugins": "image_decompression"},
     )
-    try:
-        cloud.service.start()
-        begun = time.monotonic()
-        while not cloud.ann.ask("GET", "/v2/info/import").json()["import-methods"]["value"]:
-            assert time.monotonic() - begun < quiet(20)
-            time.sleep(0.2)
+    with cloud.importing():
         yield cloud
-        assert cloud.service.stop() == 0
-        assert "Traceback" not in cloud.service.log
-    finally:
-        cloud.service.kill()
 
 
 @pytest.mark.parametrize("key_type", KEYS)

@@ -5,21 +5,20 @@ It reads the very file that our service reads.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Final
 
-from tests.servers.place import HOST, ROOT, free_port
+from tests.servers.place import HOST, environment, free_port
 from tests.servers.process import Process, answers, run
 
-ENVIRONMENT: Final = ROOT / ".venv-glance"
+ENVIRONMENT: Final = ".venv-glance"
 PROJECT: Final = "0" * 31 + "1"  # those of our service without login
 USER: Final = "0" * 31 + "1"
 
-_ADMINISTRATOR: Final = f'''\
+_ADMINISTRATOR: Final = """\
 CALLER = {{
     "HTTP_X_IDENTITY_STATUS": "Confirmed", "HTTP_X_ROLES": "admin,manager,member,reader",
-    "HTTP_X_PROJECT_ID": "{PROJECT}", "HTTP_X_TENANT_ID": "{PROJECT}", "HTTP_X_USER_ID": "{USER}",
+    "HTTP_X_PROJECT_ID": "{project}", "HTTP_X_TENANT_ID": "{project}", "HTTP_X_USER_ID": "{user}",
 }}
 
 
@@ -33,15 +32,18 @@ def factory(global_conf, **local):
         return call
 
     return filtered
-'''
-# in the place of the flavour without login, whose callers have no roles
+"""
+# in the place of the flavour without login, whose callers have no roles and may do nothing
 _FILTER: Final = "\n[filter:everybody]\npaste.filter_factory = everybody:factory\n"
 _PIPELINE: Final = "default = cors http_proxy_to_wsgi versionnegotiation osprofiler everybody context rootapp\nformer ="
+# the file that Glance ships (httpd/glance-api-uwsgi.ini), with 2 processes and its own http socket
 _UWSGI: Final = """\
 [uwsgi]
+socket-timeout = 30
 http-auto-chunked = true
 http-chunked-input = true
 http-raw-body = true
+chunked-input-limit = 67108864
 lazy-apps = true
 add-header = Connection: close
 buffer-size = 65535
@@ -50,12 +52,48 @@ enable-threads = true
 exit-on-reload = true
 die-on-term = true
 master = true
-processes = 2
+processes = {workers}
+{threads}
+logto = {directory}/uwsgi.log
 pythonpath = {directory}
 virtualenv = {environment}
 module = glance.wsgi.api:application
 http-socket = {host}:{port}
 """
+
+
+def place() -> Path:
+    """The folder of Glance's own environment."""
+    return environment(ENVIRONMENT, "uwsgi").parents[1]
+
+
+def lay_out(
+    directory: Path, port: int, *, project: str = PROJECT, user: str = USER, workers: int = 2, threads: int = 0
+) -> None:
+    """What Glance wants beside its configuration: pipelines, in which a caller who does not say who he is counts as an
+    administrator of `project`; how it is served; the directories for what is under way."""
+    shipped = (place() / "etc" / "glance" / "glance-api-paste.ini").read_text()
+    (directory / "glance-api-paste.ini").write_text(shipped.replace("default =", _PIPELINE) + _FILTER)
+    (directory / "everybody.py").write_text(_ADMINISTRATOR.format(project=project, user=user))
+    for name in ("staging", "tasks", "lock"):
+        (directory / name).mkdir(exist_ok=True)
+    text = _UWSGI.format(
+        workers=workers, threads=f"threads = {threads}" if threads else "", directory=directory,
+        environment=place(), host=HOST, port=port,
+    )  # fmt: skip
+    (directory / "uwsgi.ini").write_text(text)
+
+
+def serving(directory: Path) -> tuple[list[str | Path], dict[str, str]]:
+    """The command that serves what was laid out, and its environment."""
+    words: list[str | Path] = [environment(ENVIRONMENT, "uwsgi"), "--ini", directory / "uwsgi.ini"]
+    return words, {"OS_GLANCE_CONFIG_DIR": str(directory), "PYTHONWARNINGS": "ignore"}
+
+
+def manage(configuration: Path, *words: str) -> str:
+    """`glance-manage <words>`; what it says."""
+    command = [environment(ENVIRONMENT, "glance-manage"), "--config-file", configuration, *words]
+    return run(command, environment={"PYTHONWARNINGS": "ignore"}, seconds=300)
 
 
 class Glance:
@@ -79,12 +117,9 @@ class Glance:
         return self.directory / name
 
     def _write(self) -> None:
-        shipped = (ENVIRONMENT / "etc" / "glance" / "glance-api-paste.ini").read_text()
-        paste = shipped.replace("default =", _PIPELINE) + _FILTER
-        (self.directory / "glance-api-paste.ini").write_text(paste)
-        (self.directory / "everybody.py").write_text(_ADMINISTRATOR)
-        for name in (*self.stores, "staging", "tasks", "lock"):
-            (self.directory / name).mkdir(exist_ok=True)
+        for name in self.stores:
+            self.store(name).mkdir(exist_ok=True)
+        lay_out(self.directory, self.port)
         lines = [
             "[DEFAULT]", f"bind_host = {HOST}", f"bind_port = {self.port}", "workers = 2", "transport_url = fake://",
             f"enabled_backends = {','.join(f'{name}:file' for name in self.stores)}",
@@ -100,26 +135,19 @@ class Glance:
         for name in self.stores:
             lines += [f"[{name}]", f"filesystem_store_datadir = {self.store(name)}"]
         self.configuration.write_text("\n".join(lines) + "\n")
-        text = _UWSGI.format(directory=self.directory, environment=ENVIRONMENT, host=HOST, port=self.port)
-        (self.directory / "uwsgi.ini").write_text(text)
 
     def manage(self, *words: str) -> str:
         """`glance-manage <words>`; what it says."""
-        command = [ENVIRONMENT / "bin" / "glance-manage", "--config-file", self.configuration, *words]
-        return run(command, environment={"PYTHONWARNINGS": "ignore"}, seconds=300)
+        return manage(self.configuration, *words)
 
     def start(self) -> None:
         """Make its tables where they are not there, start it, wait until it answers."""
         if not self._starts:
             self.manage("db_sync")
         self._starts += 1
-        self._process = Process(
-            "glance",
-            [ENVIRONMENT / "bin" / "uwsgi", "--ini", self.directory / "uwsgi.ini"],
-            log=self.directory / f"log-{self._starts}",
-            directory=self.directory,
-            environment={"OS_GLANCE_CONFIG_DIR": str(self.directory), "PYTHONWARNINGS": "ignore"},
-        )
+        words, given = serving(self.directory)
+        log = self.directory / f"log-{self._starts}"
+        self._process = Process("glance", words, log=log, directory=self.directory, environment=given)
         self._process.wait_for(lambda: answers(f"{self.url}/versions"), 60)
 
     def stop(self) -> None:
@@ -133,7 +161,3 @@ class Glance:
         if self._process is not None:
             self._process.kill()
             self._process = None
-
-    def remove(self) -> None:
-        """Its data and files."""
-        shutil.rmtree(self.directory, ignore_errors=True)

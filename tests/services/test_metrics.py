@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.servers.http import request
 from tests.servers.place import free_port
 from tests.servers.service import Service
+from xloud_image.api.messages import METHODS
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "deploy" / "monitoring"
@@ -80,6 +81,9 @@ def test_the_port_has_numbers_and_nothing_else(service: Service, port: int, numb
         assert found["xloud_image_sent_bytes_total"] == [({}, 1000.0)]
         assert ({"store": "files"}, 1000.0) in found["xloud_image_store_written_bytes_total"]
         assert all(value == 0 for _, value in found["xloud_image_store_transfers"])
+    for word in ("BREW", "AAAA", "AAAB"):  # whoever sends what he likes makes no number of his own
+        assert service.request(word, "/v2/images").status == 501
+    assert {one["method"] for one, _ in numbers()["xloud_image_requests_total"]} <= {*METHODS, "other"}
     for path in ("/v2/images", "/", "/versions"):
         assert request("GET", f"http://127.0.0.1:{port}{path}").status == 404
     assert service.request("GET", "/metrics").status == 404  # not beside the API

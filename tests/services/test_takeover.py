@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.db.conftest import tables_of_glance
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Stuck
@@ -19,7 +19,6 @@ from tests.servers.service import Service
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import connect
 
-DUMPS = Path(__file__).parents[1] / "db" / "glance33"
 ENGINES = ("sqlite", "postgresql", "mariadb")
 AT = "'2025-03-01 10:00:00'"
 
@@ -32,9 +31,7 @@ class Former:
         self.settings = DatabaseSettings(connection=connection, max_retries=0)
         self.service = Service({"database": {"connection": connection}}, directory=directory)
         self.service.images.mkdir()
-        text = (DUMPS / f"{'mysql' if engine == 'mariadb' else engine}.sql").read_text()
-        words = re.sub(r"^--.*$", "", text, flags=re.MULTILINE)
-        self.sql(*(one for one in re.split(r";\s*$", words, flags=re.MULTILINE) if one.strip()))
+        self.sql(*tables_of_glance(engine))
 
     def sql(self, *statements: str) -> list[Any]:
         async def run() -> list[Any]:
@@ -158,10 +155,15 @@ def test_there_and_back(former: Former) -> None:
     # beside a Glance that runs: nothing of its own is touched
     former.service.run("takeover", "run")
     assert former.status(saving) == "saving"
+    ours = former.task(good)  # a registered location of ours that waits for its digest
+    claims = "INSERT INTO xloud_claims (id, kind, image_id, store, slot, scope, begun_at, attempts) VALUES"
+    former.sql(f"{claims} ('{ours}', 'hash', '{good}', 'files', 'h', 'image', {AT}, 0)")
     done = former.service.run("takeover", "run", "--glance-is-stopped")
     assert "2 images that a dead process worked on are settled" in done
     assert former.status(saving) == "queued"
     assert former.sql(f"SELECT status FROM tasks WHERE id = '{task}'")[0][0] == "failure"
+    assert former.sql(f"SELECT status FROM tasks WHERE id = '{ours}'")[0][0] == "processing"
+    former.sql(f"DELETE FROM xloud_claims WHERE id = '{ours}'")
     assert "ready" in former.service.run("takeover", "run", "--glance-is-stopped"), "again is nothing"
     former.service.run("takeover", "check")
 

@@ -24,6 +24,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from xloud_image.api.messages import METHODS
 from xloud_image.api.state import RUNTIME, context, runtime
 from xloud_image.cache.directory import Directory
 from xloud_image.db import statistics as counts
@@ -52,7 +53,7 @@ def count(request: web.Request, status: int, seconds: float) -> None:
     """Note an answered request."""
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "none"
-    method = request.method if len(request.method) < 10 else "other"
+    method = request.method if request.method in METHODS else "other"  # a stranger may send any word
     _REQUESTS.labels(route, method, status).inc()
     _SECONDS.labels(route, method).observe(seconds)
 

@@ -29,7 +29,7 @@ _STEP, _MOST = 50, 200
 _ROW_BYTES: Final = 1024  # what an image takes in an answer besides its details
 PROPERTY, TAG, LOCATION, MEMBER = 1, 2, 3, 4
 # statuses of a location that Glance writes before its data: what it names is not there, or not whole
-UNBORN: Final = ("pending", "uploading")
+WITHOUT_DATA: Final = ("pending", "uploading")
 # kind, table, key, value, extra, number
 SOURCES: Final = (
     (PROPERTY, "image_properties", "name", "value", "NULL", "id"),
@@ -76,7 +76,7 @@ class Details:
             self.tags.append(key)
             self.tag_rows.append((key, number))
         elif kind == LOCATION:
-            if key not in UNBORN:
+            if key not in WITHOUT_DATA:
                 self.locations.append(Location(value or "", metadata(extra), key, number))
         else:
             self.membership = key

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import ciphers, sql
 from xloud_image.db.claims import slot_of
-from xloud_image.db.image_children import UNBORN, metadata
+from xloud_image.db.image_children import WITHOUT_DATA, metadata
 from xloud_image.model import Location
 
 # of an image that is there, or can be had back
@@ -92,11 +92,11 @@ async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Loca
     """At most `limit` locations of images that are not deleted, or can be had back, by number, the first above
     `number`; those whose data is not there yet left out."""
     text = sql.Text(sql.engine_of(conn))
-    unborn = ", ".join([f"'{status}'" for status in UNBORN])
+    without_data = ", ".join([f"'{status}'" for status in WITHOUT_DATA])
     rows = await sql.fetch(
         conn,
         "SELECT l.id, l.value, l.meta_data, l.status FROM image_locations l JOIN images i ON i.id = l.image_id"  # noqa: S608 - constants
-        f" WHERE l.id > {text.bind(number)} AND {_THERE} AND l.status NOT IN ({unborn})"
+        f" WHERE l.id > {text.bind(number)} AND {_THERE} AND l.status NOT IN ({without_data})"
         f" ORDER BY l.id LIMIT {text.bind(limit)}",
         text.values,
     )

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import sql
-from xloud_image.db.image_children import UNBORN
+from xloud_image.db.image_children import WITHOUT_DATA
 from xloud_image.db.leases import now
 from xloud_image.model import STATUSES
 
@@ -21,13 +21,13 @@ IN_FLIGHT: Final = ("os_glance_import_task", "os_glance_importing_to_stores")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
-    """`statuses`: status → images; `unborn`: locations whose data never came; `empty`: active images of some size
+    """`statuses`: status → images; `without_data`: locations whose data never came; `empty`: active images of some size
     without a location; `ownerless`: images without an owner; `tasks`: unfinished ones; `locked`: images with the
     properties of an import under way; `plain`: locations that are no URL; `recent`: images that changed within the last
     minute; `examples` of them by the same names."""
 
     statuses: dict[str, int]
-    unborn: int
+    without_data: int
     empty: int
     ownerless: int
     tasks: int
@@ -44,12 +44,12 @@ class Rows:
 
 async def count(conn: AsyncConnection) -> Rows:
     """Look at all rows once; nothing is held but the counts."""
-    words = ", ".join(f"'{one}'" for one in UNBORN)
+    words = ", ".join(f"'{one}'" for one in WITHOUT_DATA)
     names = ", ".join(f"'{one}'" for one in IN_FLIGHT)
     here = "SELECT i.id FROM images i"
     # whose ids are asked for, each a statement that can be counted and be cut short
     asked = {
-        "unborn": f"{here} JOIN image_locations l ON l.image_id = i.id"
+        "without_data": f"{here} JOIN image_locations l ON l.image_id = i.id"
         f" WHERE NOT i.deleted AND NOT l.deleted AND l.status IN ({words})",
         "empty": f"{here} WHERE NOT i.deleted AND i.status = 'active' AND i.size > 0 AND NOT EXISTS"  # noqa: S608
         " (SELECT 1 FROM image_locations l WHERE l.image_id = i.id AND NOT l.deleted)",
@@ -83,8 +83,10 @@ async def is_read_only(conn: AsyncConnection) -> bool:
     return bool((await sql.fetch(conn, statement))[0][0])
 
 
-async def stuck(conn: AsyncConnection, *, limit: int) -> Sequence[str]:
-    """Ids of images that wait for a process which is not ours: in a status that only it ends, or locked by it."""
+async def stuck(conn: AsyncConnection, *, limit: int = 1, image_id: str | None = None) -> Sequence[str]:
+    """Ids of images that wait for a process which is not ours: in a status that only it ends, or locked by it. Of all,
+    or this one if it does."""
+    text = sql.Text(sql.engine_of(conn))
     words = ", ".join(f"'{one}'" for one in UNFINISHED)
     names = ", ".join(f"'{one}'" for one in IN_FLIGHT)
     mine = "NOT EXISTS (SELECT 1 FROM xloud_claims c WHERE c.image_id = i.id)"
@@ -94,24 +96,16 @@ async def stuck(conn: AsyncConnection, *, limit: int) -> Sequence[str]:
         conn,
         f"SELECT i.id FROM images i WHERE NOT i.deleted AND {mine} AND (i.status IN ({words}) OR EXISTS"  # noqa: S608
         " (SELECT 1 FROM image_properties p WHERE p.image_id = i.id AND NOT p.deleted"
-        f" AND p.name IN ({names}) AND p.value <> '')) ORDER BY i.id LIMIT {int(limit)}",
+        f" AND p.name IN ({names}) AND p.value <> ''))"
+        f"{'' if image_id is None else f' AND i.id = {text.bind(image_id)}'} ORDER BY i.id LIMIT {int(limit)}",
+        text.values,
     )
     return [str(row[0]) for row in rows]
 
 
-async def uploads(conn: AsyncConnection) -> int:
-    """Uploads in several requests that have not ended, or wait for an import."""
-    return int((await sql.fetch(conn, "SELECT count(*) FROM xloud_uploads WHERE state <> 'over'"))[0][0])
-
-
-async def unsent(conn: AsyncConnection) -> int:
-    """Notifications that the message bus has not taken."""
-    return int((await sql.fetch(conn, "SELECT count(*) FROM xloud_events"))[0][0])
-
-
-async def remove_unborn(conn: AsyncConnection) -> None:
+async def remove_without_data(conn: AsyncConnection) -> None:
     """Locations whose data never came are deleted, as Glance deletes them."""
-    words = ", ".join(f"'{one}'" for one in UNBORN)
+    words = ", ".join(f"'{one}'" for one in WITHOUT_DATA)
     await sql.fetch(
         conn,
         f"UPDATE image_locations SET deleted = {_true(conn)}, status = 'deleted', deleted_at = {_now(conn)}"  # noqa: S608
@@ -119,14 +113,19 @@ async def remove_unborn(conn: AsyncConnection) -> None:
     )
 
 
-async def fail_tasks(conn: AsyncConnection, reason: str) -> None:
-    """Unfinished tasks that are no jobs of ours end as failures, with this reason."""
+async def fail_tasks(conn: AsyncConnection, reason: str) -> int:
+    """Unfinished tasks that nobody of ours works on end as failures, with this reason; how many."""
     mine = "NOT EXISTS (SELECT 1 FROM xloud_jobs j WHERE j.id = tasks.id)"
+    mine += " AND NOT EXISTS (SELECT 1 FROM xloud_claims c WHERE c.id = tasks.id)"
     which = f"NOT deleted AND status IN ('pending', 'processing') AND {mine}"
+    number = int((await sql.fetch(conn, f"SELECT count(*) FROM tasks WHERE {which}"))[0][0])  # noqa: S608 - constants
+    if not number:
+        return 0
     text = sql.Text(sql.engine_of(conn))
     words = f"UPDATE task_info SET message = {text.bind(reason)} WHERE task_id IN (SELECT id FROM tasks WHERE {which})"  # noqa: S608
     await sql.fetch(conn, words, text.values)
     await sql.fetch(conn, f"UPDATE tasks SET status = 'failure', updated_at = {_now(conn)} WHERE {which}")  # noqa: S608
+    return number
 
 
 def _true(conn: AsyncConnection) -> str:

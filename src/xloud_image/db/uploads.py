@@ -97,6 +97,12 @@ async def count(conn: AsyncConnection, owner: str | None) -> int:
     return int(rows[0][0])
 
 
+async def unfinished(conn: AsyncConnection) -> int:
+    """How many there are at all that take data, are being finished, or wait for an import."""
+    rows = await sql.fetch(conn, f"SELECT count(*) FROM {uploads.name} WHERE state <> 'over'")  # noqa: S608 - constants
+    return int(rows[0][0])
+
+
 async def take(conn: AsyncConnection, seen: Upload, holder: str | None, **values: Any) -> Upload | None:
     """The next epoch of an open one is the caller's, who was shown `seen`; `values`: columns to set. None: it changed.
 

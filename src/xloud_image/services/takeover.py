@@ -6,17 +6,21 @@ Source of what Glance leaves: its tables and the Image API reference, sections "
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Collection
 from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import claims, jobs, schema
+from xloud_image.db import events, jobs, schema, statistics, uploads
 from xloud_image.db import images as rows
 from xloud_image.db import takeover as left
-from xloud_image.errors import Conflict, ImageServiceError
+from xloud_image.db.engine import Tx
+from xloud_image.errors import Conflict, ImageServiceError, NotFound
 from xloud_image.model import Image
 from xloud_image.services import reaper
 from xloud_image.services.runtime import Runtime
@@ -24,7 +28,7 @@ from xloud_image.services.usage import locations_of
 
 ENDED: Final = "The service that worked on this was stopped; begin anew."
 _PAGE: Final = 200  # images that are settled between two looks
-_AT_ONCE: Final = 10_000  # claims and jobs that are looked at
+_PAUSE: Final = 0.5  # seconds between two looks at what is still pending
 
 Severity = Literal["error", "warning", "note"]
 
@@ -119,8 +123,8 @@ def _tell_rows(found: left.Rows, report: Report, *, encrypted: bool) -> None:
             cure = "wait until they end, or stop Glance and settle them: xloud-image takeover run --glance-is-stopped"
             report.add("warning", f"{number} images are {status}: Glance works on them, or died", cure)
     settled = "xloud-image takeover run --glance-is-stopped settles them"
-    tell("warning", found.unborn, "locations have no data yet, or a dead process left them; they are not served",
-         "unborn", settled)  # fmt: skip
+    tell("warning", found.without_data, "locations have no data yet, or a dead process left them; they are not served",
+         "without_data", settled)  # fmt: skip
     tell("warning", found.locked, "images are marked as being imported", "locked", settled)
     tell("warning", found.tasks, "tasks have not ended", "tasks", settled)
     tell("warning", found.empty, "active images have no location: nobody can read them, in Glance neither", "empty", "")
@@ -152,18 +156,25 @@ async def begin(runtime: Runtime, *, glance_is_stopped: bool) -> list[str]:
     settled = 0
     while ids := await runtime.db.read(lambda conn: left.stuck(conn, limit=_PAGE)):
         for image_id in ids:
-            await runtime.db.write(lambda conn, image_id=image_id: rows.change(conn, image_id, _settled))  # type: ignore[misc]
-        settled += len(ids)
+            settled += await runtime.db.write(lambda tx, image_id=image_id: _settle(tx, image_id))  # type: ignore[misc]
     if settled:
         done.append(f"{settled} images that a dead process worked on are settled")
     now = await runtime.db.read(left.count)
-    if now.unborn:
-        await runtime.db.write(left.remove_unborn)
-        done.append(f"{now.unborn} locations without data are removed")
-    if now.tasks:
-        await runtime.db.write(lambda conn: left.fail_tasks(conn, ENDED))
-        done.append("tasks that nobody works on have failed")
+    if now.without_data:
+        await runtime.db.write(left.remove_without_data)
+        done.append(f"{now.without_data} locations without data are removed")
+    if failed := await runtime.db.write(lambda conn: left.fail_tasks(conn, ENDED)):
+        done.append(f"{failed} tasks that nobody works on have failed")
     return done
+
+
+async def _settle(tx: Tx, image_id: str) -> bool:
+    with contextlib.suppress(NotFound):  # deleted meanwhile
+        await rows.locked(tx, image_id)
+        if await left.stuck(tx, image_id=image_id):  # it may be ours by now
+            await rows.change(tx, image_id, _settled)
+            return True
+    return False
 
 
 def _settled(image: Image) -> Image:
@@ -189,6 +200,7 @@ async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
             await reaper.once(runtime)
         except ImageServiceError as error:
             raise Conflict(f"{reason}: {error.message}") from error
+        await asyncio.sleep(_PAUSE)
     await schema.downgrade(runtime.settings.database)
     return ["our tables and indexes are gone"]
 
@@ -199,19 +211,21 @@ async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
     workers = [one for one in await jobs.list_workers(conn) if one.alive] if "xloud_workers" in there else []
     if workers:
         said.append(f"{len(workers)} processes of this service run: stop them first")
-    held: dict[str, int] = {}
-    for claim in await claims.list_all(conn, limit=_AT_ONCE) if "xloud_claims" in there else ():
-        held[claim.kind] = held.get(claim.kind, 0) + 1
     words = {
-        "write": "uploads have not ended", "delete": "deletions are pending (xloud-image stores pending)",
+        "write": "uploads have not ended", "part": "uploads have not ended",
+        "delete": "deletions are pending (xloud-image stores pending)",
         "stage": "images are staged for an import: import or delete them", "hash": "images wait for their digests",
     }  # fmt: skip
-    said += [f"{number} {words.get(kind, f'claims of kind {kind}')}" for kind, number in held.items()]
-    waiting = len(await jobs.list_all(conn, limit=_AT_ONCE)) if "xloud_jobs" in there else 0
-    if "xloud_events" in there and (number := await left.unsent(conn)):
-        said.append(f"{number} notifications have not been sent: let xloud-image worker send them")
-    if "xloud_uploads" in there and (number := await left.uploads(conn)):
-        said.append(f"{number} uploads in several requests have not ended, or wait for an import")
-    if waiting:
-        said.append(f"{waiting} jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)")
+    held: Counter[str] = Counter()
+    for kind, _, number, _ in await statistics.claimed(conn) if "xloud_claims" in there else ():
+        held[words.get(kind, f"claims of kind {kind}")] += number
+    if "xloud_uploads" in there:
+        held["uploads in several requests have not ended, or wait for an import"] += await uploads.unfinished(conn)
+    if "xloud_jobs" in there:
+        number = sum(row[2] for row in await statistics.working(conn))
+        held["jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)"] += number
+    if "xloud_events" in there:
+        number, _ = await events.waiting(conn)
+        held["notifications have not been sent: let xloud-image worker send them"] += number
+    said += [f"{number} {what}" for what, number in held.items() if number]
     return "; ".join(said)

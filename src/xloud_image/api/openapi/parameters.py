@@ -63,7 +63,8 @@ def all_of(runtime: Runtime) -> dict[str, Json]:
         "upload_complete": _header(
             "Upload-Complete", "?1: nothing comes after this; ?0: more is to come. Anything else is passed over."
         ),
-        "upload_length": _header("Upload-Length", "The bytes of all data.", pattern="^[0-9]{1,15}$"),
+        # no pattern: with a plain upload it is passed over, whatever it says
+        "upload_length": _header("Upload-Length", "The bytes of all data; it counts with Upload-Complete only."),
         "upload_offset": _header("Upload-Offset", "The byte at which this piece begins.", pattern="^[0-9]{1,15}$"),
         "content_digest": _header("Content-Digest", "The digest of this piece, as sha-256=:BASE64:; it must have it."),
         "whole_digest": _header("Repr-Digest", "The digest of all data, as sha-256=:BASE64:; it must have it."),
