@@ -164,6 +164,7 @@ def test_there_and_back(former: Former) -> None:
     assert former.sql(f"SELECT status FROM tasks WHERE id = '{task}'")[0][0] == "failure"
     assert former.sql(f"SELECT status FROM tasks WHERE id = '{ours}'")[0][0] == "processing"
     former.sql(f"DELETE FROM xloud_claims WHERE id = '{ours}'")
+    assert "1 tasks that nobody works on have failed" in former.service.run("takeover", "run", "--glance-is-stopped")
     assert "ready" in former.service.run("takeover", "run", "--glance-is-stopped"), "again is nothing"
     former.service.run("takeover", "check")
 
