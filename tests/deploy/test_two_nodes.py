@@ -104,7 +104,7 @@ class Site:
         traffic = Traffic(self.port, self.keystone.token("admin"), STORES, self.away)
         with traffic.running():
             yield traffic, time.time()
-        assert traffic.failures == []
+        assert not traffic.failures, "\n".join(traffic.failures)
         for kind, least in {"metadata": 100, "download": 5, "upload": 5}.items():
             assert traffic.counts[kind] >= least, traffic.counts
         wrong = [call for call in self.balancer.calls() if call.status >= 500 or call.ending != "----"]
