@@ -20,6 +20,7 @@ import typer
 
 from xloud_image.errors import ConfigError
 
+NAMES = ("xavs-ansible", "xloud-deploy")  # the second where a platform's own command has the first
 TAGS = ("glance", "image")  # the second is a word that people try
 LOCK = ".xavs-ansible.lock"
 CONFIGDIR = Path("/etc/xavs")
@@ -249,11 +250,13 @@ def _start(words: list[str], folder: Path) -> int:
 
 
 def main() -> None:
-    """Run the command line of this process; never returns."""
+    """Run the command line of this process, under either of its names; never returns."""
+    name = Path(sys.argv[0]).name
+    name = name if name in NAMES else NAMES[0]
     try:
-        app(prog_name="xavs-ansible")
+        app(prog_name=name)
     except ConfigError as error:
-        sys.stderr.write(f"xavs-ansible: {error.message}\n")
+        sys.stderr.write(f"{name}: {error.message}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.conftest import ADDRESS, Desk, told, values
+from tests.servers.place import environment
 from tests.servers.service import command
 from xavs import expressions, passwords, render
 from xloud_image.errors import ConfigError
@@ -127,6 +128,14 @@ def test_everything_in_one_run(desk: Desk) -> None:
 def test_no_globals(desk: Desk) -> None:
     (error,) = desk.refused()
     assert error == "globals.yml: does not exist; `xavs-ansible` looks for it in its --configdir"
+
+
+@pytest.mark.parametrize("name", ["xavs-ansible", "xloud-deploy"])
+def test_the_command_has_two_names(name: str, tmp_path: Path) -> None:
+    words = [environment(".venv-deploy", name), "prechecks", "--configdir", tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{name}: {tmp_path}/globals.yml does not exist")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Podman:
     `enter`: words before each command, for a podman that is another node's.
     """
 
-    _built: ClassVar[str | None] = None
+    _built: ClassVar[dict[str, str]] = {}
 
     def __init__(self, images: "Podman | None" = None, *, enter: Sequence[str] = ()) -> None:
         self._kept = new_directory("containers") if images else _storage()
@@ -95,14 +95,14 @@ class Podman:
         found: list[dict[str, Any]] = json.loads(self.run("container", "inspect", name))
         return found[0]
 
-    def image(self) -> str:
+    def image(self, target: str = "service") -> str:
         """The name of the image of the service, built from the sources once in a session. The first time takes some
-        minutes."""
-        if Podman._built is not None:
-            return Podman._built
+        minutes. `target`: of the file's stages."""
+        if target in Podman._built:
+            return Podman._built[target]
         if sys.version_info[:2] != (3, 11):
             raise Missing("Python 3.11 is needed to fetch libraries for Debian's (bookworm)")
-        how = {"PYTHON": sys.executable}
+        how = {"PYTHON": sys.executable, "TARGET": target}
         there = subprocess.run(
             [program("podman", "podman"), "image", "exists", BASE],
             env={**os.environ, **self.environment}, check=False,
@@ -110,8 +110,8 @@ class Podman:
         with _one_at_a_time():
             how |= {"BASE": BASE, "PACKAGES": ""} if there.returncode == 0 else {"ROOTFS": str(_debian())}
             output = run([ROOT / "deploy" / "build-image"], environment={**self.environment, **how}, seconds=900)
-        Podman._built = output.strip().splitlines()[-1].removeprefix("built ")
-        return Podman._built
+        Podman._built[target] = output.strip().splitlines()[-1].removeprefix("built ")
+        return Podman._built[target]
 
 
 @functools.cache
