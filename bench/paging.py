@@ -39,7 +39,7 @@ def pages(run: Run) -> None:
     count = LARGE // 10 if run.quick else LARGE
     # a project user sees a sixth of them
     far = count // 1000
-    small, large = _server(run, SMALL), _server(run, count)
+    small, large = filled(run, SMALL), filled(run, count)
     owner = run.keystone.project_id("demo")
     for user, sees in _SEES.items():
         marker, after = _marker(run, large, sees.format(owner=owner), far)
@@ -111,8 +111,8 @@ def _time(run: Run, server: Server, user: str, path: str) -> tuple[float, float]
     return float(seen.client["p50"]), (seen.cpu + seen.database_cpu) / seen.client["count"]
 
 
-def _server(run: Run, count: int) -> Server:
-    """Ours on a table of so many images."""
+def filled(run: Run, count: int, kind: type[Ours] = Ours) -> Server:
+    """Ours on a table of so many images, which is made when it is not there."""
     name = f"bench_pages_{count}"
     mark = STATE / "mariadb" / f"{name}.json"
     owner = run.keystone.project_id("demo")
@@ -120,7 +120,7 @@ def _server(run: Run, count: int) -> Server:
     if not mark.exists() or json.loads(mark.read_text()) != wanted:
         mark.unlink(missing_ok=True)
         run.mariadb.sql(f"drop database if exists {name}")
-    server = run.start(Ours, name, "keystone")
+    server = run.start(kind, name, "keystone")
     if not mark.exists():
         began = time.perf_counter()
         load.fill(run.mariadb, name, count, owner)

@@ -209,6 +209,13 @@ class OneDigest(Ours):
     options: ClassVar = {"DEFAULT": {"hashing_algorithm": "sha256"}, "xloud": {"compute_checksum": "false"}}
 
 
+class Counting(Ours):
+    """This service with its numbers for Prometheus."""
+
+    name = "counting"
+    options: ClassVar = {"xloud": {"metrics": "true"}}
+
+
 class Earlier(Ours):
     """This service as another checkout has it (`--beside`): what it is measured against instead of Glance."""
 

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import caching, ceph, downloads, imports, interference, memory, metadata, paging, s3, swift, uploads, vsphere
+from bench import (
+    caching,
+    ceph,
+    downloads,
+    imports,
+    interference,
+    memory,
+    metadata,
+    million,
+    paging,
+    s3,
+    swift,
+    uploads,
+    vsphere,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +42,8 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "memory": memory.resident,
     "walk": paging.walk,
     "pages": paging.pages,
+    "takeover": million.takeover,
+    "metrics": million.metrics,
     "cache": caching.row,
     "copy": imports.copies,
     "import": imports.three,
@@ -39,5 +55,18 @@ ROWS: dict[str, Callable[[Run], None]] = {
     "swift": swift.row,
 }
 # those that compare running services: what `--beside` can measure
-_ALONE = {"sha256", "hashing", "cache", "copy", "import", "queue", "rbd", "vsphere", "s3", "swift"}
+_ALONE = {
+    "sha256",
+    "hashing",
+    "takeover",
+    "metrics",
+    "cache",
+    "copy",
+    "import",
+    "queue",
+    "rbd",
+    "vsphere",
+    "s3",
+    "swift",
+}
 BESIDE = [name for name in ROWS if name not in _ALONE]
