@@ -144,6 +144,30 @@ def test_an_address_is_noted_when_it_is_not_set(read: Read) -> None:
     assert not told(read("[DEFAULT]\nbind_host = 127.0.0.1\n"), "[DEFAULT] bind_host")
 
 
+@pytest.mark.parametrize(
+    ("more", "address"),
+    [
+        ("", "0.0.0.0"),
+        ("[DEFAULT]\nbind_host = 127.0.0.1\n", "127.0.0.1"),
+        ("[xloud]\nauth = none\n[paste_deploy]\nflavor =\n", "127.0.0.1"),
+        ("[xloud]\nauth = http_basic\n[paste_deploy]\nflavor =\n", "127.0.0.1"),
+    ],
+)
+def test_every_address_where_keystone_tells_who_calls(read: Read, more: str, address: str) -> None:
+    keystone = (
+        "[paste_deploy]\nflavor = keystone\n[keystone_authtoken]\nauth_url = http://10.0.1.10:5000\n"
+        "auth_type = password\nusername = glance\npassword = p\nproject_name = service\n"
+        "user_domain_name = Default\nproject_domain_name = Default\n"
+    )
+    assert read(keystone, more, open_door=False).settings.server.bind_host == address
+
+
+def test_strangers_are_not_let_in_from_every_address_unasked(read: Read) -> None:
+    keystone = "[keystone_authtoken]\nauth_url = http://10.0.1.10:5000\n[DEFAULT]\nallow_anonymous_access = true\n"
+    refusals = [one.about for one in read(keystone, open_door=False).refusals]
+    assert "[DEFAULT] allow_anonymous_access" in refusals
+
+
 def test_workers(read: Read) -> None:
     assert read("[DEFAULT]\nworkers = 0\n").settings.server.workers == 1
     assert read("[DEFAULT]\nworkers = 5\n").settings.server.workers == 5

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xloud_image.config.values import Values
 
 TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
+EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - Glance's default
 _PASSWORD: Final = frozenset({"password", "v3password"})
 _CREDENTIAL: Final = frozenset({"v3applicationcredential"})
 CACHES: Final = frozenset({"caching", "cachemanagement"})  # parts of a flavor that say nothing of who is let in
@@ -40,6 +41,9 @@ def auth(values: Values, *, embedded: bool) -> AuthSettings:
     """How callers are known: [xloud] auth, else by the flavor, else Keystone if there is a section for it."""
     get = values.get
     method = _method(values)
+    if method == "keystone" and _has_keystone(values):
+        # who calls is checked, so that it is as with Glance; without a login, and with one of ours, it stays loopback
+        values.default("DEFAULT", "bind_host", EVERY_ADDRESS)
     open_to_others = not is_loopback(get("DEFAULT", "bind_host"))
     if method == "none" and open_to_others:
         cure = "set HOST to 127.0.0.1" if embedded else "set bind_host to 127.0.0.1, or auth to keystone or http_basic"
@@ -70,6 +74,10 @@ def flavor_parts(values: Values) -> list[str]:
     return [part.strip() for part in (values.get("paste_deploy", "flavor") or "").split("+") if part.strip()]
 
 
+def _has_keystone(values: Values) -> bool:
+    return values.is_set(TOKEN, "auth_url") or values.is_set(TOKEN, "auth_section")
+
+
 def _method(values: Values) -> str:
     flavor = (values.get("paste_deploy", "flavor") or "").strip()
     parts = flavor_parts(values)
@@ -89,7 +97,7 @@ def _method(values: Values) -> str:
         return str(asked)
     if by_flavor:
         return by_flavor
-    if values.is_set(TOKEN, "auth_url") or values.is_set(TOKEN, "auth_section"):
+    if _has_keystone(values):
         text = "names no way to let callers in; keystone is taken, because [keystone_authtoken] is there"
         values.guess(text, "paste_deploy", "flavor")
     else:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import access, check, files, messaging, quotas, service
+from xloud_image.config import access, check, files, messaging, paste, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import (
@@ -86,6 +86,7 @@ def load(
         _embed(values, kept)
     stores = Stores(values)
     auth = access.auth(values, embedded=not paths)
+    paste.tell(values)
     settings = values.fill(
         Settings,
         server=service.server(values),

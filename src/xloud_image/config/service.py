@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from xloud_image.config.access import CACHES, flavor_parts
+from xloud_image.config.access import CACHES, EVERY_ADDRESS, flavor_parts
 from xloud_image.config.findings import Kind
 from xloud_image.config.settings import CacheSettings, Exposure, ImportSettings, Limits, Server, StoreSettings
 
@@ -29,8 +29,12 @@ def server(values: Values) -> Server:
     """Where the service listens, and for how long it waits."""
     get = values.get
     if values.files and not values.is_set("DEFAULT", "bind_host"):
-        text = f"is not set: only {get('DEFAULT', 'bind_host')} is listened on; write 0.0.0.0 for every address"
-        values.guess(text, "DEFAULT", "bind_host")
+        if (host := get("DEFAULT", "bind_host")) == EVERY_ADDRESS:
+            text = "is not set: every address is listened on, as by Glance, because Keystone tells who calls"
+            values.tell("note", Kind.GUESS, text, "DEFAULT", "bind_host")
+        else:
+            text = f"is not set: only {host} is listened on; write {EVERY_ADDRESS} for every address"
+            values.guess(text, "DEFAULT", "bind_host")
     endpoint = get("DEFAULT", "public_endpoint") or None
     if endpoint:
         parts = urlsplit(endpoint)
