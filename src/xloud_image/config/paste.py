@@ -1,4 +1,4 @@
-"""What a deployer's pipeline does that this service does not: the filters of a paste file run inside of Glance, and none
+"""What a deployer's pipeline does that this service does not: filters of a paste file run inside of Glance, and none
 of them is loaded here. Those whose work is done here in another way are known; the others are named to the operator.
 """
 
