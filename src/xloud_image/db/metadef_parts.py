@@ -61,9 +61,9 @@ def object_(name: str, schema: str, description: str | None, required: str | Non
 
 
 def definition(text: str) -> dict[str, Any]:
-    """As it was written, without the name that a Glance repeats in it."""
+    """As it was written: those that were posted by themselves repeat their name."""
     found = orjson.loads(text)
-    return {word: value for word, value in found.items() if word != "name"} if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _text(value: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ def object_(body: Mapping[str, Any]) -> MetadefObject:
 
 
 def definition(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A property without its name, which its place says."""
-    return {word: value for word, value in body.items() if word != "name"}
+    """A property as it was given. One that is posted by itself has its name in it, as Glance keeps it; one of a file
+    or of a namespace's body need not."""
+    return dict(body)
 
 
 def _definitions(body: Mapping[str, Any]) -> dict[str, Any]:
