@@ -117,7 +117,7 @@ async def test_rows_of_a_glance(db: Database) -> None:
     await db.write(write)
     found = await get(db, "Old")
     assert (found.visibility, found.protected, found.created_at, found.updated_at) == ("private", False, then, then)
-    assert found.properties == {"a": {"title": "A", "type": "string"}}
+    assert found.properties == {"a": {"name": "a", "title": "A", "type": "string"}}, "as it was written"
     assert [(one.name, one.required, one.properties) for one in found.objects] == [("o", (), {}), ("p", ("a", "b"), {})]
     for key in metadefs.SORT_KEYS:
         assert [one.name for one in await find(db, sort_key=key)] == ["Old"]

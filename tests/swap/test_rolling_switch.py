@@ -56,6 +56,9 @@ class Node(Glance):
         self.name, self._files = name, files
         super().__init__(directory, connection)
         lay_out(directory, self.port, threads=THREADS)
+        # a client that takes 26 KB/s is cut by Glance's server where it may not write for this long
+        server = directory / "uwsgi.ini"
+        server.write_text(server.read_text().replace("socket-timeout = 30", "socket-timeout = 900"))
         self._ours: Process | None = None
 
     def store(self, name: str) -> Path:
