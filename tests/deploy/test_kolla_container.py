@@ -16,7 +16,7 @@ from tests.servers.place import HOST, free_port, new_directory
 from tests.servers.podman import Podman
 from tests.servers.process import Stuck, answers
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 USER = 42415
 INSIDE = "/var/lib/kolla/config_files"

@@ -16,7 +16,7 @@ from tests.load import quiet
 from tests.servers.nginx import Nginx
 from tests.uploads.conftest import Sender
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CLAIMS = ("raw", "qcow2", "vmdk", "vhd")
 

@@ -33,7 +33,7 @@ from tests.servers.service import command, installed
 ROLLING: Final = float(os.environ.get("XLOUD_IMAGE_ROLLING", "5"))
 THREADS: Final = 16  # of each of Glance's two processes: it serves a transfer by a thread
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 5 * ROLLING)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 5 * ROLLING)]
 
 _PROXY: Final = """\
 global

@@ -27,6 +27,8 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Process, Stuck, answers, run
 from tests.servers.service import command, installed
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 COUNT: Final = int(os.environ.get("XLOUD_IMAGE_SWAP", "40"))
 PAGE: Final = (ROOT / "docs" / "swap.md").read_text()
 OTHER: Final = "f" * 32

@@ -28,7 +28,7 @@ IMPORTS = 20
 SIZE = 6 << 20
 LEASE = 6
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
