@@ -9,7 +9,7 @@ from xloud_image.identity.context import Context
 from xloud_image.model import VISIBILITIES, Image
 from xloud_image.policy import Policy
 from xloud_image.policy.images import image_target
-from xloud_image.policy.lists import Equal, Owned, Several
+from xloud_image.policy.lists import Equal, Several
 
 RULES = (
     "", "!", "@", "role:reader", "not role:reader", "rule:context_is_admin or project_id:%(project_id)s",
@@ -32,8 +32,6 @@ def holds(condition: object, image: Image) -> bool:
             return condition
         case Equal(column, value):
             return getattr(image, column) == value
-        case Owned(owned):
-            return (image.owner is not None) == owned
         case Several("AND", parts):
             return all(holds(part, image) for part in parts)
         case Several(_, parts):

@@ -9,7 +9,8 @@ caller's project:
 
     o  allowed      F  Forbidden, 403      -  NotFound, 404: the image does not exist for him
 
-"ownerless" is an image whose owner is NULL. Memberships of images that are not shared have no effect.
+"private-" and "shared-" are images whose owner is NULL: the first is administrators' alone, the second is read as a public
+one is. Memberships of images that are not shared have no effect.
 """
 
 import pytest
@@ -20,151 +21,151 @@ from xloud_image.model import Image, Member
 from xloud_image.policy import Policy, images
 
 TABLE = """
-action, role   public   private  shared   community ownerless
+action, role   public   private  shared   community private- shared-
 get
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oooooo   o-----   o-ooo-   oooooo   oooooo
-  reader       oooooo   o-----   o-ooo-   oooooo   oooooo
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  reader       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 change, tag
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 make public
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 make community
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 change owner
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 delete
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 upload
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 upload, store chosen
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 download
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oooooo   o-----   o-ooo-   oooooo   oooooo
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 download, store chosen
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oooooo   o-----   o-ooo-   oooooo   oooooo
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 download, deactivated
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 deactivate
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 reactivate
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 list members
-  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF
-  member       FFFFFF   F-----   o-ooo-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   o-ooo-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
+  member       FFFFFF   F-----   o-ooo-   FFFFFF   ------   FFoooF
+  reader       FFFFFF   F-----   o-ooo-   FFFFFF   ------   FFoooF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 see another's row
-  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF
-  member       FFFFFF   F-----   o-----   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   o-----   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
+  member       FFFFFF   F-----   o-----   FFFFFF   ------   ------
+  reader       FFFFFF   F-----   o-----   FFFFFF   ------   ------
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 add, remove member
-  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF
-  member       FFFFFF   F-----   o-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
+  member       FFFFFF   F-----   o-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 answer for itself
-  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF
-  member       FFFFFF   F-----   o-ooo-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
+  member       FFFFFF   F-----   o-ooo-   FFFFFF   ------   ooooo-
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFF-
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 answer for another
-  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF
-  member       FFFFFF   F-----   F-----   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-----   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
+  member       FFFFFF   F-----   F-----   FFFFFF   ------   ------
+  reader       FFFFFF   F-----   F-----   FFFFFF   ------   ------
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 see locations
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oooooo   o-----   o-ooo-   oooooo   oooooo
-  reader       oooooo   o-----   o-ooo-   oooooo   oooooo
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  reader       oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 set location
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 remove location
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 add location (2.17)
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       oFFFFF   o-----   o-FFF-   oFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      oooooo   o-----   o-ooo-   oooooo   oooooo
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       oFFFFF   o-----   o-FFF-   oFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  none         ------   ------   ------   ------   ------   ------
 fetch locations (2.17)
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      oooooo   o-----   o-ooo-   oooooo   oooooo
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      oooooo   o-----   o-ooo-   oooooo   ------   oooooo
+  none         ------   ------   ------   ------   ------   ------
 copy to stores
-  admin        oooooo   oooooo   oooooo   oooooo   oooooo
-  member       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  reader       FFFFFF   F-----   F-FFF-   FFFFFF   FFFFFF
-  service      ------   ------   ------   ------   ------
-  none         ------   ------   ------   ------   ------
+  admin        oooooo   oooooo   oooooo   oooooo   oooooo   oooooo
+  member       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  reader       FFFFFF   F-----   F-FFF-   FFFFFF   ------   FFFFFF
+  service      ------   ------   ------   ------   ------   ------
+  none         ------   ------   ------   ------   ------   ------
 """
 
 ROLES = {
@@ -175,7 +176,7 @@ ROLES = {
     "none": set(),
 }
 PROJECTS = ("owner", "other", "accepted", "pending", "rejected", None)
-VISIBILITIES = ("public", "private", "shared", "community", "ownerless")
+VISIBILITIES = ("public", "private", "shared", "community", "private-", "shared-")
 
 POLICY = Policy()
 
@@ -216,9 +217,8 @@ ACTIONS = {
 
 def image_as(visibility, project):
     membership = project if project in ("accepted", "pending", "rejected") else None
-    if visibility == "ownerless":
-        return Image(id="1", owner=None, visibility="private", status="active", membership=membership)
-    return Image(id="1", owner="owner", visibility=visibility, status="active", membership=membership)
+    owner = None if visibility.endswith("-") else "owner"
+    return Image(id="1", owner=owner, visibility=visibility.rstrip("-"), status="active", membership=membership)
 
 
 def caller(role, project):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xloud_image.db import indexes, sql
 from xloud_image.model import VISIBILITIES
-from xloud_image.policy.lists import Condition, Equal, Owned, Several, Sight
+from xloud_image.policy.lists import Condition, Equal, Several, Sight
 
 if TYPE_CHECKING:
     from xloud_image.db.query import Query
@@ -98,8 +98,6 @@ def _put(text: sql.Text, condition: Condition) -> str:
     match condition:
         case Equal(column, value):
             return f"i.{column} = {text.bind(value)}"
-        case Owned(owned):
-            return f"i.owner IS {'NOT ' if owned else ''}NULL"
         case Several(word, several):
             return f"({f' {word} '.join([_put(text, one) for one in several])})"
 

@@ -21,7 +21,7 @@ class NoIdentity(Identity):
     def __init__(self, settings: AuthSettings, policy: Policy) -> None:
         super().__init__(policy)
         if not settings.none_project:
-            raise ConfigError("authentication 'none' needs a project: images without owner would be everybody's")
+            raise ConfigError("authentication 'none' needs a project: every image needs an owner")
         self._settings = settings
 
     async def authenticate(

@@ -30,8 +30,8 @@ class ImageTarget(Mapping[str, Any]):
     properties.
 
     `member`: the project whose membership is asked about. A key without a value is absent, so a rule that
-    compares it refuses: no caller without a project ever matches an image without owner. Such an image counts
-    as public for reading (API reference, section "Common rules").
+    compares it refuses: no caller without a project ever matches an image without owner. Who reads such an image
+    is for its visibility to say: private is administrators' alone.
     """
 
     __slots__ = ("image", "member")
@@ -50,8 +50,6 @@ class ImageTarget(Mapping[str, Any]):
             if self.member is None:
                 raise KeyError(key)
             return self.member
-        if key == "visibility":
-            return "public" if image.owner is None else image.visibility
         if key == "image_id":
             return image.id
         if key in _FIELDS:
@@ -93,12 +91,15 @@ def owns(ctx: Caller, image: Image) -> bool:
 
 def may_see(ctx: Caller, image: Image) -> bool:
     """The table of visibility, for a look-up by id: admin everything; public and community everybody; owner;
-    no owner everybody; shared also each member, whatever its answer was. The rule `get_image` comes on top:
-    see `require_see`.
+    shared also each member, whatever its answer was, and everybody when it has no owner, as with Glance. Private
+    without an owner is administrators' alone, whatever the rules say. The rule `get_image` comes on top: see
+    `require_see`.
     """
-    if ctx.is_admin or image.owner is None or image.visibility in ("public", "community"):
+    if ctx.is_admin or image.visibility in ("public", "community"):
         return True
-    return owns(ctx, image) or (image.visibility == "shared" and image.membership is not None)
+    if image.visibility == "shared" and (image.owner is None or image.membership is not None):
+        return True
+    return owns(ctx, image)
 
 
 def may_read(policy: Policy, ctx: Caller, image: Image) -> bool:

@@ -34,13 +34,6 @@ class Equal:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Owned:
-    """The image has an owner, or (`owned` false) none."""
-
-    owned: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Several:
     """All of the conditions ("AND"), or one of them ("OR")."""
 
@@ -48,7 +41,7 @@ class Several:
     parts: tuple[Condition, ...]
 
 
-Condition = Equal | Owned | Several
+Condition = Equal | Several
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,7 +92,7 @@ def sight(check: Any, rules: Mapping[str, Any], creds: Mapping[str, Any], visibi
         if right != f"%({key})s":
             return _UNKNOWN
         if key == "visibility":
-            return _visibility(value)
+            return _ANY if value == visibility else _NONE
         if key in _MEMBER:
             if visibility != "shared" or value != project:
                 return _NONE
@@ -109,14 +102,6 @@ def sight(check: Any, rules: Mapping[str, Any], creds: Mapping[str, Any], visibi
         if key not in _TEXTS or value == "None":  # so a rule reads an unknown value
             return _UNKNOWN
         return Sight(Equal(_TEXTS[key], value), sure=False)
-
-    def _visibility(value: str) -> Sight:
-        """An image without owner counts as public."""
-        if whose == "own" or visibility == "public":
-            return _ANY if value == visibility else _NONE
-        if value not in (visibility, "public"):
-            return _NONE
-        return Sight(Owned(value == visibility), sure=True)
 
     return of(check)
 
@@ -143,9 +128,6 @@ def _several(word: Literal["AND", "OR"], parts: Sequence[Sight]) -> Sight:
         return _NONE
     if decides and any(part.condition is True for part in parts):
         return _UNKNOWN
-    owned = {part.condition.owned for part in parts if isinstance(part.condition, Owned)}
-    if len(owned) == 2:  # with an owner or without: one of both, never both
-        return _ANY if decides else _NONE
     rest = [part for part in parts if not isinstance(part.condition, bool)]
     sure = all(part.sure for part in parts)
     if not rest:

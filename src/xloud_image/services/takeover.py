@@ -128,7 +128,8 @@ def _tell_rows(found: left.Rows, report: Report, *, encrypted: bool) -> None:
     tell("warning", found.locked, "images are marked as being imported", "locked", settled)
     tell("warning", found.tasks, "tasks have not ended", "tasks", settled)
     tell("warning", found.empty, "active images have no location: nobody can read them, in Glance neither", "empty", "")
-    tell("note", found.ownerless, "images have no owner: administrators alone can change them", "ownerless", "")
+    tell("note", found.ownerless, "images have no owner: administrators alone can change them, and read private ones",
+         "ownerless", "")  # fmt: skip
     plain = 0 if encrypted else found.plain
     tell("warning", plain, "locations are no URL: encrypted with another key, or broken", "plain",
          "[DEFAULT] metadata_encryption_key must be Glance's")  # fmt: skip
