@@ -150,7 +150,10 @@ def test_there_and_back(former: Former) -> None:
     for words in ("1 images are saving", "1 locations have no data", "1 images are marked", "1 tasks have not ended"):
         assert words in told
     assert f"1 active images have no location: nobody can read them, in Glance neither ({nobody})" in told
-    assert f"1 images have no owner: administrators alone can change them, and read private ones ({broken})" in sentences(report, "note")
+    assert (
+        f"1 images have no owner: administrators alone can change them, and read private ones ({broken})"
+        in sentences(report, "note")
+    )
 
     # beside a Glance that runs: nothing of its own is touched
     former.service.run("takeover", "run")

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from xloud_image.errors import ConfigError
 
-WORK: Final = 500_000  # places looked at for one name; only what looks ahead within repeats comes that far
+WORK: Final = 200_000  # places looked at for one name, in all patterns of a file: about a tenth of a second
 _WORDS: Final = {
     kinds.GROUPREF: "a reference to a group",
     kinds.GROUPREF_EXISTS: "a reference to a group",
@@ -31,8 +31,8 @@ class TooMuchWork(Exception):
     """No answer within WORK."""
 
 
-class _Text:
-    """The text, and the work that is left for it."""
+class Text:
+    """A text that patterns are searched in, and the work that is left for all of them."""
 
     __slots__ = ("left", "text")
 
@@ -40,12 +40,19 @@ class _Text:
         self.text = text
         self.left = WORK
 
+    def spend(self, work: int) -> None:
+        """Raises `TooMuchWork` when no work is left."""
+        self.left -= work
+        if self.left < 0:
+            raise TooMuchWork
 
-_Step = Callable[[_Text, set[int]], set[int]]  # the places after a part of the pattern, for those before it
+
+Search = Callable[[Text], bool]
+_Step = Callable[[Text, set[int]], set[int]]  # the places after a part of the pattern, for those before it
 _Test = Callable[[str], bool]
 
 
-def compile_search(pattern: str) -> Callable[[str], bool]:
+def compile_search(pattern: str) -> Search:
     """Whether the pattern is found anywhere in a text. The function raises `TooMuchWork`.
 
     `ConfigError` for what is no regular expression, and for the few parts that are not followed here.
@@ -58,13 +65,20 @@ def compile_search(pattern: str) -> Callable[[str], bool]:
     except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(f"is no regular expression: {error}") from None
     step = _sequence(tree, tree.state.flags)
-    if _is_quick(tree):
-        return lambda text: plain.search(text) is not None
-    return lambda text: bool(step(_Text(text), set(range(len(text) + 1))))
+    repeats = _quick(tree)
+    if repeats is None:
+        return lambda text: bool(step(text, set(range(len(text.text) + 1))))
+
+    def quick(text: Text) -> bool:
+        text.spend(repeats * len(text.text))
+        return plain.search(text.text) is not None
+
+    return quick
 
 
-def _is_quick(tree: Any) -> bool:
-    """Whether `re` takes no more than the square of a name's length: one repeat at most, of single characters."""
+def _quick(tree: Any) -> int | None:
+    """The repeats of a pattern for which `re` takes no more than the square of a name's length: none, or one of single
+    characters. None for any other pattern."""
     repeats = 0
     todo = [tree]
     while todo:
@@ -74,7 +88,7 @@ def _is_quick(tree: Any) -> bool:
                 if high > 1:
                     repeats += 1
                     if len(body) != 1 or body[0][0] not in _SINGLE:
-                        return False
+                        return None
                 else:
                     todo.append(body)
             elif kind is kinds.SUBPATTERN:
@@ -83,13 +97,13 @@ def _is_quick(tree: Any) -> bool:
                 todo += value[1]
             elif kind in (kinds.ASSERT, kinds.ASSERT_NOT):
                 todo.append(value[1])
-    return repeats <= 1
+    return repeats if repeats <= 1 else None
 
 
 def _sequence(nodes: Any, flags: int) -> _Step:
     steps = [_step(kind, value, flags) for kind, value in nodes]
 
-    def step(text: _Text, places: set[int]) -> set[int]:
+    def step(text: Text, places: set[int]) -> set[int]:
         for each in steps:
             if not places:
                 break
@@ -121,10 +135,8 @@ def _step(kind: Any, value: Any, flags: int) -> _Step:
 
 
 def _one(test: _Test) -> _Step:
-    def step(text: _Text, places: set[int]) -> set[int]:
-        text.left -= len(places) + 1
-        if text.left < 0:
-            raise TooMuchWork
+    def step(text: Text, places: set[int]) -> set[int]:
+        text.spend(len(places) + 1)
         whole = text.text
         return {place + 1 for place in places if place < len(whole) and test(whole[place])}
 
@@ -132,7 +144,7 @@ def _one(test: _Test) -> _Step:
 
 
 def _repeat(low: int, high: int, body: _Step) -> _Step:
-    def step(text: _Text, places: set[int]) -> set[int]:
+    def step(text: Text, places: set[int]) -> set[int]:
         for _ in range(low):
             after = body(text, places)
             if after == places:  # nothing more will change
@@ -149,7 +161,7 @@ def _repeat(low: int, high: int, body: _Step) -> _Step:
 
 
 def _ahead(body: _Step, back: int, behind: bool, *, wanted: bool) -> _Step:
-    def holds(text: _Text, place: int) -> bool:
+    def holds(text: Text, place: int) -> bool:
         if place < back:
             return False
         ends = body(text, {place - back})
