@@ -1,7 +1,8 @@
 """A process that does long work: imports, copies. `serve` keeps one beside the API; `xloud-image worker` is one alone.
 There may be any number, on any node: all take their work from the one database.
 
-SIGTERM hands over what is under way: another process goes on with it at once. One whose event loop stands still ends
+SIGTERM hands over what is under way: another process goes on with it at once. SIGUSR1 has it finish what is under way,
+take nothing new, and end: so a service changes its configuration under long work. One whose event loop stands still ends
 itself, with the stack of what it stands in, and whoever started it starts another.
 """
 
@@ -62,6 +63,11 @@ class Bell:
         self._events.hear(events)
         self._far.hear(far)
 
+    def leave(self) -> None:
+        """Hear nothing more in this loop: others do."""
+        for line in (self._work, self._events, self._far):
+            line.leave()
+
 
 class _Line:
     """Datagrams without a meaning, from any process to any one of those that hear."""
@@ -83,14 +89,20 @@ class _Line:
 
         asyncio.get_running_loop().add_reader(self._ear, heard)
 
+    def leave(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ear)
+
 
 def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, relays: bool = True) -> int:
     """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code. `relays`: this is the
     process of its service that knows the message bus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of whoever moved the log, which is noticed anyway
+    early: list[int] = []  # what came before the event loop was there
+    signal.signal(signal.SIGUSR1, lambda number, _frame: early.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     try:
-        asyncio.run(_work(loaded.settings, bell, parent, relays))
+        asyncio.run(_work(loaded.settings, bell, parent, relays, early))
     except ConfigError as error:
         log.error("long work cannot be done", reason=error.message)
         return 3
@@ -103,10 +115,13 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, 
     return 0
 
 
-async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool) -> None:
-    stop = asyncio.Event()
+async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool, early: list[int]) -> None:
+    stop, finish = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     turns = loop.create_task(turning())
+    loop.add_signal_handler(signal.SIGUSR1, finish.set)
+    if early:
+        finish.set()
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
         loop.add_signal_handler(number, stop.set)
     async with Runtime.open(settings, "policy", "db", "stores") as runtime:
@@ -116,14 +131,18 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None, relay
         if bell is not None:
             bell.hear(engine)
             runtime.ring, runtime.db.told = bell.ring, bell.tell
-        beside = [asyncio.create_task(reaper.run(runtime)), asyncio.create_task(_watch(parent, stop))]
-        if relays:
-            beside += _relay(runtime, bell, engine)
+        relaying = _relay(runtime, bell, engine) if relays else []
+        beside = [
+            *relaying,
+            asyncio.create_task(reaper.run(runtime)),
+            asyncio.create_task(_watch(parent, stop)),
+            asyncio.create_task(_give_way(finish, bell, relaying)),
+        ]
         gc.collect()
         gc.freeze()
         log.info("ready for long work", pid=os.getpid())
         try:
-            await engine.run(stop)
+            await engine.run(stop, finish)
         finally:
             for task in (*beside, turns):
                 task.cancel()
@@ -144,6 +163,15 @@ def _relay(runtime: Runtime, bell: Bell | None, engine: Engine) -> list[asyncio.
     if settings.messaging.transport_url and is_installed():
         tasks.append(asyncio.create_task(far.run(engine.ring), name="ring between nodes"))
     return tasks
+
+
+async def _give_way(finish: asyncio.Event, bell: Bell | None, relaying: list[asyncio.Task[None]]) -> None:
+    """At `finish`: another process hears the rings and knows the message bus."""
+    await finish.wait()
+    if bell is not None:
+        bell.leave()
+    for task in relaying:
+        task.cancel()
 
 
 async def _watch(parent: int | None, stop: asyncio.Event) -> None:
