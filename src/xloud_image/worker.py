@@ -1,8 +1,8 @@
 """A process that does long work: imports, copies. `serve` keeps one beside the API; `xloud-image worker` is one alone.
 There may be any number, on any node: all take their work from the one database.
 
-SIGTERM hands over what is under way: another process goes on with it at once. SIGUSR1 has it finish what is under way,
-take nothing new, and end: so a service changes its configuration under long work. One whose event loop stands still ends
+SIGTERM hands over what is under way: another process goes on with it at once. SIGUSR1 has it finish what is under
+way, take nothing new, and end: so a service changes its configuration under long work. One whose loop stands still ends
 itself, with the stack of what it stands in, and whoever started it starts another.
 """
 
