@@ -244,7 +244,7 @@ class Association:
     prefix: str | None = None
     properties_target: str | None = None
     created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
-    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ class MetadefObject:
     required: tuple[str, ...] = ()
     properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
-    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ class MetadefTag:
 
     name: str
     created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
-    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class Namespace:
     visibility: str = "private"
     protected: bool = False
     created_at: dt.datetime = dataclasses.field(default_factory=utcnow)
-    updated_at: dt.datetime = dataclasses.field(default_factory=utcnow)
+    updated_at: dt.datetime | None = None
     associations: tuple[Association, ...] = ()
     properties: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     objects: tuple[MetadefObject, ...] = ()

@@ -96,6 +96,8 @@ def test_only_shared_images_have_members(cloud: Cloud, shared: str, visibility: 
     assert cloud.admin.patch(shared, change).status == 200
     assert members(cloud.ann, "POST", shared, json={"member": "gamma"}).status == 403
     assert members(cloud.ann, "GET", shared).status == 403
+    assert members(cloud.ann, "GET", shared, "beta").status == 404
+    assert members(cloud.ann, "DELETE", shared, "beta").status == 403
     sees = cloud.bob.ask("GET", f"/v2/images/{shared}").status
     assert sees == (404 if visibility == "private" else 200)
     assert cloud.admin.patch(shared, {"op": "replace", "path": "/visibility", "value": "shared"}).status == 200

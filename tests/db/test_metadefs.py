@@ -116,7 +116,7 @@ async def test_rows_of_a_glance(db: Database) -> None:
 
     await db.write(write)
     found = await get(db, "Old")
-    assert (found.visibility, found.protected, found.created_at, found.updated_at) == ("private", False, then, then)
+    assert (found.visibility, found.protected, found.created_at, found.updated_at) == ("private", False, then, None)
     assert found.properties == {"a": {"name": "a", "title": "A", "type": "string"}}, "as it was written"
     assert [(one.name, one.required, one.properties) for one in found.objects] == [("o", (), {}), ("p", ("a", "b"), {})]
     for key in metadefs.SORT_KEYS:

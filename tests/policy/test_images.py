@@ -6,7 +6,7 @@ from xloud_image.config.settings import PolicySettings
 from xloud_image.errors import Forbidden, NotFound
 from xloud_image.identity.base import ANONYMOUS
 from xloud_image.identity.context import Context
-from xloud_image.model import Image, Member
+from xloud_image.model import Image, Location, Member
 from xloud_image.policy import Policy, images
 from xloud_image.policy.rules import RULES
 
@@ -154,10 +154,11 @@ def test_a_member_sees_its_own_row_and_the_owner_all():
 
 
 def test_locations_of_a_deactivated_image_are_for_administrators():
-    image = Image(id="1", owner="mine", status="active")
-    assert images.may_see_locations(POLICY, caller(MEMBER), image)
-    assert not images.may_see_locations(POLICY, caller(MEMBER), image.replace(status="deactivated"))
-    assert images.may_see_locations(POLICY, caller(ADMIN, project="x"), image.replace(status="deactivated"))
+    places = (Location("file:///a"),)
+    image = Image(id="1", owner="mine", status="active", locations=places)
+    assert images.known_locations(caller(MEMBER), image) == places
+    assert images.known_locations(caller(MEMBER), image.replace(status="deactivated")) == ()
+    assert images.known_locations(caller(ADMIN, project="x"), image.replace(status="deactivated")) == places
 
 
 def test_target_has_the_keys_of_rules():

@@ -126,12 +126,13 @@ def image(runtime: Runtime, ctx: Context, value: Image) -> dict[str, Any]:
         "schema": "/v2/schemas/image",
     }
     settings = runtime.settings
-    if settings.multi_store and value.locations:
+    known = rights.known_locations(ctx, value)
+    if settings.multi_store and known:
         shown["stores"] = ",".join(_stores(runtime, value))
     exposure = settings.exposure
     exposed = exposure.show_multiple_locations or exposure.show_image_direct_url
     if exposed and rights.may_see_locations(runtime.policy, ctx, value):
-        _expose(runtime, value, shown)
+        _expose(runtime, value if known else value.replace(locations=()), shown)
     return shown
 
 

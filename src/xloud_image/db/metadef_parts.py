@@ -47,10 +47,10 @@ _NULLS: Final = {
 
 
 def times(row: Sequence[Any], first: int) -> dict[str, Any]:
-    """The two times of a row, from its column `first` on."""
+    """The two times of a row, from its column `first` on; what never changed may have the first one only."""
     created = sql.instant(row[first])
     assert created is not None
-    return {"created_at": created, "updated_at": sql.instant(row[first + 1]) or created}
+    return {"created_at": created, "updated_at": sql.instant(row[first + 1])}
 
 
 def object_(name: str, schema: str, description: str | None, required: str | None, when: Any) -> MetadefObject:
@@ -238,12 +238,18 @@ async def _marker(conn: AsyncConnection, namespace: Namespace, sort_key: str, na
     text = sql.Text(sql.engine_of(conn))
     words = f"SELECT id FROM metadef_tags WHERE namespace_id = {int(namespace.id)} AND name = {text.bind(name)}"  # noqa: S608
     [[number]] = await sql.fetch(conn, words, text.values)
-    return number if sort_key == "id" else getattr(tag, sort_key), number
+    return number if sort_key == "id" else sorted_value(tag, sort_key), number
 
 
 def sort_word(column: str) -> str:
     """What stands for a column in ORDER BY and in comparisons: nulls have a place of their own on each engine."""
     return _NULLS.get(column, column)
+
+
+def sorted_value(value: Any, key: str) -> Any:
+    """What `sort_word` of that column gives for this one."""
+    found = getattr(value, key)
+    return value.created_at if key == "updated_at" and found is None else found
 
 
 def after(conn: AsyncConnection, text: sql.Text, column: str, number: str, direction: str, value: Any, id_: int) -> str:

@@ -106,7 +106,7 @@ async def find(
 
 
 def _sorted(value: Any, key: str) -> Any:
-    found = getattr(value, "name" if key == "namespace" else key)
+    found = parts.sorted_value(value, "name" if key == "namespace" else key)
     return "" if found is None else found
 
 

@@ -119,13 +119,16 @@ async def find(
     marker: Task | None,
     limit: int,
 ) -> list[Task]:
-    """A page of tasks. owner: whose, None everybody's. sort: keys of SORT_KEYS, the id is appended. marker: the task
-    after which the page begins."""
+    """A page of tasks. owner: whose, None everybody's. sort: keys of SORT_KEYS; what is equal goes on by created_at and
+    id. marker: the task after which the page begins."""
     text = sql.Text(sql.engine_of(conn))
     words = [f"AND t.{name} = {text.bind(value)}" for name, value in equals.items()]
     words += [f"AND t.owner = {text.bind(owner)}"] if owner is not None else []
     words.append(f"AND {_there(conn, text)}")
-    order = [*sort, *([] if any(key == "id" for key, _ in sort) else [("id", sort[0][1] if sort else "desc")])]
+    direction: Literal["asc", "desc"] = sort[0][1] if sort else "desc"
+    asked = {key for key, _ in sort}
+    more = () if "id" in asked else ("id",) if "created_at" in asked else ("created_at", "id")
+    order = [*sort, *[(key, direction) for key in more]]
     if marker is not None:
         words.append(f"AND ({_after(conn, text, order, marker)})")
     by = ", ".join(f"{_sorted_by(text.engine, key)} {direction}" for key, direction in order)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xloud_image.errors import Forbidden, NoSuchImage, NotFound
 
 if TYPE_CHECKING:
-    from xloud_image.model import Image, Member
+    from xloud_image.model import Image, Location, Member
     from xloud_image.policy import Policy
     from xloud_image.policy.caller import Caller
     from xloud_image.policy.properties import Action
@@ -194,12 +194,13 @@ def require_upload(policy: Policy, ctx: Caller, image: Image, *, chosen_store: b
         require(policy, ctx, "choose_store", image)
 
 
+def known_locations(ctx: Caller, image: Image) -> tuple[Location, ...]:
+    """The locations that the caller may hear of: of a deactivated image none, but for an administrator."""
+    return () if image.status == "deactivated" and not ctx.is_admin else image.locations
+
+
 def may_see_locations(policy: Policy, ctx: Caller, image: Image) -> bool:
-    """Whether `locations` (and `direct_url`) may be shown to the caller: never of a deactivated image, but to
-    an administrator.
-    """
-    if image.status == "deactivated" and not ctx.is_admin:
-        return False
+    """Whether `locations` (and `direct_url`) may be shown to the caller, those that `known_locations` leaves."""
     return policy.allows(ctx, "get_image_location", image_target(image, ctx))
 
 

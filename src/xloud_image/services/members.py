@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import images
 from xloud_image.db import members as rows
-from xloud_image.errors import BadRequest
+from xloud_image.errors import BadRequest, Forbidden
 from xloud_image.failpoints import reach
 from xloud_image.identity.context import Context
 from xloud_image.model import MEMBER_STATUSES, Image, Member
@@ -30,10 +30,13 @@ async def find(runtime: Runtime, ctx: Context, image_id: str) -> list[Member]:
 
 
 async def get(runtime: Runtime, ctx: Context, image_id: str, project: str) -> Member:
-    """One membership; `NotFound` also for those that the caller cannot see."""
+    """One membership; `NotFound` also for those that the caller cannot see, and where the image is not shared."""
     image = await load(runtime, ctx, image_id)
     member = await runtime.db.read(lambda conn: rows.get(conn, image_id, project))
-    return rights.require_member_seen(runtime.policy, ctx, image, project, member)
+    try:
+        return rights.require_member_seen(runtime.policy, ctx, image, project, member)
+    except Forbidden:
+        raise rights.no_such_member(image_id, project) from None
 
 
 async def add(runtime: Runtime, ctx: Context, image_id: str, project: str) -> Member:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from xloud_image.db import jobs, tasks
-from xloud_image.errors import Conflict, NotFound
+from xloud_image.errors import BadRequest, Conflict, NotFound
 from xloud_image.identity.context import Context
 from xloud_image.model import Job, Task
 from xloud_image.policy import images as rights
@@ -28,13 +28,20 @@ async def find(
     marker: str | None,
     limit: int,
 ) -> list[Task]:
-    """A page of the caller's project's tasks, everybody's for administrators. `NotFound`: there is no such marker."""
+    """A page of the caller's project's tasks, everybody's for administrators. `BadRequest`: there is no such marker."""
     runtime.policy.require(ctx, "get_tasks")
-    after = await get(runtime, ctx, marker) if marker is not None else None
+    after = None if marker is None else await _marker(runtime, ctx, marker)
     owner = None if ctx.is_admin else ctx.project or ""
     return await runtime.db.read(
         lambda conn: tasks.find(conn, owner=owner, equals=equals, sort=sort, marker=after, limit=limit)
     )
+
+
+async def _marker(runtime: Runtime, ctx: Context, task_id: str) -> Task:
+    try:
+        return await get(runtime, ctx, task_id)
+    except NotFound as error:
+        raise BadRequest(f"The marker is no task: {error.message}") from error
 
 
 async def get(runtime: Runtime, ctx: Context, task_id: str) -> Task:

@@ -125,7 +125,8 @@ def resource_type(value: Association) -> dict[str, Any]:
 
 
 def _times(value: Any) -> dict[str, str]:
-    return {"created_at": moment(value.created_at), "updated_at": moment(value.updated_at)}
+    updated = value.updated_at  # of what a file brought, none
+    return without_nothing(created_at=moment(value.created_at), updated_at=moment(updated) if updated else None)
 
 
 def page(request: web.Request, keys: Sequence[str]) -> tuple[str, Literal["asc", "desc"], int]:

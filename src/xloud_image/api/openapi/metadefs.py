@@ -94,17 +94,17 @@ def _kept(schema: Json, **more: Json) -> Json:
 ANSWERS: Final[Json] = {
     "Namespace": {
         **_kept(schemas.NAMESPACE, objects={"type": "array", "items": {"$ref": "#/components/schemas/MetadefObject"}}),
-        "required": ["namespace", "visibility", "protected", "owner", "self", "schema", *_TIMES],
+        "required": ["namespace", "visibility", "protected", "owner", "self", "schema", "created_at"],
     },
     "Namespaces": _list("namespaces", "Namespace", first=_STRING, next=_STRING, schema=_STRING),
     "MetadefObject": {
         **_kept(schemas.OBJECT),
-        "required": ["name", "required", "properties", "self", "schema", *_TIMES],
+        "required": ["name", "required", "properties", "self", "schema", "created_at"],
     },
     "MetadefObjects": _list("objects", "MetadefObject", schema=_STRING),
     "MetadefProperty": {"type": "object", "properties": {"name": _STRING}, "required": ["name"]},
     "MetadefProperties": {"type": "object", "properties": {"properties": _ANY}, "required": ["properties"]},
-    "MetadefTag": _all(schemas.TAG, "name", *_TIMES),
+    "MetadefTag": _all(schemas.TAG, "name", "created_at"),
     "MetadefTags": {
         "type": "object",
         "properties": {"tags": {"type": "array", "items": schemas.TAG}},
@@ -115,6 +115,6 @@ ANSWERS: Final[Json] = {
         "properties": {"resource_types": {"type": "array", "items": schemas.RESOURCE_TYPE}},
         "required": ["resource_types"],
     },
-    "Association": _all(schemas.ASSOCIATION, "name", *_TIMES),
+    "Association": _all(schemas.ASSOCIATION, "name", "created_at"),
     "Associations": _list("resource_type_associations", "Association"),
 }
