@@ -105,6 +105,12 @@ class Exposure:
     show_multiple_locations: bool = option("DEFAULT", False, "Show locations, and let clients change them.")
     do_secure_hash: bool = option("DEFAULT", True, "Hash the data of locations that are added.")
     http_retries: int = option("DEFAULT", 3, "How often that is tried again.", min=0)
+    verify_locations: bool = option(
+        "xloud",
+        False,
+        "Read the data of every location that is added by PATCH: make and show their digests, and let neither "
+        "validation_data nor a further location count before it was compared with the data.",
+    )
     users_register_store_urls: bool = option(
         "xloud",
         False,
