@@ -208,8 +208,8 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
     several = runtime.settings.multi_store
     every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
     named = body.get("stores")
-    if header is not None and named is not None:
-        raise BadRequest("Name the stores in the body or in X-Image-Meta-Store, not in both.")
+    if header is not None and named not in (None, [header]):  # openstacksdk says a single one in both places
+        raise BadRequest("The stores of the body are others than that of X-Image-Meta-Store.")
     if every and (header is not None or named is not None):
         raise BadRequest("'all_stores' excludes naming stores.")
     if not several and not must_all:
