@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from tests.servers.glance import lay_out, manage, place, serving
 from tests.servers.keystone import Keystone
@@ -97,7 +96,7 @@ class Site:
         return {**sections, "paste_deploy": paste}
 
     def start(self, who: str) -> None:
-        """Serve it by GLANCE or OURS, whoever did before. Its tables are made, and definitions loaded, the first time."""
+        """Serve it by GLANCE or OURS, whoever did before. The first time its tables are made, and filled with definitions."""
         self.keystone.set_image_url(self.url)
         if who == GLANCE:
             self._start_glance()
