@@ -12,7 +12,6 @@ WHAT: Final = r"^(tempest\.api\.image|glance_tempest_plugin)\."
 _DIGESTS = "the data of a new location is read: its digests are made and shown, without validation_data, too"
 _COMPARED = "validation_data of another digest than the data has is refused, by PATCH as well"
 KNOWN: Final[dict[str, str]] = {
-    ".test_task_create_fake_image_location": "POST /v2/tasks is not offered; an import has a call of its own",
     ".ImageLocationsAdminTest.test_delete_locations": _DIGESTS,
     ".ImageLocationsTest.test_replace_location": _DIGESTS,
     ".ImageLocationsTest.test_set_location_with_hash": _COMPARED,

@@ -99,6 +99,17 @@ async def begin(
     return await _begin(runtime, ctx, image_id, _wanted(runtime, body, store, possible), _shown(body), request_id)
 
 
+async def begin_new(
+    runtime: Runtime, ctx: Context, image: Image, url: str, asked: Mapping[str, Any], *, request_id: str | None
+) -> Task:
+    """As `begin` with web-download from this URL, into an image that is made with it, and goes when the import fails.
+
+    asked: the request as it is kept. `Duplicate` when the image's id is or was in use.
+    """
+    wanted = Wanted("web-download", (data.writable(runtime, None).name,), True, False, {"uri": url})
+    return await _begin(runtime, ctx, image.id, wanted, asked, request_id, new=image)
+
+
 async def _begin(
     runtime: Runtime,
     ctx: Context,
@@ -106,9 +117,11 @@ async def _begin(
     wanted: Wanted,
     shown: Mapping[str, Any],
     request_id: str | None,
+    *,
+    new: Image | None = None,
 ) -> Task:
-    """`shown`: the request as it is kept."""
-    seen = await load(runtime, ctx, image_id)
+    """`shown`: the request as it is kept. `new`: the image, when it is not there yet."""
+    seen = new or await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
@@ -120,12 +133,12 @@ async def _begin(
             raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
     task = Task(
         id=str(uuid.uuid4()),
-        type="api_image_import",
+        type="api_image_import" if new is None else "import",
         owner=ctx.project or seen.owner or "",
         image_id=image_id,
         request_id=request_id,
         user_id=ctx.user,
-        input={"image_id": image_id, "import_req": shown, "backend": list(wanted.stores)},
+        input=shown if new is not None else {"image_id": image_id, "import_req": shown, "backend": list(wanted.stores)},
     )
     quota = await quotas.of(runtime, seen.owner)
     seal = await certificates.signed(runtime, ctx, seen) if wanted.method != "copy-image" else None
@@ -134,6 +147,9 @@ async def _begin(
     async def begun(conn: AsyncConnection) -> Task:
         if quota is not None:
             await _require_room(runtime, conn, quota, seen, wanted)
+        if new is not None:
+            await quotas.admit(conn, quota, count=1)
+            await images.create(conn, new)
         current = await images.locked(conn, image_id, project=ctx.project)
         _require(runtime, ctx, current, wanted)
         if trusted and not may_reach_all(runtime, ctx, current):
@@ -157,6 +173,7 @@ async def _begin(
                 "details": dict(wanted.details),
                 "leave": wanted.leave,
                 "ovf": ctx.is_admin,
+                "new": new is not None,
                 **(
                     {}
                     if service is None
@@ -179,6 +196,8 @@ async def _begin(
     try:
         stored = await runtime.db.write(begun)
     except Duplicate:
+        if new is not None:
+            raise
         raise Conflict("Another import of this image is under way.") from None
     await reach("import.stored")
     runtime.ring()
