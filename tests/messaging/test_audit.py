@@ -1,5 +1,6 @@
 """What an audit hears of calls on a real broker, beside a real Glance with keystonemiddleware's filter."""
 
+import contextlib
 import json
 import re
 import uuid
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.crash.points import Armed, service_deaths
+from tests.crash.proof import rows
 from tests.messaging.conftest import Consumer, await_that
 from tests.servers import glance as peer
 from tests.servers.http import Answer, request
@@ -84,7 +87,10 @@ Pair = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Called:
-    """A service whose calls are told to a consumer."""
+    """A service whose calls are told to a consumer. `service`, `armed`: ours, and where it is to die."""
+
+    service: Service
+    armed: Armed
 
     def __init__(self, consumer: Consumer, url: str) -> None:
         self._consumer, self.url, self.image = consumer, url, ""
@@ -108,15 +114,19 @@ class Called:
             given["Content-Type"] = "application/openstack-images-v2.1-json-patch"
         return request(method, self.url + path, headers=given, json=body)
 
+    def by(self, agent: str) -> list[dict[str, Any]]:
+        """What was told of calls by agents whose names begin so, each message once."""
+        once = {one["message_id"]: one for one in list(self._consumer.messages)}.values()
+        audited = [one for one in once if one["event_type"].startswith("audit.")]
+        return [one for one in audited if one["payload"]["initiator"]["host"].get("agent", "").startswith(agent)]
+
     def pairs(self, count: int, agent: str = AGENT) -> list[Pair]:
         """Request and response of each call by this agent, in the order of the calls, once there are so many."""
 
         def found() -> list[Pair]:
-            once = {one["message_id"]: one for one in list(self._consumer.messages)}
             halves: dict[str, list[dict[str, Any]]] = {}
-            for one in once.values():
-                if one["event_type"].startswith("audit.") and one["payload"]["initiator"]["host"]["agent"] == agent:
-                    halves.setdefault(one["payload"]["id"], []).append(one)
+            for one in self.by(agent):
+                halves.setdefault(one["payload"]["id"], []).append(one)
             whole = [(both[0], both[1]) for both in halves.values() if len(both) == 2]
             return sorted(whole, key=lambda pair: str(pair[0]["payload"]["eventTime"]))
 
@@ -137,10 +147,14 @@ def told(broker: RabbitMQ, consumer: Consumer, keystone: Keystone) -> Iterator[C
         }
     )
     lay_out(service.directory)
+    armed = Armed(service.directory / "failpoints")
+    service.environment = armed.environment
     try:
         service.start()
         await_that(lambda: "ready for long work" in service.log)
-        yield Called(consumer, service.url)
+        called = Called(consumer, service.url)
+        called.service, called.armed = service, armed
+        yield called
         assert "Traceback" not in service.log
     finally:
         service.kill()
@@ -203,3 +217,71 @@ def test_events_are_those_of_the_middleware(told: Called, of_glance: Called, key
     everything = json.dumps(ours)
     assert token not in everything
     assert token[:8] not in everything
+
+
+def test_what_a_caller_writes(told: Called, keystone: Keystone) -> None:
+    """Nothing of it makes an event of another service, of another client, too long, or none at all."""
+    token = keystone.token("demo")
+    odd = {
+        "Host": f"127.0.0.1:{keystone.port}",  # another service's in the catalogue
+        "X-Forwarded-For": "192.0.2.1",
+        "X-Openstack-Request-Id": "req-'; DROP TABLE",
+        "User-Agent": "odd \xff\u202e" + "x" * 5000,
+    }
+    sent = {name: value.encode("utf-8").decode("latin-1") for name, value in odd.items()}
+    secret = "https://someone:hidden@example.org/"
+    for path in ("/v2/images?name=" + secret, "/v2/images/" + "images/" * 1500):
+        assert told.ask("GET", path, token, **sent).status in (200, 404), path
+    good = f"req-{uuid.uuid4()}"
+    headers = {"User-Agent": "good", "X-Openstack-Request-Id": good}
+    assert told.ask("GET", "/v2/images", token, **headers).status == 200
+    assert told.ask("GET", "/v2/images", "nobody's", **headers).status == 401  # the filter stands behind the login
+    [(plainly, _)] = told.pairs(1, "good")
+    assert plainly["payload"]["initiator"]["global_request_id"] == good
+    await_that(lambda: len(told.by("odd ")) == 4, lambda: told.by("odd "))
+    found = [one for one in told.by("odd ") if one["event_type"].endswith("response")]
+    assert len(found) == 2
+    for one in found:
+        payload = one["payload"]
+        assert payload["target"]["name"] == "glance"
+        assert payload["initiator"]["host"]["address"] == "127.0.0.1"
+        assert "global_request_id" not in payload["initiator"]
+        assert payload["initiator"]["host"]["agent"].isprintable()
+        assert len(json.dumps(payload)) < 12_000
+        assert payload["initiator"]["name"] == "demo"
+        assert "hidden" not in json.dumps(one)
+
+
+def test_no_change_is_made_that_is_not_recorded(told: Called, keystone: Keystone) -> None:
+    """kill -9 before and after the commit of a change: that it was called for is told, with no outcome; and a database
+    that cannot record the call makes it fail."""
+    token = keystone.token("demo")
+    for point in ("change.begin", "change.stored"):
+        agent = f"killed at {point}"
+        image = told.ask("POST", "/v2/images", token, {"name": point}).json()["id"]
+        before = len(service_deaths(told.service))
+        told.armed.arm(point)
+        change = [{"op": "replace", "path": "/name", "value": "other"}]
+        with contextlib.suppress(OSError):
+            told.ask("PATCH", f"/v2/images/{image}", token, change, **{"User-Agent": agent})
+        await_that(lambda before=before: len(service_deaths(told.service)) > before)
+        told.armed.disarm()
+        await_that(lambda agent=agent: told.by(agent))
+        [one] = told.by(agent)
+        assert (one["event_type"], one["payload"]["outcome"]) == ("audit.http.request", "pending")
+        assert one["payload"]["requestPath"] == f"/v2/images/{image}"
+
+
+def test_the_bus_is_away(told: Called, keystone: Keystone, broker: RabbitMQ) -> None:
+    token, agent = keystone.token("demo"), "meanwhile"
+    broker.stop()
+    for number in range(10):
+        assert told.ask("POST", "/v2/images", token, {"name": str(number)}, **{"User-Agent": agent}).status == 201
+        assert told.ask("GET", "/v2/images?limit=1", token, **{"User-Agent": agent}).status == 200
+    await_that(lambda: len(rows(told.service, "SELECT id FROM xloud_audit")) == 40)
+    await_that(lambda: "audit events wait: they cannot be sent now" in told.service.log)
+    broker.start()
+    pairs = told.pairs(20, agent)
+    assert [one["payload"]["action"] for one, _ in pairs] == ["create", "read/list"] * 10
+    assert {other["payload"]["outcome"] for _, other in pairs} == {"success"}
+    await_that(lambda: not rows(told.service, "SELECT id FROM xloud_audit"))

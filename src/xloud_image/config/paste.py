@@ -61,7 +61,8 @@ def tell(values: Values) -> tuple[Filter, ...]:
 
 def _filters(file: Path, flavor: str) -> tuple[Filter, ...]:
     """The pipeline of a flavor, each once; nothing of a file that cannot be read: nothing else reads it here."""
-    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), default_section="\0")
+    # places of applications are written `/v2: NAME`, and flavors may have colons
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), default_section="\0", allow_no_value=True)
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
             parser.read_string(lines.read(_LARGEST))
@@ -70,8 +71,8 @@ def _filters(file: Path, flavor: str) -> tuple[Filter, ...]:
     # `[pipeline:glance-api-FLAVOR] pipeline = …`, and since 2023 `[composite:api] FLAVOR = …`
     section = f"pipeline:glance-api{f'-{flavor}' if flavor else ''}"
     texts = (
-        parser.get(section, "pipeline", fallback=""),
-        parser.get("composite:api", flavor.lower() or "default", fallback=""),
+        parser.get(section, "pipeline", fallback="") or "",
+        parser.get("composite:api", flavor.lower() or "default", fallback="") or "",
     )
     names = dict.fromkeys(itertools.chain.from_iterable(text.split() for text in texts))
     return tuple(Filter(file, name, _options(parser, file, name)) for name in names)
@@ -84,4 +85,4 @@ def _options(parser: configparser.RawConfigParser, file: Path, name: str) -> dic
 
 
 def _section(parser: configparser.RawConfigParser, name: str) -> dict[str, str]:
-    return dict(parser.items(name)) if parser.has_section(name) else {}
+    return {key: value or "" for key, value in parser.items(name)} if parser.has_section(name) else {}
