@@ -49,6 +49,18 @@ class Event:
             found = json.dumps({**self.payload, "properties": cut})
         return found
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a table of events that are not sent yet has it."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "level": self.level,
+            "payload": self.text,
+            "made_at": self.made_at,
+            "held_for": self.held_for,
+        }
+
 
 def is_wanted(wanted: NotificationSettings, kind: str) -> bool:
     """Whether events of this type are told."""

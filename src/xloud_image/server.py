@@ -362,6 +362,8 @@ async def serve(
         if bell is not None:
             runtime.ring, runtime.db.told = bell.ring, bell.tell
         beside = [asyncio.create_task(reaper.run(runtime))]
+        if runtime.journal is not None:
+            runtime.journal.start()
         if runtime.cache is not None:
             beside.append(asyncio.create_task(cache_keeping.keep(runtime)))
         app = api.build(runtime)

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from xloud_image.broker import Broker
-from xloud_image.config.messaging import is_installed
+from xloud_image.broker import Broker, Teller
+from xloud_image.config.messaging import BUS, is_installed
+from xloud_image.db.events import CHANGES, Outbox
 from xloud_image.errors import ConfigError, ImageServiceError
 from xloud_image.services import converting, importing, reaper
 from xloud_image.services.jobs import Engine
-from xloud_image.services.relay import FarBell, Relay
+from xloud_image.services.relay import FarBell, Relay, told
 from xloud_image.services.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -155,14 +156,18 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None, relay
 def _relay(runtime: Runtime, bell: Bell | None, engine: Engine) -> list[asyncio.Task[None]]:
     """What this process does with the message bus, as far as there is one."""
     settings = runtime.settings
-    broker = Broker(settings.messaging, settings.notifications)
-    sending, far = Relay(runtime, broker), FarBell(broker)
+    broker = Broker(settings.messaging)
+    far = FarBell(broker)
+    relays = [Relay(runtime, box, _teller(broker, settings, box)) for box in told(settings)]
+
+    def rung() -> None:
+        for each in relays:
+            each.ring()
+
     if bell is not None:
-        bell.relay(sending.ring, far.ring)
-    runtime.db.told = sending.ring
-    tasks = []
-    if settings.notifications.drivers:
-        tasks.append(asyncio.create_task(sending.run(), name="send events"))
+        bell.relay(rung, far.ring)
+    runtime.db.told = rung
+    tasks = [asyncio.create_task(each.run(), name="send events") for each in relays]
     if settings.messaging.transport_url and is_installed():
         tasks.append(asyncio.create_task(far.run(engine.ring), name="ring between nodes"))
     return tasks
@@ -175,6 +180,23 @@ async def _give_way(finish: asyncio.Event, bell: Bell | None, relaying: list[asy
         bell.leave()
     for task in relaying:
         task.cancel()
+
+
+def _teller(broker: Broker, settings: Settings, box: Outbox) -> Teller:
+    wanted, audit = settings.notifications, settings.audit
+    publisher = wanted.default_publisher_id
+    if box is CHANGES:
+        return Teller(
+            broker,
+            "notification",
+            drivers=wanted.drivers,
+            topics=wanted.topics,
+            transport_url=wanted.transport_url,
+            publisher=publisher,
+        )
+    drivers = [name for name in audit.drivers if name in BUS]  # what goes to the log is there already
+    url = audit.transport_url
+    return Teller(broker, "audit", drivers=drivers, topics=audit.topics, transport_url=url, publisher=publisher)
 
 
 async def _watch(parent: int | None, stop: asyncio.Event) -> None:

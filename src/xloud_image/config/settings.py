@@ -222,6 +222,30 @@ class NotificationSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class AuditMap:
+    """The operator's words for what calls do. actions: the last step of a path, or it and a method (`deactivate/post`),
+    to an action; paths: steps that hold many things, to what each of them is called; services: types of the catalogue
+    to types of CADF."""
+
+    actions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    services: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """What is told of calls (CADF), and to whom; no driver: nothing is. `service_type`: ours in the catalogue."""
+
+    drivers: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ("notifications",)
+    transport_url: str | None = dataclasses.field(default=None, repr=False)
+    ignored_methods: frozenset[str] = frozenset()
+    ignored_paths: frozenset[str] = frozenset()
+    service_type: str = "image"
+    map: AuditMap = dataclasses.field(default_factory=AuditMap)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class DatabaseSettings:
     """`connection` is a SQLAlchemy URL as operators have it (mysql+pymysql://…); the driver is chosen by us."""
 
@@ -435,6 +459,7 @@ class Settings:
     url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
     messaging: MessagingSettings = dataclasses.field(default_factory=MessagingSettings)
     notifications: NotificationSettings = dataclasses.field(default_factory=NotificationSettings)
+    audit: AuditSettings = dataclasses.field(default_factory=AuditSettings)
     multi_store: bool = True
     hashing_algorithm: str = option("DEFAULT", "sha512", "Digest of os_hash_value.")
     compute_checksum: bool = option(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.model import Claim
     from xloud_image.policy import Policy
     from xloud_image.schemas import ImageSchema
+    from xloud_image.services.auditing import Journal
     from xloud_image.stores.registry import Stores
 
 log = structlog.get_logger(__name__)
@@ -117,6 +118,15 @@ class Runtime:
         return KeystoneLimits(settings.keystone, lasts=settings.limits_cache_time)
 
     @cached_property
+    def journal(self) -> Journal | None:
+        """What is told of calls, where somebody wants it. Begun by the one who serves."""
+        if not self.settings.audit.drivers:
+            return None
+        from xloud_image.services.auditing import Journal
+
+        return Journal(self.db, self.settings.audit, self.identity.catalogue)
+
+    @cached_property
     def barbican(self) -> Barbican:
         """Only with Keystone."""
         from xloud_image.identity.barbican import Barbican
@@ -186,8 +196,9 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if (cache := self.__dict__.get("cache")) is not None:
-            await cache.aclose()
+        for each in ("cache", "journal"):
+            if (made := self.__dict__.get(each)) is not None:
+                await made.aclose()
         for part in (*reversed(_STARTED), "limits", "barbican"):
             if part in self.__dict__:
                 await getattr(self, part).aclose()

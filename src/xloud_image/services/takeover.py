@@ -225,8 +225,9 @@ async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
     if "xloud_jobs" in there:
         number = sum(row[2] for row in await statistics.working(conn))
         held["jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)"] += number
-    if "xloud_events" in there:
-        number, _ = await events.waiting(conn)
-        held["notifications have not been sent: let xloud-image worker send them"] += number
+    for box in (events.CHANGES, events.AUDIT):
+        if box.table in there:
+            number, _ = await box.waiting(conn)
+            held[f"{box.what} have not been sent: let xloud-image worker send them"] += number
     said += [f"{number} {what}" for what, number in held.items() if number]
     return "; ".join(said)
