@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HAND_OVER: Final = 15.0  # seconds that this may take
-NICE: Final = 5  # a third of the processor when everything else on the node wants it
+NICE: Final = 5  # of the digests: a third of the processor when everything else on the node wants it
 STILL: Final = 60.0  # seconds for which the event loop may stand still
 KINDS: Final = {"import": importing.KIND}
 
@@ -99,8 +99,6 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, 
     """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code. `relays`: this is the
     process of its service that knows the message bus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)  # the API of this node goes first
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of whoever moved the log, which is noticed anyway
     early: list[int] = []  # what came before the event loop was there
     signal.signal(signal.SIGUSR1, lambda number, _frame: early.append(number))
@@ -128,7 +126,7 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None, relay
         finish.set()
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
         loop.add_signal_handler(number, stop.set)
-    async with Runtime.open(settings, "policy", "db", "stores") as runtime:
+    async with Runtime.open(settings, "policy", "db", "stores", niceness=NICE) as runtime:
         if "image_conversion" in settings.imports.image_import_plugins:
             await asyncio.to_thread(converting.prepare, runtime)
         engine = Engine(runtime, KINDS, places=settings.imports.jobs_at_once)

@@ -252,13 +252,13 @@ def test_a_changed_configuration_does_not_begin_an_import_anew(scene: Scene) -> 
     first, second = scene.staged(), scene.staged()
     old, before = scene.job_worker, len(service_deaths(scene.cloud.service))
     scene.armed.arm("job.half", action=f"sleep:{quiet(6):.0f}")
-    assert begin(scene.cloud.ann, first).status == 202
+    await_that(lambda: begin(scene.cloud.ann, first).status == 202)
     await_that(lambda: scene.files("fast", first))
     key = scene.files("fast", first)
     scene.armed.disarm()
     os.kill(scene.cloud.service.pid, signal.SIGHUP)
     await_that(lambda: scene.job_worker != old)
-    assert begin(scene.cloud.ann, second).status == 202
+    await_that(lambda: begin(scene.cloud.ann, second).status == 202)
     assert ended(scene.cloud.ann, second)["status"] == "success"
     assert task(scene.cloud.ann, first)["status"] == "processing"
     assert scene.files("fast", first) == key
@@ -273,7 +273,7 @@ def test_a_second_change_hands_over_what_is_still_under_way(scene: Scene) -> Non
     image = scene.staged()
     old = scene.job_worker
     scene.armed.arm("job.half", action="sleep:600")
-    assert begin(scene.cloud.ann, image).status == 202
+    await_that(lambda: begin(scene.cloud.ann, image).status == 202)
     await_that(lambda: scene.files("fast", image))
     scene.armed.disarm()
     for _ in range(2):

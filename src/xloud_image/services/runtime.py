@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from xloud_image.services.holder import new_holder
-from xloud_image.services.lanes import Lane
+from xloud_image.services.lanes import Lane, stand_back
 
 if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.cache.node import Cache
@@ -49,11 +49,15 @@ class Runtime:
     """The parts, and the tasks that run beside requests. A part is made when it is first asked for: what is wrong with
     the configuration of another does not matter then. `open` starts the parts that are named."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, niceness: int = 0) -> None:
         self.settings = settings
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.
-        self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
+        self.digest_pool = ThreadPoolExecutor(
+            max(4, (os.cpu_count() or 2) + 2),
+            thread_name_prefix="digest",
+            initializer=functools.partial(stand_back, niceness),
+        )
         # Reading data that were registered.
         self.hashing = Lane("hashing", places=4, each=2)
         # Tells who works on jobs that there is one; set by the process that knows how.
@@ -137,10 +141,10 @@ class Runtime:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, *parts: Part) -> AsyncIterator[Runtime]:
+    async def open(cls, settings: Settings, *parts: Part, niceness: int = 0) -> AsyncIterator[Runtime]:
         """With these parts started; closed when the block is left. A sick store stops nothing: the log says what is
-        wrong with it. `ConfigError`; `DatabaseUnavailable`."""
-        runtime = cls(settings)
+        wrong with it. `niceness`: of the threads for digests. `ConfigError`; `DatabaseUnavailable`."""
+        runtime = cls(settings, niceness)
         try:
             made = {part: getattr(runtime, part) for part in parts}
             for part in _STARTED:
