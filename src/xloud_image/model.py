@@ -105,7 +105,7 @@ class Image:
 
     def may_become(self, status: str) -> bool:
         """Whether the table of status changes allows this step."""
-        return status in TRANSITIONS[self.status]
+        return status in TRANSITIONS.get(self.status, ())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

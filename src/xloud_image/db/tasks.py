@@ -27,8 +27,7 @@ SORT_KEYS: Final = ("created_at", "updated_at", "expires_at", "id", "type", "sta
 
 
 def _task(row: Sequence[Any]) -> Task:
-    created = sql.instant(row[7])
-    assert created is not None
+    created = sql.made(row[7])
     return Task(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], created, sql.instant(row[8]) or created,
         sql.instant(row[9]), _json(row[10]) or {}, _json(row[11]), row[12] or "",
@@ -36,7 +35,12 @@ def _task(row: Sequence[Any]) -> Task:
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    """What a column holds; None where it is no mapping."""
+    try:
+        found = None if text is None else orjson.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
