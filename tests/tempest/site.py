@@ -96,7 +96,7 @@ class Site:
         return {**sections, "paste_deploy": paste}
 
     def start(self, who: str) -> None:
-        """Serve it by GLANCE or OURS, whoever did before. The first time its tables are made, and filled with definitions."""
+        """Serve it by GLANCE or OURS, whoever did before. The first time its tables are made and filled."""
         self.keystone.set_image_url(self.url)
         if who == GLANCE:
             self._start_glance()
