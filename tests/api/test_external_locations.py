@@ -375,6 +375,37 @@ def test_a_file_that_is_gone(cloud: Cloud, www: Folder) -> None:
     assert cloud.bob.download(image_id).body == SMALL
 
 
+@pytest.mark.parametrize("then", ["registered", "patched", "replaced", "uploaded"])
+def test_what_was_refused_counts_for_nothing(cloud: Cloud, www: Folder, then: str) -> None:
+    """The image names the store, as with Glance, and nothing else of it; other data take its place."""
+    file = new_file(www, SMALL)
+    image_id = cloud.nova.new()
+    wrong = {"os_hash_algo": "sha512", "os_hash_value": "beefdead" * 16}
+    assert register(cloud.nova, image_id, file.url, validation_data=wrong).status == 202
+    assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "queued")
+    image = cloud.admin.show(image_id)
+    assert (image["stores"], image["locations"], image["size"]) == ("web", [], None)
+    assert digests(image) == (None, None, None)
+    assert "direct_url" not in image
+    assert cloud.admin.ask("GET", f"/v2/images/{image_id}/locations").json() == []
+    assert cloud.nova.download(image_id).status == 204
+    if then == "uploaded":
+        assert cloud.nova.upload(image_id, SMALL[::-1]).status == 204
+    elif then == "registered":
+        assert register(cloud.nova, image_id, file.url).status == 202
+    elif then == "patched":
+        assert cloud.nova.patch(image_id, add(file.url)).status == 200
+    else:
+        value = [{"url": file.url, "metadata": {}}]
+        assert cloud.nova.patch(image_id, {"op": "replace", "path": "/locations", "value": value}).status == 200
+    image = cloud.admin.show(image_id)
+    assert (image["status"], image["stores"]) == ("active", "fast" if then == "uploaded" else "web")
+    assert len(image["locations"]) == 1
+    assert len(metadata(cloud, image_id)) == 1
+    assert cloud.nova.download(image_id).body == (SMALL[::-1] if then == "uploaded" else SMALL)
+    assert cloud.nova.delete(image_id).status == 204
+
+
 def test_wrong_data_is_cut_before_its_end(cloud: Cloud, www: Folder) -> None:
     """The server says that it is the same file; at the end of a full read the digest tells that it is not."""
     file = new_file(www, LARGE)

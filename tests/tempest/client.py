@@ -57,8 +57,12 @@ class Workspace:
                 "http_qcow2_image": f"{web}/image.qcow2",
                 "disk_formats": "qcow2,raw,ami,ari,aki,vhd,vmdk,vdi,iso,vhdx",
                 "build_interval": 1,
+                "image_caching_enabled": True,
             },
-            "image-feature-enabled": {"import_image": True, "manage_locations": True, "http_store_enabled": True},
+            "image-feature-enabled": {
+                "import_image": True, "manage_locations": True, "http_store_enabled": True,
+                "store_weight_enabled": True, "image_format_enforcement": False,
+            },
             "enforce_scope": {"glance": True},
             "oslo_concurrency": {"lock_path": self._home / "lock"},
         }  # fmt: skip

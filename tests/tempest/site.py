@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.servers.glance import lay_out, manage, place, serving
 from tests.servers.keystone import Keystone
-from tests.servers.place import new_directory, private_address, program
+from tests.servers.place import HOST, new_directory, private_address, program
 from tests.servers.process import Process, answers
 from tests.servers.service import Service
 
@@ -54,10 +54,10 @@ class Site:
         self.log = ""  # what whoever was stopped last has logged
         self._service = Service(self._sections(connection), directory=self.directory)
         self._service.configuration = self.directory / "glance-api.conf"
-        self._service.configure({})
         self._glance: Process | None = None
         self._filled = False
-        for name in ("more", "images", "staging", "tasks", "lock"):
+        self._service.configure({"DEFAULT": {"worker_self_reference_url": self.url}})
+        for name in ("more", "images", "staging", "tasks", "lock", "cache"):
             (self.directory / name).mkdir(exist_ok=True)
         lay_out(self.directory, self._service.port, workers=2, threads=8)
 
@@ -66,24 +66,27 @@ class Site:
         return self._service.url
 
     def _sections(self, connection: str | None) -> dict[str, dict[str, object]]:
-        """Two stores to write and one to read, all ways of import that need no second region, and everything shown."""
+        """Two stores to write and one to read, all ways of import (the other region is this one), a cache, everything
+        shown, and data that need not be of the format that they claim: Tempest's are not."""
         inside = self.directory
         return {
             "DEFAULT": {
                 "enabled_backends": "files:file,more:file,web:http",
                 "show_multiple_locations": True,
                 "show_image_direct_url": True,
-                "enabled_import_methods": "[glance-direct,web-download,copy-image]",
+                "enabled_import_methods": "[glance-direct,web-download,copy-image,glance-download]",
+                "image_cache_dir": inside / "cache",
                 "transport_url": "fake://",
                 "workers": 2,
             },
-            "more": {"filesystem_store_datadir": inside / "more"},
-            "files": {"filesystem_store_datadir": inside / "images"},
+            "image_format": {"require_image_format_match": False},
+            "more": {"filesystem_store_datadir": inside / "more", "weight": 20},
+            "files": {"filesystem_store_datadir": inside / "images", "weight": 10},
             "os_glance_staging_store": {"filesystem_store_datadir": inside / "staging"},
             "os_glance_tasks_store": {"filesystem_store_datadir": inside / "tasks"},
             "oslo_concurrency": {"lock_path": inside / "lock"},
             # what runs on this machine, on any port: Tempest starts servers of its own
-            "import_filtering_opts": {"allowed_hosts": f"[{private_address()}]", "allowed_ports": "[]"},
+            "import_filtering_opts": {"allowed_hosts": f"[{private_address()},{HOST}]", "allowed_ports": "[]"},
             "xloud": {"job_workers": 1},
             "oslo_messaging_notifications": {"driver": "noop"},
             **({} if connection is None else {"database": {"connection": connection}}),
@@ -92,11 +95,11 @@ class Site:
 
     def _keystone(self) -> dict[str, dict[str, object]]:
         sections = self.keystone.sections()
-        paste = {**sections["paste_deploy"], "config_file": self.directory / "glance-api-paste.ini"}
+        paste = {"flavor": "keystone+cachemanagement", "config_file": self.directory / "glance-api-paste.ini"}
         return {**sections, "paste_deploy": paste}
 
     def start(self, who: str) -> None:
-        """Serve it by GLANCE or OURS, whoever did before. The first time its tables are made, and filled with definitions."""
+        """Serve it by GLANCE or OURS, whoever did before. The first time its tables are made and filled."""
         self.keystone.set_image_url(self.url)
         if who == GLANCE:
             self._start_glance()

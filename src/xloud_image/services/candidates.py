@@ -85,10 +85,12 @@ def require_short(metadata: Mapping[str, Any]) -> None:
 
 
 def require_new(runtime: Runtime, image: Image, location: Location) -> None:
-    if same(runtime, image, location) is not None:
+    # what is left of an attempt that failed does not count
+    held = image.locations if image.status != "queued" else ()
+    if held and same(runtime, image, location) is not None:
         raise BadRequest("The image has this location already.")
     quota = runtime.settings.limits.image_location_quota
-    if 0 <= quota <= len(image.locations):
+    if 0 <= quota <= len(held):
         raise QuotaExceeded(f"An image may have {quota} locations here.")
 
 

@@ -329,8 +329,11 @@ async def _finish(
             if digests is None or not good or not fits:
                 reason = why if not good else "the data is not what was signed"
                 log.warning("a registered location was refused", image=current.id, reason=reason)
-                dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
+                if not good and not refused and store is not None and Can.WRITE not in store.can:
+                    # where nothing can be removed clients still see that store, as with Glance; it does not count
+                    return current.replace(status="queued", locations=(*rest, external.unproved(mine)), **none)
+                dropped.append(mine)
                 return current.replace(status="queued", locations=rest, **none)
             plain = tuple(external.unsealed(other) if other is mine else other for other in current.locations)
             return _filled(runtime, current, mine, digests, claim).replace(status="active", locations=plain)

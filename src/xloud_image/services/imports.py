@@ -126,7 +126,12 @@ async def _begin(
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
-    service = await regions.service(runtime, ctx, wanted.details) if wanted.method == "glance-download" else None
+    service, why = None, ""
+    if wanted.method == "glance-download":
+        try:
+            service = await regions.service(runtime, ctx, wanted.details)
+        except BadRequest as error:  # the task fails, as with Glance, which looks for the region then
+            why = error.message
     if wanted.method == "glance-direct":
         await staging.adopt(runtime, seen)
         if await staging.found(runtime, image_id) is None:
@@ -175,9 +180,9 @@ async def _begin(
                 "ovf": ctx.is_admin,
                 "new": new is not None,
                 **(
-                    {}
-                    if service is None
-                    else {"service": service, "token": regions.sealed(runtime, task.id, ctx.token)}
+                    {"service": service, "why": why, "token": regions.sealed(runtime, task.id, ctx.token)}
+                    if wanted.method == "glance-download"
+                    else {}
                 ),
                 "user": ctx.user,
                 "project": ctx.project,

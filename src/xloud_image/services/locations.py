@@ -71,7 +71,7 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     seen = await candidates.looked_at(runtime, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
     verify = runtime.settings.exposure.verify_locations
-    known = any(other.url == location.url for other in image.locations)
+    known = image.status != "queued" and any(other.url == location.url for other in image.locations)
     quota = None if known else await quotas.of(runtime, image.owner)
     seal = await certificates.signed(runtime, ctx, image) if image.status == "queued" else None
     examine = filled = waits = False
@@ -83,7 +83,11 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
         examine = waits = False
         rights.require(runtime.policy, ctx, "set_image_location", current)
         _require_still(seen.trusted == candidates.may_reach_all(runtime, ctx, current))
-        if seen.trusted and (again := _again(runtime, current, location, size)) is not None:
+        if (
+            current.status != "queued"
+            and seen.trusted
+            and (again := _again(runtime, current, location, size)) is not None
+        ):
             candidates.require_agreement(current, validation)
             waits = _waits(current, location)
             examine = waits or runtime.settings.exposure.do_secure_hash
@@ -166,7 +170,7 @@ async def _examined(runtime: Runtime, image: Image, claim: Claim) -> Image:
     found = await runtime.db.read(lambda conn: images.get(conn, image.id))
     if found is None:
         raise NoSuchImage(image.id)
-    if all(other.url != claim.url for other in found.locations):
+    if found.status == "queued" or all(other.url != claim.url for other in found.locations):
         raise Conflict("The data at this URL could not be read, or have another digest than they should have.")
     return found.replace(membership=image.membership)
 
@@ -181,7 +185,7 @@ async def _replace(runtime: Runtime, ctx: Context, image: Image, value: Any) -> 
         candidates.require_short(item["metadata"])
     given = candidates.given_together(value)
     candidates.require_agreement(image, given)
-    if not image.locations:
+    if image.status == "queued" or not image.locations:
         if len(value) > MAX_LOCATIONS:
             raise BadRequest(f"At most {MAX_LOCATIONS} locations are added by one PATCH.")
         first = {**value[0], "validation_data": given} if given else value[0]
