@@ -1,22 +1,48 @@
 """The `openstack` command, from an environment of its own, against one or several clouds."""
 
+import functools
 import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.load import quiet
 from tests.servers.place import environment, new_directory, program
 from tests.servers.programs import Programs
 
-ENVIRONMENT = ".venv-client"
-_PROGRAMS = Programs("clients", lambda: environment(ENVIRONMENT, "python"), "-W", "ignore")
+# by release: the environment and its programs
+_PROGRAMS = {
+    release: (venv, Programs(programs, functools.partial(environment, venv, "python"), "-W", "ignore"))
+    for release, venv, programs in (
+        ("newest", ".venv-client", "clients"),
+        ("2022", ".venv-client-2022", "clients-2022"),
+    )
+}
 
 
-def command(name: str) -> list[str]:
-    """The words that begin a command of `openstack` or `glance`."""
-    environment(ENVIRONMENT, name)
-    return _PROGRAMS.command(name)
+def command(name: str, release: str = "newest") -> list[str]:
+    """The words that begin a command of `openstack` or `glance`; only `glance` is there of 2022."""
+    venv, programs = _PROGRAMS[release]
+    environment(venv, name)
+    return programs.command(name)
+
+
+def library(script: Path, release: str, asked: Any) -> Any:
+    """What a script answers that calls a client's library, in its environment: JSON in, JSON out; raises `Failed`."""
+    done = subprocess.run(
+        [environment(_PROGRAMS[release][0], "python"), "-P", "-W", "ignore", script],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=quiet(120),
+        cwd=new_directory("library"),
+        env={name: value for name, value in os.environ.items() if not name.startswith("OS_")},
+        check=False,
+    )
+    if done.returncode:
+        raise Failed(f"{script.name}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout)
 
 
 class Failed(Exception):
