@@ -1,5 +1,6 @@
-"""The `glance` command (python-glanceclient), which speaks calls that the openstack command does not: newest release, and
-one of 2022."""
+"""The `glance` command (python-glanceclient), which speaks calls that the openstack command does not: the newest
+release, and one of 2022.
+"""
 
 import hashlib
 import json
@@ -39,7 +40,7 @@ class Glance:
         self._words = [*command("glance", release), "--os-auth-token", token, "--os-image-url", service.url]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
         if release == "2022":
-            # where it knows no Keystone it believes the schema of images that is kept in the home folder, has two options
+            # where it knows no Keystone it takes the schema of images that is kept in the home folder, has two options
             # called --stores from then on, and ends: with Glance as well
             self._words += ["--os-auth-url", service.url]
             self._environment["HOME"] = str(new_directory("home"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.load import quiet
-from tests.servers.place import environment, new_directory, program
+from tests.servers.place import ROOT, environment, new_directory, program
 from tests.servers.programs import Programs
 
 # by release: the environment and its programs
@@ -28,25 +28,25 @@ def command(name: str, release: str = "newest") -> list[str]:
     return programs.command(name)
 
 
-def library(script: Path, release: str, asked: Any) -> Any:
-    """What a script answers that calls a client's library, in its environment: JSON in, JSON out; raises `Failed`."""
+class Failed(Exception):
+    """The command ended with another code than 0; its words are in the message."""
+
+
+def call(program: str, *words: str, release: str = "newest", asked: Any) -> Any:
+    """What a program of ours in the clients' environment answers, JSON in and out; raises `Failed`."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
     done = subprocess.run(
-        [environment(_PROGRAMS[release][0], "python"), "-P", "-W", "ignore", script],
+        [*_PROGRAMS[release][1].command(program), *words],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
         timeout=quiet(120),
-        cwd=new_directory("library"),
-        env={name: value for name, value in os.environ.items() if not name.startswith("OS_")},
+        env={**surroundings, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1,localhost"},
         check=False,
     )
     if done.returncode:
-        raise Failed(f"{script.name}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        raise Failed(f"{program} {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout)
-
-
-class Failed(Exception):
-    """The command ended with another code than 0; its words are in the message."""
 
 
 class Result(NamedTuple):

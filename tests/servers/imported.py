@@ -26,8 +26,12 @@ from typing import Any
 
 # by set: the module of each program
 SETS = {
-    "clients": {"openstack": "openstackclient.shell", "glance": "glanceclient.shell"},
-    "clients-2022": {"glance": "glanceclient.shell"},
+    "clients": {
+        "openstack": "openstackclient.shell",
+        "glance": "glanceclient.shell",
+        "callers": "tests.clients.callers",
+    },
+    "clients-2022": {"glance": "glanceclient.shell", "callers": "tests.clients.callers"},
     "service": {
         "xloud-image": "xloud_image.cli",
         "glance-cache-manage": "xloud_image.cli.glance_cache",
