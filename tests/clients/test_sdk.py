@@ -1,4 +1,4 @@
-"""openstacksdk as Ansible's modules, Ironic and programs of users call it: `connection.image`, and the cloud layer above."""
+"""openstacksdk as Ansible's modules, Ironic and programs of users call it: `connection.image`, and the layer above."""
 
 import hashlib
 import io
@@ -112,8 +112,8 @@ def test_lists(place: Place, connect: Connect, data: bytes) -> None:
     images = connect("demo").image
     mark = name()
     made = [
-        images.create_image(f"{mark}-{number}", data=data[: 1000 + number], allow_duplicates=True, tags=[mark, str(number)],
-                            min_ram=number, mark=mark, **RAW)
+        images.create_image(f"{mark}-{number}", data=data[: 1000 + number], allow_duplicates=True,
+                            tags=[mark, str(number)], min_ram=number, mark=mark, **RAW)
         for number in range(5)
     ]  # fmt: skip
     known = [image.id for image in made]

@@ -43,6 +43,7 @@ from xloud_image.api.state import (
     REQUEST_ID,
     RUNTIME,
     Ending,
+    asked_under,
     require_no_body,
     require_utf8,
 )
@@ -107,6 +108,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await _answer(request, handler)
     if request.path != request.app[RUNTIME].settings.health.path:
         ctx = request.get(CONTEXT)
+        theirs = asked_under(request)
         access.info(
             "request",
             method=request.method,
@@ -117,6 +119,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
             user=ctx.user if ctx else None,
             request=request[REQUEST_ID],
             client=proxies.client(request),
+            **({"global_request": theirs} if theirs else {}),
         )
         if request.app[RUNTIME].settings.server.counts:
             metrics.count(request, response.status, time.monotonic() - begun)
