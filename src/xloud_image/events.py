@@ -112,8 +112,8 @@ def of_member(member: Member, *, deleted_at: dt.datetime | None = None) -> dict[
     }
 
 
-def of_task(task: Task) -> dict[str, Any]:
-    """task.create, .run, .processing, .success, .failure."""
+def of_task(task: Task, *, deleted_at: dt.datetime | None = None) -> dict[str, Any]:
+    """task.create, .run, .processing, .success, .failure, .delete."""
     return {
         "id": task.id,
         "type": task.type,
@@ -124,7 +124,7 @@ def of_task(task: Task) -> dict[str, Any]:
         "expires_at": instant(task.expires_at),
         "created_at": instant(task.created_at),
         "updated_at": instant(task.updated_at),
-        **_end(None),
+        **_end(deleted_at),
     }
 
 

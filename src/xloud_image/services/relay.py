@@ -1,8 +1,8 @@
 """Sends what was emitted (db.events), in order, each event once as far as a message bus allows: it is sent, the bus has
 confirmed it, its row goes. Whoever dies in between has sent it, and another sends it again with the same id.
 
-Of all processes one at a time sends: whose turn it is says a lease in the database. It sends no more once two thirds of
-its lease have passed, and begins with its turn again. Nobody waits for this but the rows.
+Of all processes one at a time sends: whose turn it is says a lease in the database. It renews that once a third of it
+has passed, and sends no more after two. Nobody waits for this but the rows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
+_MOMENT: Final = 0.2  # seconds: what is rung for in them is read, sent and removed together
 BATCH: Final = 100  # events that are read at once, and may come twice when this process is killed
 _LATE: Final = 300.0  # seconds: one that waits for longer is told of in the log
 _LAST_SEND: Final = 3.0  # seconds that the event under way gets at the end
@@ -51,6 +52,7 @@ class Relay:
         self._rung = asyncio.Event()
         self._sent: list[int] = []  # whose rows are still there
         self._failures = 0
+        self._taken_at: float | None = None  # when the turn that is ours was last taken or renewed
         self._sending: asyncio.Future[BrokerUnavailable | None] | None = None
         self._stopping = False  # read by the thread that sends
 
@@ -75,6 +77,7 @@ class Relay:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._rung.wait()
+                    await asyncio.sleep(_MOMENT)
         finally:
             self._stopping = True
             if self._sending is not None:  # what it has sent is not sent again by the next one
@@ -90,11 +93,15 @@ class Relay:
         found = await db.read(lambda conn: self._box.first(conn, BATCH))
         if not found:
             return False
-        end = time.monotonic() + lease * 2 / 3
-        if not await self._take_turn():
-            return False
-        # what another has sent since it was read
-        found = await db.read(lambda conn: self._box.first(conn, BATCH))
+        if self._taken_at is None or time.monotonic() > self._taken_at + lease / 3:
+            taken_at = time.monotonic()
+            if not await self._take_turn():
+                self._taken_at = None
+                return False
+            self._taken_at = taken_at
+            # what another has sent since it was read
+            found = await db.read(lambda conn: self._box.first(conn, BATCH))
+        end = self._taken_at + lease * 2 / 3
         self._sending = asyncio.ensure_future(_in_thread(lambda: self._send(found, end)))
         failure = await asyncio.shield(self._sending)
         await reach("relay.sent")
@@ -104,6 +111,7 @@ class Relay:
             return len(found) == BATCH
         self._failures += 1
         log.error(f"{self._box.what} wait: they cannot be sent now", reason=failure.message, attempt=self._failures)
+        self._taken_at = None
         await db.write(lambda tx: self._box.give_turn(tx, self._runtime.holder))  # the bus may take them from another
         return False
 
