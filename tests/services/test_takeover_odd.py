@@ -42,7 +42,8 @@ class Rows:
         image = self.ids[kind] = str(uuid.uuid4())
         usual = {
             "id": f"'{image}'", "name": f"'{kind}'", "size": 3, "status": "'queued'", "created_at": AT,
-            "updated_at": AT, "deleted": self.no, "disk_format": "'raw'", "container_format": "'bare'", "owner": "'p'", "min_disk": 0,
+            "updated_at": AT, "deleted": self.no, "disk_format": "'raw'",
+            "container_format": "'bare'", "owner": "'p'", "min_disk": 0,
             "min_ram": 0, "protected": self.no, "visibility": "'shared'", "os_hidden": self.no,
         }  # fmt: skip
         self.statements.append(insert("images", **(usual | values)))
