@@ -1,7 +1,7 @@
 """RabbitMQ goes away under load and comes back: nothing is lost, nobody waits for it, and nothing grows.
 
-Time is compressed: the bus is away for a minute, in which two callers make as many changes as they can, 3000 at most: one
-a second for most of an hour. XLOUD_BUS_AWAY=3600 makes it the hour itself, with such a load for all of it.
+Time is compressed: the bus is away for a minute, in which two callers make as many changes as they can, 3000 at most:
+one a second for most of an hour. XLOUD_BUS_AWAY=3600 makes it the hour itself, with such a load for all of it.
 """
 
 import os
