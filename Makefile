@@ -111,7 +111,7 @@ packages: # the Debian packages of the tests (as root; otherwise says which are 
 .cache/vcsim/.built: tests/servers/vcsim/main.go | packages
 	@$(PYTHON) -m tests.servers.vsphere && touch $@ || true
 
-servers: packages .venv-client/.locked .venv-client-2022/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .venv-glance/.locked .cache/vcsim/.built # what the tests start besides the service
+servers: packages .venv-client/.locked .venv-client-2022/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .venv-glance/.locked .venv-tempest/.locked .cache/vcsim/.built # what the tests start besides the service
 
 ready: .venv/.installed .venv/.extra-cinder .venv-test/.installed servers # what `make test` needs; side by side with -j
 	$(call bindings,.venv)
@@ -122,9 +122,10 @@ test: ## every test, against real servers
 	@if [ '$(TESTS)' = tests ]; then exec tests/run $(PYTEST_ARGS); \
 	else exec .venv-test/bin/python -m pytest $(PYTEST_ARGS) $(TESTS); fi
 
-# TEMPEST_ARGS='--only REGEX' runs a part; the counts and what was left out, and why, stand at the end
+# TEMPEST_ARGS='--only REGEX' runs a part, '--beside-glance' the same against a Glance 33 as well, '--swapped' against a Glance,
+# this service on its database, and that Glance again; the counts, where they differ, and what was left out stand at the end
 TEMPEST_ARGS ?=
-test-tempest: .venv/.installed .venv-test/.installed .venv-tempest/.locked servers ## OpenStack's own tests of the Image API
+test-tempest: .venv/.installed .venv-test/.installed servers ## OpenStack's own tests of the Image API
 	@exec .venv-test/bin/python -m tests.tempest $(TEMPEST_ARGS)
 
 check: .venv-test/.installed ## format, lint, types, dead code, import directions

@@ -13,7 +13,20 @@ import pytest
 from tests.journal import left
 from tests.servers.place import ROOT, Missing, mounts
 
-FOLDERS = ("stores", "services", "deploy", "guide", "together", "faults", "api", "db", "clients", "cli", "others")
+FOLDERS = (
+    "stores",
+    "services",
+    "deploy",
+    "guide",
+    "together",
+    "faults",
+    "api",
+    "db",
+    "clients",
+    "cli",
+    "tempest",
+    "others",
+)
 CONFTEST = """
 from tests.servers import place
 pytest_plugins = ["tests.journal"]

@@ -94,7 +94,8 @@ def test_an_image_of_another_region(keystone: Keystone, far: Service, near: Serv
     token = keystone.token("demo")
     more = {"hw_disk_bus": "scsi", "os_type": "linux", "os_distro": "ubuntu", "note": "stays there", "hw_odd": "a\nb"}
     source = new(far, token, DATA, **more)
-    image = new(near, token)
+    # the formats are those of the source, too
+    image = new(near, token, disk_format="iso", container_format="ovf")
     answer = begin(near, token, image, source)
     assert answer.status == 202, answer.body
     done = ended(near, token, image)
@@ -102,6 +103,7 @@ def test_an_image_of_another_region(keystone: Keystone, far: Service, near: Serv
     shown = ask(near, token, "GET", f"/v2/images/{image}").json()
     there = ask(far, token, "GET", f"/v2/images/{source}").json()
     assert (shown["status"], shown["os_hash_value"]) == ("active", there["os_hash_value"])
+    assert (shown["disk_format"], shown["container_format"]) == ("raw", "bare")
     assert {name: shown.get(name) for name in more} == {**more, "note": None, "hw_odd": None}
     assert token not in str(done)
     assert not rows(near, "SELECT id FROM xloud_jobs"), "and with the job the token is gone"

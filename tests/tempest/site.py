@@ -80,8 +80,9 @@ class Site:
                 "workers": 2,
             },
             "image_format": {"require_image_format_match": False},
-            "more": {"filesystem_store_datadir": inside / "more", "weight": 20},
-            "files": {"filesystem_store_datadir": inside / "images", "weight": 10},
+            # heaviest first and by their names is the same: Tempest wants the one in some tests, the other in others
+            "more": {"filesystem_store_datadir": inside / "more", "weight": 10},
+            "files": {"filesystem_store_datadir": inside / "images", "weight": 20},
             "os_glance_staging_store": {"filesystem_store_datadir": inside / "staging"},
             "os_glance_tasks_store": {"filesystem_store_datadir": inside / "tasks"},
             "oslo_concurrency": {"lock_path": inside / "lock"},

@@ -68,13 +68,14 @@ _ENDING: Final = 3600.0  # seconds that readers of data which was moved have bef
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
     """Data to be imported, opened: `size` in bytes, None unknown; `expected`: digests that it must have; `ranges`: its
-    parts, where it gives any; `properties`: those that the image gets."""
+    parts, where it gives any; `properties`: those that the image gets, as the `formats`."""
 
     chunks: AsyncIterator[bytes]
     size: int | None
     expected: Sequence[Expected] = ()
     ranges: converting.Ranges | None = None
     properties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    formats: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
@@ -86,6 +87,8 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
     targets: list[Target] = []
     async with contextlib.AsyncExitStack() as held:
         source = None if copying else await held.enter_async_context(_source(runtime, job, image))
+        formats = {} if source is None else source.formats
+        image = image.replace(**formats)
         try:
             seal = None if source is None else await _seal(runtime, job, image)
             plain = source is None or seal is not None
@@ -99,7 +102,7 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
                 summary = dataclasses.replace(summary, properties={**summary.properties, **source.properties})
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
-            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain)
+            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain, formats)
         except BaseException:
             # nothing may interrupt putting things back
             await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
@@ -220,7 +223,7 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
         async with regions.opened(runtime, job) as remote:
             resource = remote.resource
             ranges = _ranges(resource)
-            yield Source(resource.chunks(), resource.size, remote.expected, ranges, remote.properties)
+            yield Source(resource.chunks(), resource.size, remote.expected, ranges, remote.properties, remote.formats)
     else:
         raise Conflict(f"The method {method} is not possible here.")
 
@@ -461,6 +464,7 @@ async def _stored(
     failures: Mapping[str, Exception],
     copying: bool,
     plain: bool,
+    formats: Mapping[str, str],
 ) -> _Stored:
     """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
@@ -478,6 +482,7 @@ async def _stored(
             return current.replace(properties=properties, locations=(*kept, *locations))
         if current.status != "importing":
             raise Unwanted
+        current = current.replace(**formats)
         if job.request["inject"] and "inject_image_metadata" in runtime.settings.imports.image_import_plugins:
             properties |= runtime.settings.imports.inject
         now = current if plain else Unpacking(runtime, current, trusted=False).becomes(current)

@@ -40,11 +40,13 @@ _SECRETS: Final = ("password", "application_credential_secret")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Remote:
-    """An image of another region, open: `expected`, the digest that its data has there; `properties`: those to copy."""
+    """An image of another region, open: `expected`, the digest that its data has there; `properties`: those to copy;
+    `formats`: its disk_format and container_format, which the image here gets."""
 
     resource: Resource
     expected: tuple[Expected, ...]
     properties: Mapping[str, str]
+    formats: Mapping[str, str]
 
 
 def require(details: Mapping[str, Any]) -> None:
@@ -149,6 +151,14 @@ async def opened(runtime: Runtime, job: Job) -> AsyncIterator[Remote]:
             expected = (Expected(algorithm, value),) if algorithm and value else ()
         except BadRequest:
             raise SourceRefused("what the service of the region says is no image") from None
+        formats = {name: image.get(name) for name in ("disk_format", "container_format")}
+        if not all(isinstance(text, str) for text in formats.values()):
+            raise SourceRefused("the image of the region has no formats")
+        try:
+            for name, text in formats.items():
+                runtime.schema.check(name, text)
+        except BadRequest as error:
+            raise SourceRefused(f"the format of the image of the region is none here: {error.message}") from None
         prefixes = runtime.settings.imports.download_properties
         copied = {
             name: text
@@ -156,4 +166,4 @@ async def opened(runtime: Runtime, job: Job) -> AsyncIterator[Remote]:
             if isinstance(text, str) and any(name.startswith(prefix) for prefix in prefixes) and not _is_ours(name)
         }
         async with way.open(f"{url}/file", trusted=True, plain=job.attempts > 1, headers=headers) as resource:
-            yield Remote(resource, expected, storable(copied))
+            yield Remote(resource, expected, storable(copied), formats)
