@@ -11,6 +11,7 @@ from typing import Any
 
 import openstack
 import pytest
+from keystoneauth1 import service_token, session, token_endpoint
 from openstack import exceptions
 
 from tests.clients.place import Place
@@ -246,6 +247,31 @@ def test_imports(place: Place, connect: Connect, data: bytes, file: Path) -> Non
     assert images.download_image(five.id).content == data
     for image in (one, two, three, four, five):
         images.delete_image(image)
+
+
+def test_ironic(place: Place, data: bytes, tmp_path: Path) -> None:
+    """As it reads what a node is deployed with: a session of its own, the user's token with the service's beside it,
+    the address given, no catalogue asked."""
+    address = place.service.url
+    user, service = (token_endpoint.Token(address, place.token(one)) for one in ("demo", "glance"))
+    one = session.Session(auth=service_token.ServiceTokenAuthWrapper(user_auth=user, service_auth=service))
+    connection = openstack.connection.Connection(session=one, image_endpoint_override=address, image_api_version="2")
+    images = connection.global_request(f"req-{uuid.uuid4()}").image
+    made = images.create_image(name(), data=data, **RAW, hypervisor_type="baremetal")
+    image = images.get_image(made.id)
+    assert (image.status, image.hash_algo, image.hash_value) == ("active", "sha512", sha512(data))
+    assert image.direct_url.startswith("file://")
+    assert image.hypervisor_type == "baremetal"
+    target = tmp_path / "disk"
+    with target.open("wb") as opened:
+        for piece in images.download_image(made.id, stream=True).iter_content(chunk_size=1 << 16):
+            opened.write(piece)
+    assert target.read_bytes() == images.download_image(made.id).content == data
+    assert list(images.members(made.id)) == []
+    with pytest.raises(exceptions.NotFoundException):
+        images.get_image(str(uuid.uuid4()))
+    images.delete_image(made.id)
+    connection.close()
 
 
 def test_locations(place: Place, connect: Connect, data: bytes) -> None:

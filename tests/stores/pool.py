@@ -90,6 +90,21 @@ class Pool:
             self.rbd.clone(images, name, "snap", volumes, child, features=1)
         self._clones.add(child)
 
+    def snapshot_of_clone(self, child: str, name: str) -> str:
+        """An image of its own that holds what a clone holds now, as Nova makes it of a server's disk; its URL."""
+        with opened(self.volumes, child) as disk:
+            disk.create_snap("at")
+            disk.protect_snap("at")
+            self.rbd.clone(self.volumes, child, "at", self.images, name, features=1)
+            with self.image(name) as image:
+                image.flatten()
+            disk.unprotect_snap("at")
+            disk.remove_snap("at")
+        with self.image(name) as image:
+            image.create_snap("snap")
+            image.protect_snap("snap")
+        return f"rbd://{self.ceph.fsid}/images/{name}/snap"
+
     def remove_clone(self, child: str) -> None:
         self.rbd.remove(self.volumes, child)
         self._clones.discard(child)
