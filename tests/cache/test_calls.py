@@ -165,7 +165,8 @@ def test_glances_words(place: Place) -> None:
     assert code == 0
     assert "Found 1 cached images" in said
     assert image in said
-    assert calls(place, "glance-cache-manage", "-f", "delete-all-cached-images")[0] == 0
+    login = ("--os-auth-url=http://127.0.0.1/v3", "--os-username", "a", "-A", "token", "-k")
+    assert calls(place, "glance-cache-manage", "delete-all-cached-images", "--force", *login)[0] == 0
     assert place.cached() == set()
 
 

@@ -2,8 +2,10 @@
 directory of this node and need no login; what was only for calls over the network is taken and not used.
 """
 
+import itertools
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,10 @@ from xloud_image import cli
 from xloud_image.cli import cache
 from xloud_image.cli.options import ConfigDirs, ConfigFiles, load
 
+# options of Glance's command that have a value, those of its login, and those that say nothing here
+_VALUED = frozenset({"--config-file", "--config-dir", "--host", "-H", "--port", "-p"})
+_LOGIN = frozenset({"-A", "--auth_token", "-I", "-K", "-R", "-T", "-N", "-S"})
+_UNUSED = frozenset({"-k", "--insecure"})
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - not listened on
 
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Id of an image.")]
@@ -128,7 +134,31 @@ def _prune(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, debug
 _APPS = {app.info.name: app for app in (_manage, _prefetcher, _cleaner, _pruner)}
 
 
+def arranged(words: Sequence[str]) -> list[str]:
+    """The words of a call of glance-cache-manage, which takes its options before and behind the command, those of a
+    login among them: the login is left out, the others stand before the command."""
+    ours: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, _, value = word.partition("=")
+        if name in _LOGIN or name.startswith(("--os-", "--os_")):
+            if not value:
+                next(rest, None)
+        elif word in _UNUSED:
+            continue
+        elif name in _VALUED:
+            ours += [word] if value else [word, *itertools.islice(rest, 1)]
+        elif word.startswith("-"):
+            ours.append(word)
+        else:
+            others.append(word)
+    return [*ours, *others] if others else list(words)
+
+
 def main() -> None:
     """Run the command of this process, by the name that it was called by; never returns."""
     name = Path(sys.argv[0]).name
+    if _APPS.get(name, _manage) is _manage:
+        sys.argv[1:] = arranged(sys.argv[1:])
     cli.run(_APPS.get(name, _manage), name)

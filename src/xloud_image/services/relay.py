@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
-_MOMENT: Final = 0.2  # seconds: what is rung for in them is read, sent and removed together
+_MOMENT: Final = 0.5  # seconds: what is rung for in them is read, sent and removed together
 BATCH: Final = 100  # events that are read at once, and may come twice when this process is killed
 _LATE: Final = 300.0  # seconds: one that waits for longer is told of in the log
 _LAST_SEND: Final = 3.0  # seconds that the event under way gets at the end
