@@ -66,8 +66,8 @@ async def count(db: Database) -> Rows:
     """Look at all rows but those of locations, which `db.locations.page` gives.
 
     Classes of images: `statuses` and `visibilities` that are none, `ownerless`, `blank` (an owner without a letter),
-    `numbers` that no column may hold, `timeless`, `names` too long or with a NUL, `empty` (active, of some
-    size, without a location), `locked` (with the properties of an import under way), `recent` (changed within the last minute).
+    `numbers` that no column may hold, `timeless`, `names` too long or with a NUL, `empty` (active, of some size,
+    without a location), `locked` (with the properties of an import under way), `recent` (changed in the last minute).
     Others: `tasks` that have not ended, `answers` (memberships with an unknown one), and by the table's name rows whose
     image is not there.
     """
