@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.db.conftest import tables_of_glance
+from tests.servers.process import run
 from tests.servers.service import Service, command
 from xloud_image.config.settings import DatabaseSettings
 from xloud_image.db import connect
@@ -86,9 +87,14 @@ class Former:
     def status(self, image: str) -> str:
         return str(self.sql(f"SELECT status FROM images WHERE id = '{image}'")[0][0])
 
-    def check(self) -> dict[str, Any]:
-        """What `takeover check --json` says, whatever its exit code."""
-        words = [*command(), "takeover", "check", "--json", "--config-file", str(self.service.configuration)]
+    def run_in_directory(self, *words: str) -> str:
+        """`xloud-image <words> --config-dir …`; the configuration is a directory."""
+        return run([*command(), *words, "--config-dir", self.service.configuration], seconds=60)
+
+    def check(self, *, directory: bool = False) -> dict[str, Any]:
+        """What `takeover check --json` says, whatever its exit code. `directory`: the configuration is one."""
+        option = "--config-dir" if directory else "--config-file"
+        words = [*command(), "takeover", "check", "--json", option, str(self.service.configuration)]
         done = subprocess.run(
             words, cwd=self.service.directory, capture_output=True, text=True, timeout=120, check=False
         )

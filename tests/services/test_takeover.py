@@ -107,9 +107,9 @@ def test_what_is_in_the_way(former: Former) -> None:
         former.service.run("takeover", "run")
     assert not any(name.startswith("xloud_") for name in former.tables())
 
-    former.sql("UPDATE alembic_version SET version_num = '2023_1_contract01'", "DROP TABLE cached_images")
+    former.sql("UPDATE alembic_version SET version_num = 'zed_contract01'", "DROP TABLE cached_images")
     former.sql("DROP TABLE node_reference")
-    assert "older than those of Glance 2024.1" in sentences(former.check(), "error")
+    assert "older than those of Glance 2023.1" in sentences(former.check(), "error")
     former.sql("UPDATE alembic_version SET version_num = '2024_1_expand01'")
     assert "is not finished" in sentences(former.check(), "error")
     former.sql("DROP TABLE alembic_version")

@@ -67,7 +67,7 @@ async def count(db: Database) -> Rows:
 
     Classes of images: `statuses` and `visibilities` that are none, `ownerless`, `blank` (an owner without a letter),
     `numbers` that no column may hold, `timeless`, `names` too long or with a NUL, `empty` (active, of some size,
-    without a location), `locked` (with the properties of an import under way), `recent` (changed a minute ago).
+    without a location), `locked` (with the properties of an import under way), `recent` (changed in the last minute).
     Others: `tasks` that have not ended, `answers` (memberships with an unknown one), and by the table's name rows whose
     image is not there.
     """
