@@ -32,7 +32,11 @@ class Armed:
         return {"XLOUD_FAILPOINTS": f"@{self.path}"}
 
     def arm(self, *names: str, action: str = "kill") -> None:
-        self._write(",".join(f"{name}={action}" for name in names))
+        self.arm_each(dict.fromkeys(names, action))
+
+    def arm_each(self, actions: Mapping[str, str]) -> None:
+        """Each name with an action of its own."""
+        self._write(",".join(f"{name}={action}" for name, action in actions.items()))
 
     def disarm(self) -> None:
         self._write("")
