@@ -5,13 +5,13 @@
     w   the same, where it only does it because the API stands still
     R   whoever's reaper takes what a first death left
     U   the process of the API, while it puts back what a client sent wrongly
+    L   the same, an hour later, when it removes what was moved
     .   nobody: this kind does not pass this step, which the test sees when nothing dies
 
 Steps that belong to requests on the record alone have their deaths in tests.crash.test_points, those of events on their
 way in tests.messaging; a row without a letter says why no long work passes it.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = (
@@ -62,7 +62,7 @@ relay.sent           .      .   .    .   .   .     .      .    .      .     .   
 file.created         AW     W   W    W   W   AW    AW     W    .      .     .    A      AW
 file.synced          AW     W   W    W   W   AW    AW     W    .      .     .    A      AW
 file.linked          AW     W   W    W   W   AW    AW     W    .      .     .    A      AW
-file.unlinked        W      .   .    .   .   W     W      .    A      .     .    A      W
+file.unlinked        W      .   .    .   .   W     W      L    A      .     .    A      W
 cache.begun          .      .   .    .   .   .     .      .    .      A     .    .      .
 cache.written        .      .   .    .   .   .     .      .    .      A     .    .      .
 cache.filled         .      .   .    .   .   .     .      .    .      A     .    .      .
@@ -88,7 +88,7 @@ def _read() -> dict[tuple[str, str], str]:
         words, _, why = line.partition("#")
         point, *cells = words.split()
         assert len(cells) == len(KINDS), line
-        assert set("".join(cells)) <= set("AWwRU."), line
+        assert set("".join(cells)) <= set("AWwRUL."), line
         assert (set(cells) == {"."}) == bool(why), f"{line}: why does nothing pass here?"
         found |= {(kind, point): cell for kind, cell in zip(KINDS, cells, strict=True)}
     return found
@@ -97,9 +97,7 @@ def _read() -> dict[tuple[str, str], str]:
 TABLE = _read()
 
 
-def deaths() -> Iterator[Cell]:
-    """All of them, kind by kind."""
-    for kind in KINDS:
-        for (of, point), cell in TABLE.items():
-            if of == kind:
-                yield from (Cell(kind, point, who) for who in cell.strip("."))
+# all of them, kind by kind
+DEATHS = [
+    Cell(kind, point, who) for kind in KINDS for (of, point), cell in TABLE.items() if of == kind for who in cell if who != "."
+]
