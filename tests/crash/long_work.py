@@ -11,11 +11,12 @@ import random
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from tests.api.cloud import OCTETS, Caller
+from tests.api.cloud import Caller
 from tests.cache.origin import Origin
 from tests.crash.points import Armed, workers
 from tests.crash.proof import files, rows
@@ -31,7 +32,7 @@ GONE = (OSError, http.client.HTTPException)
 LEASE = 5
 DATA = random.Random(13).randbytes(600_000)
 HALF = len(DATA) // 2
-REGION = "RegionFar"
+REGION = "RegionOfTheTable"
 STORES = ("fast", "slow", "packed")
 QEMU_IMG = program("qemu-img", "qemu-utils")
 
@@ -185,8 +186,9 @@ class Work:
 
     FIRST = "job.half"  # the death that leaves something to the reaper
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene, self.ann = scene, scene.ann
+    def __init__(self, scene: Scene, point: str = "") -> None:
+        """`point`: where a process will die."""
+        self.scene, self.ann, self.point = scene, scene.ann, point
         self.image = ""
 
     def prepare(self) -> None:
@@ -233,7 +235,7 @@ class Import(Work):
     """`stores`: None, the one by default."""
 
     METHOD = "glance-direct"
-    DETAILS: dict[str, Any] = {}
+    DETAILS: Mapping[str, Any] = MappingProxyType({})
     STORES = ("fast",)
     FORMAT = "raw"
     SOURCE = DATA
@@ -442,6 +444,10 @@ class Cache(Hash):
         return list((self.scene.folder / "cache").glob(f"{self.image}.*"))
 
 
+# bytes of an upload in several requests that are durable when a process has died there; elsewhere none
+_DURABLE = {"part.kept": HALF, "parts.finishing": len(DATA), "parts.written": len(DATA), "parts.staged": len(DATA)}
+
+
 class Upload(Work):
     """In several requests."""
 
@@ -449,7 +455,7 @@ class Upload(Work):
     FIRST = "part.written"
 
     def prepare(self) -> None:
-        self.sender = Sender(self.ann, kind=self.KIND)
+        self.sender, self.sent = Sender(self.ann, kind=self.KIND), set[int]()
         self.image = self.sender.image
 
     def ask(self) -> Sequence[Callable[[], object]]:
@@ -482,6 +488,8 @@ class Upload(Work):
         if head.headers["upload-complete"] == "?1":
             return True
         offset = int(head.headers["upload-offset"])
+        assert offset == _DURABLE.get(self.point, 0) or offset in self.sent
+        self.sent.add(len(DATA))
         answer = self.sender.last(offset, DATA[offset:])
         assert answer.status in (204, 409, 503), answer.body
         return answer.status == 204

@@ -20,8 +20,8 @@ KINDS = (
 
 _TABLE = """
                      direct web copy far raw qcow2 unpack move delete cache hash upload stage
-create.begin         .      .   .    .   .   .     .      .    .      .     .    .      .     # the image is there before
-create.stored        .      .   .    .   .   .     .      .    .      .     .    .      .     # the image is there before
+create.begin         .      .   .    .   .   .     .      .    .      .     .    .      .     # it is there before
+create.stored        .      .   .    .   .   .     .      .    .      .     .    .      .     # it is there before
 change.begin         .      .   .    .   .   .     .      .    .      .     .    .      .     # a change of the record
 change.stored        .      .   .    .   .   .     .      .    .      .     .    .      .     # a change of the record
 upload.begin         .      .   .    .   .   .     .      .    .      .     .    .      .     # an upload by one request
@@ -99,5 +99,10 @@ TABLE = _read()
 
 # all of them, kind by kind
 DEATHS = [
-    Cell(kind, point, who) for kind in KINDS for (of, point), cell in TABLE.items() if of == kind for who in cell if who != "."
+    Cell(kind, point, who)
+    for kind in KINDS
+    for (of, point), cell in TABLE.items()
+    if of == kind
+    for who in cell
+    if who != "."
 ]

@@ -1,5 +1,5 @@
-"""kill -9 at each step of each kind of long work: another process takes over within a lease, the image ends as it has to,
-and nothing of it is left anywhere. What the table leaves out is proved by walks on which nothing dies."""
+"""kill -9 at each step of each kind of long work: another process takes over within a lease, the image ends as it has
+to, and nothing of it is left anywhere. What the table leaves out is proved by walks on which nothing dies."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.long_work import GONE, LEASE, WORK, Move, Scene, Work, until
+from tests.crash.long_work import GONE, LEASE, WORK, Move, Scene, ToQcow2, Work, until
 from tests.crash.points import service_deaths, workers
 from tests.crash.table import DEATHS, KINDS, TABLE, Cell
 from tests.imports.conftest import await_that
@@ -73,7 +73,7 @@ def test_where_nothing_dies_these_steps_are_passed(scene: Scene, kind: str, tmp_
 
 @pytest.mark.parametrize("cell", DEATHS, ids=str)
 def test_it_is_killed(scene: Scene, cell: Cell) -> None:
-    work = WORK[cell.kind](scene)
+    work = WORK[cell.kind](scene, cell.point)
     work.prepare()
     HOW[cell.who](scene, work, cell.point)
     begun = time.monotonic()
@@ -157,3 +157,30 @@ def _later(scene: Scene, work: Work, point: str) -> None:
 
 
 HOW = {"A": _api, "W": _worker, "w": _worker_alone, "R": _reaper, "U": _undoing, "L": _later}
+
+
+def test_it_is_killed_while_qemu_writes(scene: Scene) -> None:
+    """Which is a child of it, and dies with it; its directory goes with it."""
+    work = ToQcow2(scene)
+    work.prepare()
+    stage, begin = work.ask()
+    stage()
+    worker = scene.processes()["W"]
+    begin()
+    place: list[Path] = []
+    while not place:
+        place = list((scene.folder / "work").glob("xloud-work-*/conversion-*"))
+    qemu = descendants(worker)
+    os.kill(worker, signal.SIGKILL)
+    assert qemu, "it was there"
+    await_that(lambda: not any(Path(f"/proc/{pid}").exists() for pid in qemu))
+    work.end()
+    settled(scene)
+    assert not place[0].exists()
+
+
+def descendants(pid: int) -> list[int]:
+    children = [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()
+    ]
+    return [one for child in children for one in (child, *descendants(child))]
