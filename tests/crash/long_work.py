@@ -40,11 +40,14 @@ QEMU_IMG = program("qemu-img", "qemu-utils")
 class Scene:
     """The service, with one process for the API and one for long work; another region's; a web server with data."""
 
-    def __init__(self, folder: Path, keystone: Keystone) -> None:
+    def __init__(self, folder: Path, keystone: Keystone, **more: Mapping[str, Any]) -> None:
+        """`more`: further options, by their section."""
         self.folder, self.keystone = folder, keystone
         self.armed = Armed(folder / "failpoints")
         self.origin = Origin()
-        self.far = Service({"DEFAULT": {"bind_host": "0.0.0.0"}, **keystone.sections()})
+        # it takes what is hostile as well
+        trusting = {"image_format": {"require_image_format_match": False}}
+        self.far = Service({"DEFAULT": {"bind_host": "0.0.0.0"}, **trusting, **keystone.sections()})
         methods = "[glance-direct,web-download,glance-download,copy-image]"
         directories = {name: {"filesystem_store_datadir": folder / name} for name in STORES}
         directories["packed"]["import_format"] = "qcow2"
@@ -71,6 +74,7 @@ class Scene:
             },
             environment=self.armed.environment,
         )
+        self.service.configure(more)
         self.ann, self.there = Caller(self.service, None), Caller(self.far, None)
         self.disk = folder / "disk.raw"
         with self.disk.open("wb") as file:
