@@ -1,7 +1,8 @@
 """Named places where a test can stop, slow or fail the process. Costs one empty-dict look-up when not in use.
 
 `XLOUD_FAILPOINTS="upload.written=kill,delete.marked=sleep:2"` in the environment: `kill` ends the process as
-kill -9 does, `sleep:S` waits S seconds, `fail` raises an error. Only names in POINTS are accepted.
+kill -9 does, `sleep:S` waits S seconds, `fail` raises an error, `note:/path` adds a line with the name and the process
+id to that file. Only names in POINTS are accepted.
 `XLOUD_FAILPOINTS=@/path` reads the same text from a file, each time, so that a running service can be armed.
 """
 
@@ -71,7 +72,7 @@ def parse(text: str) -> dict[str, str]:
     armed: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, _, action = item.partition("=")
-        if name not in POINTS or action.partition(":")[0] not in ("kill", "sleep", "fail"):
+        if name not in POINTS or action.partition(":")[0] not in ("kill", "sleep", "fail", "note"):
             raise ConfigError(f"XLOUD_FAILPOINTS: '{item}' is no failpoint; the names are {', '.join(POINTS)}")
         armed[name] = action
     return armed
@@ -113,4 +114,8 @@ def reach_in_thread(name: str) -> None:
 def _act(name: str, action: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action.startswith("note:"):
+        with Path(action[5:]).open("a") as file:
+            file.write(f"{name} {os.getpid()}\n")
+        return
     raise ImageServiceError(f"failpoint {name}")

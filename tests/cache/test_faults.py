@@ -9,7 +9,6 @@ import pytest
 
 from tests.cache.conftest import LIMIT, MIB, Place, Reader
 from tests.cache.origin import name_of
-from tests.crash.points import CACHE
 from tests.load import quiet
 from tests.stores import mounts
 
@@ -57,20 +56,6 @@ def test_kill_9_of_a_process_that_reads(place: Place) -> None:
     assert place.reads(image) == 1
     assert place.read(image) == data
     assert place.reads(image) == 1
-
-
-@pytest.mark.parametrize("point", CACHE)
-def test_kill_9_at_each_step(place: Place, point: str) -> None:
-    image, data = place.image(2 * MIB)
-    place.points.write_text(f"{point}=kill")
-    reader = Reader(place, image)
-    assert not reader.has_all_of(data) or point == "cache.filled"
-    place.points.write_text("")
-    place.wait(lambda: len(place.workers()) == 2)
-    assert image not in place.cached()
-    assert place.read(image) == data
-    place.wait(lambda: image in place.cached())
-    place.wait(lambda: not parts(place))
 
 
 def test_all_die_and_start_again(place: Place) -> None:

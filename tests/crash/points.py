@@ -1,4 +1,5 @@
-"""A way to every named failpoint: the request, or the clean-up, in which a process reaches it."""
+"""A way to every failpoint of short requests: the request, or the clean-up, in which a process reaches it. For those of
+long work: `table`."""
 
 import contextlib
 import time
@@ -32,7 +33,11 @@ class Armed:
         return {"XLOUD_FAILPOINTS": f"@{self.path}"}
 
     def arm(self, *names: str, action: str = "kill") -> None:
-        self._write(",".join(f"{name}={action}" for name in names))
+        self.arm_each(dict.fromkeys(names, action))
+
+    def arm_each(self, actions: Mapping[str, str]) -> None:
+        """Each name with an action of its own."""
+        self._write(",".join(f"{name}={action}" for name, action in actions.items()))
 
     def disarm(self) -> None:
         self._write("")
@@ -109,21 +114,8 @@ STEPS: Mapping[str, Step] = {
 }
 # failpoint of the reaper → the failpoint that leaves it something to do
 REAPER: Mapping[str, Step] = {"reaper.taken": _UPLOAD, "reaper.bytes_gone": _UPLOAD}
-# failpoints on the way of a location that a client registers
-LOCATION = ("location.begin", "location.stored", "hash.read")
-# on the way of an import: tests.imports
-JOBS = (
-    "stage.written", "stage.kept", "import.begin", "import.stored", "job.taken", "job.half", "job.written", "job.done"
-)  # fmt: skip
-# on the way of an image into the cache: tests.cache
-CACHE = ("cache.begun", "cache.written", "cache.filled")
-
 # of notifications on their way: tests.messaging
 MESSAGES = ("relay.sent",)
-# on the way of an upload in several requests: tests.uploads
-PARTS = (
-    "parts.begun", "part.claimed", "part.written", "part.kept", "parts.finishing", "parts.written", "parts.staged"
-)  # fmt: skip
 
 
 def die_at(point: str, service: Service, armed: Armed, client: Client, *, before: int = 0) -> bool:

@@ -1,4 +1,5 @@
-"""What dies in the middle of an import: each ends right by itself, with each byte where it belongs and no other."""
+"""What dies in the middle of an import, or stands still, or is stopped, and what that means for others: each ends right
+by itself. One death at each step: tests.crash.test_table."""
 
 import contextlib
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.cloud import Cloud
-from tests.crash.points import JOBS, Armed, service_deaths
+from tests.crash.points import Armed, service_deaths
 from tests.crash.proof import rows
 from tests.imports.conftest import await_that, begin, ended, set_back, stage, task
 from tests.load import quiet
@@ -87,61 +88,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def disarmed(scene: Scene) -> Iterator[None]:
     yield
     scene.armed.disarm()
-
-
-@pytest.mark.parametrize("point", [point for point in JOBS if point.startswith("job.")])
-def test_the_process_for_long_work_is_killed(scene: Scene, point: str) -> None:
-    image = scene.staged()
-    before = len(service_deaths(scene.cloud.service))
-    scene.armed.arm(point)
-    assert begin(scene.cloud.ann, image, stores=["fast", "slow"]).status == 202
-    await_that(lambda: len(service_deaths(scene.cloud.service)) > before)
-    scene.armed.disarm()
-    done = ended(scene.cloud.ann, image)
-    assert done["status"] == "success", done
-    scene.prove(image, "fast", "slow")
-
-
-@pytest.mark.parametrize("point", ["job.half", "job.written", "job.done"])
-def test_the_process_that_moves_an_image_is_killed(scene: Scene, point: str) -> None:
-    image = scene.cloud.ann.new(DATA)
-    before = len(service_deaths(scene.cloud.service))
-    scene.armed.arm(point)
-    body = {"from": "fast", "to": "slow"}
-    assert scene.cloud.admin.ask("POST", f"/v2/images/{image}/actions/move", json=body).status == 202
-    await_that(lambda: len(service_deaths(scene.cloud.service)) > before)
-    scene.armed.disarm()
-    done = ended(scene.cloud.admin, image)
-    assert done["status"] == "success", done
-    set_back(scene.cloud.service, f"UPDATE xloud_claims SET lease_until = NULL WHERE image_id = '{image}'")
-    scene.prove(image, "slow")
-
-
-@pytest.mark.parametrize("point", [point for point in JOBS if not point.startswith("job.")])
-def test_the_process_of_the_api_is_killed(scene: Scene, point: str) -> None:
-    image = scene.cloud.ann.new() if point.startswith("stage.") else scene.staged()
-    before = len(service_deaths(scene.cloud.service))
-    scene.armed.arm(point)
-    with contextlib.suppress(OSError):
-        if point.startswith("stage."):
-            stage(scene.cloud.ann, image, DATA)
-        else:
-            begin(scene.cloud.ann, image)
-    await_that(lambda: len(service_deaths(scene.cloud.service)) > before)
-    scene.armed.disarm()
-    await_that(lambda: scene.cloud.service.request("GET", "/healthcheck").status == 200)
-    await_that(
-        lambda: (
-            not rows(scene.cloud.service, f"SELECT id FROM xloud_claims WHERE image_id = '{image}' AND kind = 'write'")
-        )
-    )
-    if scene.cloud.ann.show(image)["status"] == "queued":
-        assert not scene.files("staging", image)
-        assert stage(scene.cloud.ann, image, DATA).status == 204
-    if scene.cloud.ann.show(image)["status"] == "uploading":
-        assert begin(scene.cloud.ann, image).status == 202
-    assert ended(scene.cloud.ann, image)["status"] == "success"
-    scene.prove(image, "fast")
 
 
 def test_what_an_earlier_write_left_does_not_touch_a_later_one(scene: Scene) -> None:

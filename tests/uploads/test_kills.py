@@ -1,6 +1,6 @@
-"""What dies in the middle of an upload in several requests: the offset stays true, and what goes on there ends well."""
+"""What dies in the middle of an upload in several requests: the offset stays true, and what goes on there ends
+well. One death at each step: tests.crash.test_table."""
 
-import contextlib
 import hashlib
 import http.client
 import io
@@ -12,53 +12,16 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import pytest
 import requests
 
 from tests.api.cloud import Caller
-from tests.crash.points import PARTS, service_deaths, workers
+from tests.crash.points import workers
 from tests.servers.http import Answer
 from tests.servers.service import Service
-from tests.uploads.conftest import DATA, HALF, LEASE, Scene, Sender, answering, await_that, digest
+from tests.uploads.conftest import DATA, HALF, LEASE, Scene, Sender, answering, await_that
 from xloud_image import resuming
 
 GONE = (OSError, http.client.HTTPException)
-
-
-@pytest.mark.parametrize("kind", ["file", "stage"])
-@pytest.mark.parametrize("point", PARTS)
-def test_the_process_of_the_api_is_killed(scene: Scene, point: str, kind: str) -> None:
-    if (point, kind) in (("parts.staged", "file"), ("parts.written", "stage")):
-        return  # the other kind reaches it
-    sender = Sender(scene.ann, kind=kind)
-    first = point == "parts.begun"
-    if not first:
-        assert sender.begin(DATA[:HALF], Repr_Digest=digest(DATA)).status == 201
-    before = len(service_deaths(scene.service))
-    scene.armed.arm(point)
-    with contextlib.suppress(*GONE):
-        if first:
-            sender.begin(DATA[:HALF], Repr_Digest=digest(DATA))
-        else:
-            sender.last(HALF, DATA[HALF:])
-    await_that(lambda: len(service_deaths(scene.service)) > before)
-    scene.armed.disarm()
-    answering(scene.service)
-    if first:
-        assert sender.begin().status == 409  # and says where it goes on
-    offset = sender.offset
-    expected = {"parts.begun": 0, "part.claimed": HALF, "part.written": HALF}
-    assert offset == expected.get(point, len(DATA))
-    if sender.head().headers["upload-complete"] == "?0":
-        await_that(lambda: (answer := sender.last(offset, DATA[offset:])).status == 204 or answer.status != 503)
-    assert sender.head().headers["upload-complete"] == "?1"
-    if kind == "file":
-        assert sender.has(DATA)
-        scene.nothing_left(sender.image)
-    else:
-        assert sender.status == "uploading"
-        assert scene.ann.delete(sender.image).status == 204
-        scene.nothing_left(sender.image, 0)
 
 
 def test_while_one_finishes_it_another_asks(scene: Scene) -> None:

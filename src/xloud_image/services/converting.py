@@ -93,8 +93,11 @@ def prepare(runtime: Runtime) -> None:
 
 
 def _locked(path: Path) -> int | None:
-    """The directory, open and locked; None when another process has it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """The directory, open and locked; None when another process has it, or has removed it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,10 +109,15 @@ def _locked(path: Path) -> int | None:
 @functools.cache
 def _place(root: str) -> Path:
     """The directory of this process, locked as long as it runs. Blocks."""
-    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-    path.chmod(0o711)  # qemu, as another user, passes through to its own directory
-    _locked(path)
-    return path
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        descriptor = _locked(path)
+        # before it was locked, one that just begins may have taken it for left over
+        if descriptor is not None and path.exists():
+            path.chmod(0o711)  # qemu, as another user, passes through to its own directory
+            return path
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextlib.asynccontextmanager
