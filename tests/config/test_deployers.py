@@ -256,7 +256,7 @@ SITES: dict[str, Site] = {
             "glance-image-import.conf": "[image_import_opts]\nimage_import_plugins = []\n",
             "glance-uwsgi.ini": "[uwsgi]\nsocket = /var/run/uwsgi/glance-wsgi-api.socket\nprocesses = 2\n",
         },
-        {"file": "file"},
+        {"file": "file", "http": "http"},  # as Glance's default of `stores`
         "file",
     ),
     "DevStack, several stores of files": Site(
