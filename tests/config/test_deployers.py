@@ -447,3 +447,30 @@ def test_filters_that_do_nothing_here_are_named(text: str, missing: list[str], t
     told = [one.sentence for one in loaded.findings if "has filters that do nothing here" in one.sentence]
     assert [all(name in one for name in missing) for one in told] == [True] * bool(missing)
     assert ("CADF" in "".join(told)) is ("audit" in missing)
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("paste.filter_factory = keystonemiddleware.audit:filter_factory", False),
+        ("use = egg:oslo.middleware#sizelimit", False),
+        ("paste.filter_factory = rate_limit.middleware:factory", True),
+        ("use = egg:watcher-middleware#watcher", True),
+    ],
+)
+def test_code_that_may_keep_callers_out_is_not_left_out_unasked(code: str, refused: bool, tmp_path: Path) -> None:
+    """In Glance's own form of the file; Glance runs it, and nobody can tell what it does."""
+    paste = (
+        "[composite:glance-api-keystone]\npaste.composite_factory = glance.api:root_app_factory\n/: api\n"
+        f"[composite:api]\nkeystone = cors authtoken extra context rootapp\n[filter:extra]\n{code}\n"
+    )
+    (tmp_path / "other.ini").write_text(paste)
+    own = _flat(_kolla(FILE)) + f"\n[paste_deploy]\nconfig_file = {tmp_path / 'other.ini'}\n"
+    (tmp_path / "glance-api.conf").write_text(own)
+    loaded = loader.load([tmp_path / "glance-api.conf"], env={})
+    assert [one.about for one in loaded.refusals] == ["[paste_deploy] flavor"] * refused
+    assert any("extra" in one.sentence for one in loaded.findings)
+    (tmp_path / "glance-api.conf").write_text(own + "[xloud]\nauth = keystone\n")
+    loaded = loader.load([tmp_path / "glance-api.conf"], env={})
+    assert not loaded.refusals
+    assert any("filters that do nothing here: extra" in one.sentence for one in loaded.findings)

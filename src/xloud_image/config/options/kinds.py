@@ -16,7 +16,7 @@ from xloud_image.config.findings import Kind
 T = TypeVar("T")
 
 
-class NearestOpt(cfg.IntOpt):  # type: ignore[misc]  # oslo.config has no types
+class NearestOpt(cfg.IntOpt):
     """A whole number whose lower bound is ours alone: Glance takes any. What is less counts as the bound."""
 
     def nearest(self, text: str) -> int | None:
@@ -25,7 +25,8 @@ class NearestOpt(cfg.IntOpt):  # type: ignore[misc]  # oslo.config has no types
             number = math.ceil(float(text))
         except (ValueError, OverflowError):
             return None
-        return max(number, int(self.type.min))
+        bounds: Any = self.type
+        return max(number, int(bounds.min))
 
 
 # the form of an option by the type of its default; of text where there is none
