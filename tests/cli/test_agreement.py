@@ -21,7 +21,8 @@ CIRCLE = '"delete_image": "rule:owners"\n"owners": "rule:delete_image"\n'
 HERE: dict[str, tuple[str, str]] = {
     "nothing is wrong": ("", ""),
     "rules in a circle": ("[oslo_policy]\npolicy_file = {d}/circle.yaml", "refer to each other in a circle"),
-    "a policy file that is missing": ("[oslo_policy]\npolicy_file = {d}/none.yaml", "cannot be read: No such"),
+    "a policy file that is missing": ("[oslo_policy]\npolicy_file = {d}/none.yaml", ""),
+    "a policy file that is a directory": ("[oslo_policy]\npolicy_file = {d}", "cannot be read: Is a directory"),
     "a policy file that is no YAML": ("[oslo_policy]\npolicy_file = {d}/broken.yaml", "the policy file"),
     "a database of another kind": ("[database]\nconnection = oracle://u:hush@h/d", "is no URL of a database"),
     "no URL": ("[database]\nconnection = mysql", "is no URL of a database"),
@@ -52,10 +53,10 @@ HERE: dict[str, tuple[str, str]] = {
     "a mode that is none": ("[files]\nfilesystem_store_file_perm = 698", "write octal digits"),
     "a default that is no store": ("[glance_store]\ndefault_backend = nothing", "nothing"),
     "a flavor that is none": ("[paste_deploy]\nflavor = fernet", "no way to let callers in"),
-    "an unsafe option": ("[DEFAULT]\nowner_is_tenant = false", "access is by project here"),
+    "an unsafe option": ("[keystone_authtoken]\nenforce_token_bind = required", "binding of tokens"),
     "a number that is none": ("[DEFAULT]\nworkers = many", "'many' is not allowed"),
     "a digest that is none": ("[DEFAULT]\nhashing_algorithm = shake_128", "is no digest"),
-    "a health path": ("[healthcheck]\npath = health", "must begin with a slash"),
+    "a health check for nobody": ("[healthcheck]\nallowed_source_ranges = 10.0.0.0/33", "is no network such as"),
     "a schema that is none": ("# schema", "cannot be used as image schema"),
     "both ways to a Swift account": (
         "[DEFAULT]\nenabled_backends = files:file, sw:swift\n[sw]\nswift_store_multi_tenant=true\n"

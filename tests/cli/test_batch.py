@@ -36,11 +36,11 @@ def test_each_is_as_if_it_were_alone(home: Home) -> None:
 
 
 def test_what_must_succeed_stops_the_rest(home: Home) -> None:
-    home.configure(STORE + DOOR + "[DEFAULT]\ncert_file = /x\n")
+    home.configure(STORE + DOOR + "[keystone_authtoken]\nenforce_token_bind = required\n")
     file = ("--config-file", str(home.file))
     told = batch(home, {"words": ["config", "check", *file], "must": True}, {"words": ["db", "upgrade", *file]})
     assert [one["rc"] for one in told] == [1]
-    assert "TLS is not served" in told[0]["stdout"]
+    assert "binding of tokens" in told[0]["stdout"]
     assert not (home.path / "db.sqlite").exists()
 
 

@@ -113,13 +113,13 @@ def test_config_check(home: Home) -> None:
 
 
 def test_config_check_refuses(home: Home) -> None:
-    home.configure(STORE + DOOR + "[DEFAULT]\ncert_file = /x\nbind_hots = 1\n")
+    home.configure(STORE + DOOR + "[keystone_authtoken]\nenforce_token_bind = required\n[DEFAULT]\nbind_hots = 1\n")
     done = home.with_file("config", "check")
     assert done.returncode == 1
-    line = home.file.read_text().splitlines().index("cert_file = /x") + 1
-    refused = f"unsafe: {home.file}:{line}: [DEFAULT] cert_file: TLS is not served"
+    line = home.file.read_text().splitlines().index("enforce_token_bind = required") + 1
+    refused = f"unsafe: {home.file}:{line}: [keystone_authtoken] enforce_token_bind: binding of tokens"
     assert f"# The service would not do what the configuration says:\n#   {refused}" in done.stdout
-    assert f":{line + 1}: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
+    assert f":{line + 2}: [DEFAULT] bind_hots: unknown, not read; is 'bind_host' meant?" in done.stdout
 
 
 def test_config_check_for_machines(home: Home) -> None:
@@ -205,7 +205,7 @@ SHUT = {
     "nobody said who is let in": (STORE, "set flavor = keystone"),
     "no login for everybody": (HOUSE + "[DEFAULT]\nbind_host = 0.0.0.0\n", "loopback"),
     "no such type of store": (DOOR + "[glance_store]\ndefault_backend = swifd\n", "is 'swift' meant?"),
-    "no policy file": (HOUSE + "[oslo_policy]\npolicy_file = p.yaml\n", "p.yaml cannot be read"),
+    "no policy file": (HOUSE + "[oslo_policy]\npolicy_file = /\n", "/ cannot be read"),
     "no log file": (HOUSE + "[DEFAULT]\nlog_file = /nowhere/x.log\n", "/nowhere/x.log cannot be written"),
     "no database directory": (HOUSE + "[database]\nconnection = sqlite:////nowhere/x.sqlite\n", "/nowhere"),
     "no tables": (HOUSE, "run: xloud-image db upgrade"),
@@ -222,9 +222,11 @@ def test_serve_refuses_before_the_port_opens(home: Home, case: str) -> None:
 
 
 def test_serve_names_every_refusal(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\nuser_storage_quota = lots\n")
+    home.configure(
+        STORE + "[keystone_authtoken]\nenforce_token_bind = required\n[DEFAULT]\nuser_storage_quota = lots\n"
+    )
     complaint = sentence(home.with_file("serve"))
-    for option in ("owner_is_tenant", "user_storage_quota", "[paste_deploy] flavor"):
+    for option in ("enforce_token_bind", "user_storage_quota", "[paste_deploy] flavor"):
         assert option in complaint
 
 
@@ -328,7 +330,7 @@ def test_the_database_from_nothing(home: Home) -> None:
 
 
 def test_the_database_does_not_care_for_other_sections(home: Home) -> None:
-    home.configure(STORE + "[DEFAULT]\nowner_is_tenant = off\n")
+    home.configure(STORE + "[keystone_authtoken]\nenforce_token_bind = required\n")
     assert home.with_file("db", "upgrade").returncode == 0
 
 

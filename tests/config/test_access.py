@@ -74,9 +74,13 @@ def test_the_cache_is_on_with_a_directory_and_a_flavor_that_has_it(read: Read) -
 
 def test_a_cache_in_the_place_of_a_store_is_refused(read: Read) -> None:
     text = "[DEFAULT]\nenabled_backends = a:file\nimage_cache_dir = {}\n[a]\nfilesystem_store_datadir = /data/a\n"
-    for place in ("/data/a", "/data/a/cache", "/data", "cache"):
+    for place in ("/data/a", "/data/a/cache", "/data"):
         assert told(read(text.format(place)), "[DEFAULT] image_cache_dir", "error"), place
     assert not told(read(text.format("/data/ab")), "[DEFAULT] image_cache_dir", "error")
+    loaded = read(text.format("cache"))
+    assert not told(loaded, "[DEFAULT] image_cache_dir", "error")
+    assert told(loaded, "[DEFAULT] image_cache_dir", "warning")
+    assert loaded.settings.cache.image_cache_dir == str(Path("cache").absolute())
 
 
 def test_two_answers_are_told(read: Read) -> None:
@@ -231,10 +235,12 @@ def test_the_policy_file_beside_the_configuration(read: Read, tmp_path: Path) ->
     assert policy.enforce_new_defaults
 
 
-def test_a_policy_file_that_is_named_must_be_there(read: Read, tmp_path: Path) -> None:
+def test_a_policy_file_that_is_not_there_is_told_and_the_defaults_count(read: Read, tmp_path: Path) -> None:
     loaded = read("[oslo_policy]\npolicy_file = other.yaml\n")
-    (sentence,) = told(loaded, "[oslo_policy] policy_file", "error")
-    assert sentence == f"{tmp_path / 'other.yaml'} cannot be read: No such file or directory"
+    assert not loaded.refusals
+    (sentence,) = told(loaded, "[oslo_policy] policy_file", "warning")
+    assert sentence == f"{tmp_path / 'other.yaml'} does not exist: the default rules are in force"
+    assert loaded.settings.policy.policy_file is None
 
 
 def test_a_policy_file_that_cannot_be_read(read: Read, tmp_path: Path) -> None:

@@ -83,15 +83,15 @@ def test_no_secret_is_in_the_text(read: Read) -> None:
 
 
 def test_the_json(read: Read) -> None:
-    loaded = read(RENDERED, "[DEFAULT]\nowner_is_tenant = off\n", open_door=False)
+    loaded = read(RENDERED, "[keystone_authtoken]\nenforce_token_bind = kerberos\n", open_door=False)
     shown = check.as_json(loaded.resolved, loaded.findings, loaded.files)
     assert shown["ok"] is False
     assert shown["configuration"]["DEFAULT"]["bind_port"] == "9292"
     assert shown["findings"][0] == {
         "severity": "error",
         "class": "unsafe",
-        "about": "[DEFAULT] owner_is_tenant",
-        "sentence": "access is by project here, never by user",
+        "about": "[keystone_authtoken] enforce_token_bind",
+        "sentence": "binding of tokens is not checked by this release",
         "file": str(loaded.files[-1]),
         "line": 2,
     }

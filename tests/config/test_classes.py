@@ -10,13 +10,14 @@ from xloud_image.config.findings import Kind
 from xloud_image.config.options.kinds import Option
 from xloud_image.config.options.table import table
 
-LEVEL = {Kind.PENDING: "warning", Kind.UNSAFE: "error", Kind.IGNORED: "note"}
+LEVEL = {Kind.PENDING: "warning", Kind.GONE: "warning", Kind.UNSAFE: "error", Kind.IGNORED: "note"}
+UNSAFE = "[keystone_authtoken]\nenforce_token_bind = required\n"
 
 
 def _other_value(option: Option) -> str:
     """A text that is allowed and is not the default."""
     default = option.opt.default
-    for text in ("true", "false", "7777", "strict", "10GB"):
+    for text in ("true", "false", "7777", "kerberos", "10GB"):
         try:
             value = option.opt.type(text)
         except ValueError:
@@ -63,7 +64,7 @@ def test_no_honoured_option_is_told_for_its_default(read: Read) -> None:
         "[DEFAULT]\nuse_keystone_limits = false",
         "[DEFAULT]\ndelayed_delete = False",
         "[DEFAULT]\nproperty_protection_file =",
-        "[keystone_authtoken]\nenforce_token_bind = disabled",
+        "[keystone_authtoken]\nenforce_token_bind = strict",
         "[keystone_authtoken]\nmemcache_tls_enabled = no",
         "[oslo_policy]\npolicy_default_rule = default",
         "[paste_deploy]\nconfig_file = /etc/glance/glance-api-paste.ini",
@@ -127,12 +128,10 @@ def test_a_section_without_meaning_is_one_note(read: Read) -> None:
     assert sentence.endswith("es_doc_type, hmac_keys, socket_timeout, trace_requests and 2 more")
 
 
-def test_what_refuses_is_named_to_the_last_option(read: Read) -> None:
-    options = "ca_file cert_file key_file ciphers version".split()
-    loaded = read("[DEFAULT]\nowner_is_tenant = off\n[ssl]\n" + "".join(f"{name} = x\n" for name in options))
-    assert [note.about for note in loaded.refusals] == ["[DEFAULT] owner_is_tenant", "[ssl]"]
-    assert loaded.refusals[1].sentence.endswith(": ca_file, cert_file, key_file, ciphers, version")
-    assert loaded.refusals[1].origin.file
+def test_all_that_refuses_is_named(read: Read) -> None:
+    loaded = read("[DEFAULT]\nworkers = many\n[keystone_authtoken]\nenforce_token_bind = kerberos\n")
+    assert [note.about for note in loaded.refusals] == ["[DEFAULT] workers", "[keystone_authtoken] enforce_token_bind"]
+    assert all(note.origin.file for note in loaded.refusals)
 
 
 def test_no_option_stands_in_two_classes() -> None:
@@ -155,9 +154,6 @@ def test_every_note_names_its_file(read: Read) -> None:
 
 
 def test_refusals_come_first(read: Read) -> None:
-    levels = [
-        note.severity
-        for note in read("[DEFAULT]\nscrub_pool_size = 1\nuse_syslog = on\nowner_is_tenant = off\n").findings
-    ]
+    levels = [note.severity for note in read(f"[DEFAULT]\nscrub_pool_size = 1\nuse_syslog = on\n{UNSAFE}").findings]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
     assert set(itertools.chain(levels)) == {"error", "warning", "note"}

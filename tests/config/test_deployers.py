@@ -256,7 +256,7 @@ SITES: dict[str, Site] = {
             "glance-image-import.conf": "[image_import_opts]\nimage_import_plugins = []\n",
             "glance-uwsgi.ini": "[uwsgi]\nsocket = /var/run/uwsgi/glance-wsgi-api.socket\nprocesses = 2\n",
         },
-        {"file": "file"},
+        {"file": "file", "http": "http"},  # as Glance's default of `stores`
         "file",
     ),
     "DevStack, several stores of files": Site(
@@ -448,3 +448,30 @@ def test_filters_that_do_nothing_here_are_named(text: str, missing: list[str], t
     told = [one.sentence for one in loaded.findings if "has filters that do nothing here" in one.sentence]
     assert [all(name in one for name in missing) for one in told] == [True] * bool(missing)
     assert bool(told) is bool(missing)
+
+
+@pytest.mark.parametrize(
+    ("code", "refused"),
+    [
+        ("paste.filter_factory = keystonemiddleware.ec2_token:filter_factory", False),
+        ("use = egg:oslo.middleware#sizelimit", False),
+        ("paste.filter_factory = rate_limit.middleware:factory", True),
+        ("use = egg:watcher-middleware#watcher", True),
+    ],
+)
+def test_code_that_may_keep_callers_out_is_not_left_out_unasked(code: str, refused: bool, tmp_path: Path) -> None:
+    """In Glance's own form of the file; Glance runs it, and nobody can tell what it does."""
+    paste = (
+        "[composite:glance-api-keystone]\npaste.composite_factory = glance.api:root_app_factory\n/: api\n"
+        f"[composite:api]\nkeystone = cors authtoken extra context rootapp\n[filter:extra]\n{code}\n"
+    )
+    (tmp_path / "other.ini").write_text(paste)
+    own = _flat(_kolla(FILE)) + f"\n[paste_deploy]\nconfig_file = {tmp_path / 'other.ini'}\n"
+    (tmp_path / "glance-api.conf").write_text(own)
+    loaded = loader.load([tmp_path / "glance-api.conf"], env={})
+    assert [one.about for one in loaded.refusals] == ["[paste_deploy] flavor"] * refused
+    assert any("extra" in one.sentence for one in loaded.findings)
+    (tmp_path / "glance-api.conf").write_text(own + "[xloud]\nauth = keystone\n")
+    loaded = loader.load([tmp_path / "glance-api.conf"], env={})
+    assert not loaded.refusals
+    assert any("filters that do nothing here: extra" in one.sentence for one in loaded.findings)

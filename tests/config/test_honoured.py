@@ -46,6 +46,7 @@ TRIED = (
     "MAC",
     "xattr",
     "10.0.0.0/8",
+    "http://10.0.1.10",
     "messagingv2",
 )
 

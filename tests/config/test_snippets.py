@@ -34,7 +34,11 @@ class Meaning(NamedTuple):
 
 PLACEHOLDER = "is a placeholder of a guide, in angle brackets; write the real value"
 MEANING = {
-    "custom directory": Meaning("file", {"filesystem_store_datadir": "/mnt/glance_images/"}),
+    "custom directory": Meaning(
+        "file",
+        {"filesystem_store_datadir": "/mnt/glance_images/"},
+        (("warning", "https_insecure", "certificates are verified"),),
+    ),
     "Swift backend": Meaning(
         "swift",
         {
@@ -118,7 +122,9 @@ password = k3ystone
 
 
 def store_of(loaded: Loaded) -> Any:
-    (store,) = (store for store in loaded.settings.stores if not store.reserved)
+    store, *others = (store for store in loaded.settings.stores if not store.reserved)
+    # Glance's own defaults where a file names no other type
+    assert [other.id for other in others] == ["http"] * (store.type == "file" and not loaded.settings.multi_store)
     return store
 
 

@@ -91,7 +91,10 @@ def test_what_is_no_store(read: Read, text: str, sentence: str) -> None:
 def test_every_type_in_both_styles(read: Read, name: str) -> None:
     loaded = read(f"[DEFAULT]\nenabled_backends = a:file, b:{name}\n[glance_store]\ndefault_backend = a\n")
     assert ids(loaded) == [("a", "file"), ("b", name)]
-    assert ids(read(f"[glance_store]\ndefault_store = {name}\n")) == [(name, name)]
+    alone = ids(read(f"[glance_store]\nstores = {name}\ndefault_store = {name}\n"))
+    assert alone == [(name, name)]
+    more = [("http", "http")] if name == "file" else []
+    assert ids(read(f"[glance_store]\ndefault_store = {name}\n")) == [*alone, *more], "as Glance's default of stores"
 
 
 def test_a_scheme_instead_of_a_type(read: Read) -> None:
@@ -266,8 +269,12 @@ def test_the_old_style(read: Read) -> None:
 
 def test_nothing_about_stores(read: Read) -> None:
     loaded = read("[DEFAULT]\ndebug = no\n")
-    assert ids(loaded) == [("file", "file")]
-    assert guesses(loaded) == ["no store is named: one of type file is used"]
+    assert ids(loaded) == [("file", "file"), ("http", "http")]
+    assert loaded.settings.default_store == "file"
+    assert guesses(loaded) == [
+        "no store is named: those of Glance's defaults are used, file and (for reading) http",
+        "is not set: certificates are verified (Glance does not verify them unless told to)",
+    ]
 
 
 def test_in_the_old_style_the_own_section_counts_first(read: Read) -> None:
@@ -290,7 +297,7 @@ def test_in_the_old_style_the_own_section_counts_first(read: Read) -> None:
 )
 def test_schemes_in_the_old_style(read: Read, name: str, type_: str) -> None:
     loaded = read(f"[glance_store]\ndefault_store = {name}\n")
-    assert ids(loaded) == [(type_, type_)]
+    assert ids(loaded)[0] == (type_, type_)
     assert loaded.settings.default_store == type_
     assert (f"'{name}' is taken as the type {type_}" in guesses(loaded)) == (name != type_)
 

@@ -179,14 +179,38 @@ def test_workers(read: Read) -> None:
     [
         ("[DEFAULT]\nhashing_algorithm = sha3-9", "[DEFAULT] hashing_algorithm"),
         ("[DEFAULT]\nhashing_algorithm = shake_128", "[DEFAULT] hashing_algorithm"),
-        ("[DEFAULT]\npublic_endpoint = images.example.org", "[DEFAULT] public_endpoint"),
-        ("[healthcheck]\npath = health", "[healthcheck] path"),
         ("[database]\nconnection = oracle://db/glance", "[database] connection"),
         ("[database]\nconnection = glance", "[database] connection"),
     ],
 )
 def test_values_that_mean_nothing_here(read: Read, line: str, option: str) -> None:
     assert told(read(line), option, "error")
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("[DEFAULT]\npublic_endpoint = images.example.org", "[DEFAULT] public_endpoint"),
+        ("[healthcheck]\npath = health", "[healthcheck] path"),
+        ("[DEFAULT]\nenabled_import_methods = glance-direct, tape", "[DEFAULT] enabled_import_methods"),
+        ("[oslo_messaging_notifications]\ndriver = routing", "[oslo_messaging_notifications] driver"),
+        ("[DEFAULT]\nhttp_retries = -1", "[DEFAULT] http_retries"),
+        ("[database]\nmax_pool_size = -1", "[database] max_pool_size"),
+        ("[oslo_middleware]\nmax_request_body_size = 12.5", "[oslo_middleware] max_request_body_size"),
+    ],
+)
+def test_what_glance_starts_with_is_told_and_something_near_counts(read: Read, line: str, option: str) -> None:
+    loaded = read(line)
+    assert told(loaded, option, "warning")
+    assert not loaded.refusals
+    settings = loaded.settings
+    assert settings.server.public_endpoint is None
+    assert settings.health.path == "/healthcheck"
+    assert "tape" not in settings.imports.enabled_import_methods
+    assert settings.notifications.drivers == ()
+    assert settings.server.max_request_body_size >= 1024
+    assert settings.database.max_pool_size >= 0
+    assert settings.exposure.http_retries == (0 if "http_retries" in line else 3)
 
 
 def test_without_a_database_the_embedded_one_is_used_and_told(read: Read) -> None:

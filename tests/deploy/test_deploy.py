@@ -149,7 +149,7 @@ def test_a_download_runs_across_a_reconfigure(site: Site, keystone: Keystone) ->
 def test_what_is_refused_touches_nothing(site: Site) -> None:
     """A file and the command line: all that is wrong with them, in one run."""
     before = site.container(), (site.node / "glance-api" / "glance-api.conf").read_bytes()
-    site.override("[DEFAULT]\nowner_is_tenant = false\n[glance_store]\ndefault_backend = vsphere\n")
+    site.override("[keystone_authtoken]\nenforce_token_bind = required\n[glance_store]\ndefault_backend = vsphere\n")
     output = re.sub(r"\s+", " ", site.run("reconfigure", "-e", "glance_api_prot=1", code=2))
     assert "glance_backend_vmware" in output
     assert "glance-api.conf:4" in output

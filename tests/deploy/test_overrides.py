@@ -187,9 +187,12 @@ def test_options_for_a_store_that_is_off_are_told(desk: Desk) -> None:
 
 
 def test_an_override_that_the_service_refuses(desk: Desk) -> None:
-    desk.write("config/glance/glance-api.conf", "[DEFAULT]\nowner_is_tenant = false\nbind_port = no\n")
+    desk.write(
+        "config/glance/glance-api.conf",
+        "[keystone_authtoken]\nenforce_token_bind = required\n[DEFAULT]\nbind_port = no\n",
+    )
     errors = desk.refused("")
-    assert any("[DEFAULT] owner_is_tenant: the service would not start" in error for error in errors)
+    assert any("[keystone_authtoken] enforce_token_bind: the service would not start" in error for error in errors)
     assert any("[DEFAULT] bind_port" in error for error in errors)
 
 

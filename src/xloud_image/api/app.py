@@ -163,6 +163,8 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
     if len(given) > settings.server.max_request_id_length:
         raise HeaderTooLarge(f"x-openstack-request-id has more than {settings.server.max_request_id_length} characters")
     if request.path == settings.health.path:
+        if not info.may_ask_health(request):
+            raise NotFound("There is nothing here.")
         return await _health(request)
     if request.method == "OPTIONS":
         return _options(request)

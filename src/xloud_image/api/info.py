@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
 
@@ -12,6 +14,8 @@ from xloud_image.api import proxies, state, wire
 from xloud_image.api.state import ENDING, MINORS, context, runtime
 from xloud_image.errors import NotFound
 from xloud_image.services import quotas
+
+_PROXIED: Final = ("Forwarded", *(f"X-Forwarded{part}" for part in ("", "-Proto", "-Host", "-For", "-Prefix")))
 
 
 async def versions(request: web.Request) -> web.Response:
@@ -72,6 +76,21 @@ async def import_methods(request: web.Request) -> web.Response:
 async def usage(request: web.Request) -> web.Response:
     """GET /v2/info/usage → 200; {} where there are no quotas."""
     return wire.answer({"usage": await quotas.told(runtime(request), context(request))})
+
+
+def may_ask_health(request: web.Request) -> bool:
+    """Whether there is a health check for this one: by the address of the connection, whatever its headers say."""
+    settings = runtime(request).settings.health
+    if settings.ignore_proxied_requests and any(name in request.headers for name in _PROXIED):
+        return False
+    if not settings.allowed_source_ranges:
+        return True
+    try:
+        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in ipaddress.ip_network(one) for one in settings.allowed_source_ranges)
 
 
 async def health(request: web.Request) -> web.Response:

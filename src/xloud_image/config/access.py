@@ -24,6 +24,7 @@ TOKEN: Final = "keystone_authtoken"  # noqa: S105 - the name of a section
 EVERY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - Glance's default
 _PASSWORD: Final = frozenset({"password", "v3password"})
 _CREDENTIAL: Final = frozenset({"v3applicationcredential"})
+_HEALTH: Final = "/healthcheck"
 CACHES: Final = frozenset({"caching", "cachemanagement"})  # parts of a flavor that say nothing of who is let in
 
 
@@ -121,6 +122,9 @@ def _keystone(values: Values) -> KeystoneSettings:
     auth_type = str((values.get(section, "auth_type") or get("auth_type")) if section != TOKEN else get("auth_type"))
     options = {opt.dest: values.get(section, opt.dest) for opt in AUTH_PLUGIN if values.get(section, opt.dest)}
     _complete(values, section, auth_type, options)
+    shared = values.get(TOKEN, "memcached_servers")
+    if values.get(TOKEN, "memcache_tls_enabled") or values.get(TOKEN, "memcache_sasl_enabled"):
+        shared = []  # without the one tokens would cross the network in the clear, without the other nobody answers
     strategy = get("memcache_security_strategy")
     strategy = None if strategy is None or strategy.lower() == "none" else strategy.upper()
     if strategy and not get("memcache_secret_key"):
@@ -129,7 +133,8 @@ def _keystone(values: Values) -> KeystoneSettings:
         KeystoneSettings,
         auth_type=auth_type,
         auth=options,
-        interface=get("interface") or "internal",
+        interface=(get("interface") or "internal").removesuffix("URL"),
+        memcached_servers=tuple(shared),
         memcache_security_strategy=strategy,
         service_type=get("service_type") or "image",
     )
@@ -153,10 +158,13 @@ def _complete(values: Values, section: str, auth_type: str, options: dict[str, s
 
 
 def policy(values: Values) -> PolicySettings:
-    """The operator's rules. A file that is named must be there; `policy.yaml` beside the configuration may be."""
+    """The operator's rules. A file that is not there is told of when it is named."""
     file = values.beside(values.get("oslo_policy", "policy_file"))
     named = values.is_set("oslo_policy", "policy_file")
-    if file and (named or file.exists()):
+    if named and file and not file.exists():
+        # as Glance takes it; nothing of what it was to say can be known
+        values.guess(f"{file} does not exist: the default rules are in force", "oslo_policy", "policy_file")
+    if file and file.exists():
         readable(values, file, "oslo_policy", "policy_file")
     protection = values.beside(values.get("DEFAULT", "property_protection_file") or "")
     protected = protection is not None and values.is_set("DEFAULT", "property_protection_file")
@@ -165,7 +173,7 @@ def policy(values: Values) -> PolicySettings:
     dirs = [values.beside(name) for name in values.get("oslo_policy", "policy_dirs")]
     return values.fill(
         PolicySettings,
-        policy_file=str(file) if file and (named or file.exists()) else None,
+        policy_file=str(file) if file and file.exists() else None,
         policy_dirs=tuple(str(path) for path in dirs if path and path.is_dir()),
         property_protection_file=str(protection) if protected else None,
         property_protection_rule_format=values.get("DEFAULT", "property_protection_rule_format").lower(),
@@ -185,5 +193,13 @@ def health(values: Values) -> HealthSettings:
     """[healthcheck]."""
     path = values.get("healthcheck", "path")
     if not path.startswith("/"):
-        values.refuse("must begin with a slash", "healthcheck", "path")
-    return values.fill(HealthSettings, disable_by_file_path=values.get("healthcheck", "disable_by_file_path") or None)
+        # Glance does not read it: where its health check is, its paste file says
+        values.guess(f"'{path}' does not begin with a slash: {_HEALTH} is taken", "healthcheck", "path")
+        path = _HEALTH
+    for one in values.get("healthcheck", "allowed_source_ranges"):
+        try:
+            ipaddress.ip_network(one)
+        except ValueError as error:
+            values.refuse(f"'{one}' is no network such as 10.1.2.0/24: {error}", "healthcheck", "allowed_source_ranges")
+    file = values.get("healthcheck", "disable_by_file_path")
+    return values.fill(HealthSettings, path=path, disable_by_file_path=file or None)

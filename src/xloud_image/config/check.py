@@ -28,6 +28,7 @@ _NAMED: Final = 4  # of the options of one section and reason so many are named 
 _SEVERITY: Final[Mapping[Kind, Severity]] = {
     Kind.PENDING: "warning",
     Kind.UNSAFE: "error",
+    Kind.GONE: "warning",
     Kind.IGNORED: "note",
 }
 

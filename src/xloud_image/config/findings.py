@@ -22,6 +22,7 @@ class Kind(enum.StrEnum):
     HONOURED = "honoured"
     PENDING = "pending"  # known, not yet built
     UNSAFE = "unsafe"  # promises a protection that this release does not give
+    GONE = "gone"  # Glance does not read it either, any more
     IGNORED = "ignored"  # harmless and without meaning here
     UNKNOWN = "unknown"
     GUESS = "guess"  # the loader chose a reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 NOTIFICATIONS: Final = "oslo_messaging_notifications"
 BUS: Final = ("messaging", "messagingv2")  # drivers that send by it
 _NOTHING: Final = ("", "noop")
+_LOCAL: Final = "rabbit://"
 _MISSING: Final = (
     "needs the library oslo.messaging, which is not installed here (make install EXTRAS=messaging; the container image"
     " has it)"
@@ -31,17 +33,23 @@ def bus(values: Values) -> MessagingSettings:
 
 
 def notifications(values: Values) -> NotificationSettings:
-    """What is told. A driver that is none here, or has no bus, refuses the start: somebody waits for what it sends."""
+    """What is told. A driver that has no library here refuses the start: somebody waits for what it sends."""
     drivers = tuple(dict.fromkeys(name.strip().lower() for name in values.get(NOTIFICATIONS, "driver")))
     for name in drivers:
         if name not in (*BUS, "log", *_NOTHING):
-            text = f"'{name}' does not send notifications here: {', '.join(BUS)} and log do, noop says that none are"
-            values.refuse(text, NOTIFICATIONS, "driver")
+            text = f"'{name}' sends nothing here: {', '.join(BUS)} and log do, noop says that none are sent"
+            values.guess(text, NOTIFICATIONS, "driver")
     found = values.fill(NotificationSettings, drivers=tuple(name for name in drivers if name in (*BUS, "log")))
     if any(name in BUS for name in found.drivers):
         if not (found.transport_url or values.get("DEFAULT", "transport_url")):
-            values.refuse("needs [DEFAULT] transport_url, or that of this section", NOTIFICATIONS, "driver")
-        elif not is_installed():
+            values.guess(
+                f"has no transport_url, neither in [DEFAULT] nor in this section: {_LOCAL}, as oslo.messaging takes it,"
+                " is a RabbitMQ with its first account on this machine",
+                NOTIFICATIONS,
+                "driver",
+            )
+            found = dataclasses.replace(found, transport_url=_LOCAL)
+        if not is_installed():
             values.refuse(_MISSING, NOTIFICATIONS, "driver")
     if found.drivers and not values.get("xloud", "job_workers"):
         text = (

@@ -8,9 +8,12 @@ from __future__ import annotations
 import configparser
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from xloud_image.config.findings import Kind
 
 if TYPE_CHECKING:
     from xloud_image.config.values import Values
@@ -20,6 +23,8 @@ AUDIT: Final = "audit"
 _LARGEST: Final = 1 << 20  # bytes that are read of it
 _AUDIT_CODE: Final = "keystonemiddleware.audit"
 _AUDIT_EGG: Final = "egg:keystonemiddleware#audit"
+# packages of filters that Glance is shipped with
+_SHIPPED: Final = frozenset({"glance", "keystonemiddleware", "oslo_middleware", "osprofiler"})
 # filters and applications of Glance and of the libraries that it is shipped with
 _KNOWN: Final = frozenset(
     {"cors", "healthcheck", "http_proxy_to_wsgi", "versionnegotiation", "osprofiler", "authtoken", "context",
@@ -43,8 +48,25 @@ class Filter:
         return self.name == AUDIT or code[0].startswith(_AUDIT_CODE) or code[1] == _AUDIT_EGG
 
 
+    @property
+    def code(self) -> str:
+        """What it is made by: package.module:function, or egg:distribution#name; "" where nothing says so."""
+        found = (self.options.get(name, "") for name in ("paste.filter_factory", "paste.filter_app_factory", "use"))
+        return next((code for code in found if code), "")
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether its code comes with Glance."""
+        package = re.split(r"[.:#]", self.code.removeprefix("egg:").replace("oslo.", "oslo_"), maxsplit=1)[0]
+        return not self.code or package in _SHIPPED
+
+
 def tell(values: Values) -> tuple[Filter, ...]:
-    """The filters that Glance would run with this flavor. Warns of those that do nothing here."""
+    """The filters that Glance would run with this flavor. Warns of those that do nothing here.
+
+    Code that does not come with OpenStack may keep callers out, which nobody here can know: with it the service starts
+    only where [xloud] auth says how callers are let in here.
+    """
     written = next(
         (line.value for line in values.lines if (line.group, line.name) == ("paste_deploy", "config_file")), ""
     )
@@ -53,8 +75,16 @@ def tell(values: Values) -> tuple[Filter, ...]:
         return ()
     flavor = (values.get("paste_deploy", "flavor") or "").strip()
     found = _filters(file, flavor)
-    if missing := [one.name for one in found if one.name not in _KNOWN and not one.is_audit]:
-        text = f"{file} has filters that do nothing here: {', '.join(missing)[:200]}"
+    missing = [one for one in found if one.name not in _KNOWN and not one.is_audit]
+    foreign = [f"{one.name} ({one.code})" for one in missing if not one.is_shipped]
+    if foreign and not values.get("xloud", "auth"):
+        text = (
+            f"{file} runs code that is not run here and may keep callers out: {', '.join(foreign)[:200]}; to do without"
+            " it write [xloud] auth = keystone, which Glance does not read"
+        )
+        values.refuse(text, "paste_deploy", "flavor", Kind.UNSAFE)
+    elif missing:
+        text = f"{file} has filters that do nothing here: {', '.join(one.name for one in missing)[:200]}"
         values.guess(text, "paste_deploy", "flavor")
     return found
 

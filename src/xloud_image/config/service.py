@@ -39,8 +39,10 @@ def server(values: Values) -> Server:
     if endpoint:
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            values.refuse("is no http(s):// URL", "DEFAULT", "public_endpoint")
-        endpoint = endpoint.rstrip("/")
+            text = "is no http(s):// URL: links are made of the address that the client used"
+            values.guess(text, "DEFAULT", "public_endpoint")
+            endpoint = ""
+        endpoint = endpoint.rstrip("/") or None
     if get("xloud", "metrics_port") and get("xloud", "metrics_port") == get("DEFAULT", "bind_port"):
         values.refuse("is the port of the API itself; choose another", "xloud", "metrics_port")
     workers = get("DEFAULT", "workers")
@@ -75,13 +77,14 @@ def exposure(values: Values) -> Exposure:
 
 
 def imports(values: Values) -> ImportSettings:
-    """The ways of import; what is no way that exists refuses the start."""
+    """The ways of import, and what is done on them. A plugin that is none here refuses the start: what it was to do
+    with every import, such as looking for viruses, would not be done."""
     given = [name.strip(" []\"'") for name in values.get("DEFAULT", "enabled_import_methods")]
-    methods = tuple(dict.fromkeys(filter(None, given)))
-    for name in methods:
+    methods = tuple(dict.fromkeys(name for name in given if name in METHODS))
+    for name in filter(None, dict.fromkeys(given)):
         if name not in METHODS:
-            text = f"'{name}' is no import method; the methods are {', '.join(METHODS)}"
-            values.refuse(text, "DEFAULT", "enabled_import_methods")
+            text = f"'{name}' is no import method and is not offered; the methods are {', '.join(METHODS)}"
+            values.guess(text, "DEFAULT", "enabled_import_methods")
     plugins = tuple(
         filter(None, (name.strip(" []\"'") for name in values.get("image_import_opts", "image_import_plugins")))
     )
@@ -119,16 +122,18 @@ def cache(values: Values, stores: Sequence[StoreSettings]) -> CacheSettings:
         text = "has no effect: a flavor with caching or cachemanagement would switch the image cache on"
         values.guess(text, "DEFAULT", "image_cache_dir")
         directory = None
-    elif directory and not os.path.isabs(directory):
-        values.refuse("must begin with a slash", "DEFAULT", "image_cache_dir")
     elif directory and (store := _overlaps(directory, stores)) is not None:
         values.refuse(f"and the directory of the store {store} must lie apart", "DEFAULT", "image_cache_dir")
+    elif directory and not os.path.isabs(directory):
+        path = os.path.abspath(directory)
+        text = f"'{directory}' is relative to where the service is started, which is {path} now: write that"
+        values.guess(text, "DEFAULT", "image_cache_dir")
     elif named and not directory:
         text = "asks for the image cache, which image_cache_dir would switch on: every read goes to the store"
         values.guess(text, "paste_deploy", "flavor")
     return values.fill(
         CacheSettings,
-        image_cache_dir=os.path.normpath(directory) if directory else None,
+        image_cache_dir=os.path.abspath(directory) if directory else None,
         worker_self_reference_url=(values.get("DEFAULT", "worker_self_reference_url") or "").rstrip("/") or None,
     )
 
@@ -137,8 +142,8 @@ def _overlaps(directory: str, stores: Sequence[StoreSettings]) -> str | None:
     """The store whose directory this is, or lies in, or holds."""
     for store in stores:
         found = store.options.get("filesystem_store_datadir")
-        if found and f"{os.path.commonpath((directory, os.path.abspath(found)))}/" in (
-            f"{os.path.normpath(directory)}/",
+        if found and f"{os.path.commonpath((os.path.abspath(directory), os.path.abspath(found)))}/" in (
+            f"{os.path.abspath(directory)}/",
             f"{os.path.abspath(found)}/",
         ):
             return store.id

@@ -35,7 +35,9 @@ class Server:
     public_endpoint: str | None = option("DEFAULT", None, "Base URL in the version list.")
     max_request_id_length: int = option("DEFAULT", 64, "Characters of a request id that we pass on.", min=0)
     # 128 properties of 65535 characters of 4 bytes each fit in
-    max_request_body_size: int = option("oslo_middleware", 37748736, "Bytes of a body that is not data.", min=1024)
+    max_request_body_size: int = option(
+        "oslo_middleware", 37748736, "Bytes of a body that is not data.", min=1024, near=True
+    )
     enable_proxy_headers_parsing: bool = option("oslo_middleware", False, "Trust X-Forwarded-* and Forwarded.")
     graceful_timeout: int = option("xloud", 60, "Seconds that transfers get on stop and reload.", min=0)
     shutdown_delay: int = option(
@@ -104,7 +106,7 @@ class Exposure:
     show_image_direct_url: bool = option("DEFAULT", False, "Show direct_url to clients.")
     show_multiple_locations: bool = option("DEFAULT", False, "Show locations, and let clients change them.")
     do_secure_hash: bool = option("DEFAULT", True, "Hash the data of locations that are added.")
-    http_retries: int = option("DEFAULT", 3, "How often that is tried again.", min=0)
+    http_retries: int = option("DEFAULT", 3, "How often that is tried again.", min=0, near=True)
     verify_locations: bool = option(
         "xloud",
         False,
@@ -157,7 +159,14 @@ class ImportSettings:
     upload_lifetime: int = option(
         "xloud", 72, "Hours after which an upload in several requests that nobody finished is given up.", min=1
     )
-    task_time_to_live: int = option("task", 48, "Hours for which a task is kept once it has ended.", min=0)
+    task_time_to_live: int = option(
+        "task",
+        48,
+        "Hours for which a task is kept once it has ended.",
+        min=0,
+        near=True,
+        deprecated_opts=_once_in_default("task_time_to_live"),
+    )
     job_workers: int = option(
         "xloud",
         1,
@@ -251,10 +260,10 @@ class DatabaseSettings:
 
     connection: str = dataclasses.field(repr=False)
     connection_recycle_time: int = option("database", 3600, "Seconds.", deprecated_name="idle_timeout")
-    max_pool_size: int = option("database", 5, "Connections kept by a worker; 0: no limit.", min=0)
+    max_pool_size: int = option("database", 5, "Connections kept by a worker; 0: no limit.", min=0, near=True)
     max_overflow: int = option("database", 50, "Connections beyond these for a burst.")
-    max_retries: int = option("database", 10, "At start; -1: for ever.", min=-1)
-    retry_interval: int = option("database", 10, "Seconds between these.", min=0)
+    max_retries: int = option("database", 10, "At start; -1: for ever.", min=-1, near=True)
+    retry_interval: int = option("database", 10, "Seconds between these.", min=0, near=True)
     mysql_sql_mode: str = option("database", "TRADITIONAL", "sql_mode of MySQL sessions; empty: the server's.")
     metadata_encryption_key: str | None = option(
         "DEFAULT", None, "Key (16, 24 or 32 characters) of the URLs of locations in the database.", secret=True
@@ -269,13 +278,18 @@ class KeystoneSettings:
     auth: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     www_authenticate_uri: str | None = option(_TOKEN, None, "URL of Keystone for clients.", deprecated_name="auth_uri")
     region_name: str | None = option(_TOKEN, None, "Region in the service catalogue.")
-    interface: str = option(_TOKEN, "internal", "Interface of Keystone.", choices=["internal", "public", "admin"])
+    interface: str = option(
+        _TOKEN,
+        "internal",
+        "Interface of Keystone.",
+        choices=[f"{name}{url}" for name in ("internal", "public", "admin") for url in ("", "URL")],
+    )
     cafile: str | None = option(_TOKEN, None, "CA file.")
     certfile: str | None = option(_TOKEN, None, "Client certificate.")
     keyfile: str | None = option(_TOKEN, None, "Its key.")
     insecure: bool = option(_TOKEN, False, "Do not verify TLS.")
-    http_connect_timeout: int = option(_TOKEN, 5, "Seconds.", min=1)
-    http_request_max_retries: int = option(_TOKEN, 3, "How often a call is tried again.", min=0)
+    http_connect_timeout: int = option(_TOKEN, 5, "Seconds.", min=1, near=True)
+    http_request_max_retries: int = option(_TOKEN, 3, "How often a call is tried again.", min=0, near=True)
     memcached_servers: tuple[str, ...] = option(_TOKEN, (), "host:port of each.", deprecated_name="memcache_servers")
     memcache_security_strategy: str | None = option(
         _TOKEN,
@@ -285,7 +299,7 @@ class KeystoneSettings:
         ignore_case=True,
     )
     memcache_secret_key: str | None = option(_TOKEN, None, "Key for that.", secret=True)
-    token_cache_time: int = option(_TOKEN, 300, "Seconds that a checked token is kept; -1: never.", min=-1)
+    token_cache_time: int = option(_TOKEN, 300, "Seconds that a checked token is kept; -1: never.", min=-1, near=True)
     service_token_roles: tuple[str, ...] = option(_TOKEN, ("service",), "Roles of which a service token needs one.")
     # the newest middleware requires the roles; a reference that says false is older
     service_token_roles_required: bool = option(_TOKEN, True, "Refuse service tokens without these roles.")
@@ -335,7 +349,7 @@ class LimitSettings:
     certfile: str | None = option(_LIMIT, None, "Client certificate.")
     keyfile: str | None = option(_LIMIT, None, "Its key.")
     insecure: bool = option(_LIMIT, False, "Do not verify TLS.")
-    timeout: int = option(_LIMIT, 5, "Seconds for an answer.", min=1)
+    timeout: int = option(_LIMIT, 5, "Seconds for an answer.", min=1, near=True)
     endpoint_id: str | None = option(_LIMIT, None, "Our endpoint in Keystone, for whose service limits are registered.")
     endpoint_service_type: str = option(_LIMIT, "image", "Without endpoint_id: the type of that service.")
     endpoint_service_name: str | None = option(_LIMIT, None, "Without endpoint_id: its name.")
@@ -392,6 +406,12 @@ class HealthSettings:
     disable_by_file_path: str | None = option(
         "healthcheck", "/etc/glance/healthcheck_disable", "While this file exists the answer is 503."
     )
+    allowed_source_ranges: tuple[str, ...] = option(
+        "healthcheck", (), "Networks (CIDR) from which it is answered, to others it is not there; none: everybody."
+    )
+    ignore_proxied_requests: bool = option(
+        "healthcheck", False, "It is not there for requests that carry headers of a proxy."
+    )
 
 
 _ALLOWED_HEADERS: Final = (
@@ -410,7 +430,7 @@ class CorsSettings:
     allow_methods: tuple[str, ...] = option("cors", ("GET", "PUT", "POST", "DELETE", "PATCH"), "Allowed methods.")
     allow_headers: tuple[str, ...] = option("cors", tuple(_ALLOWED_HEADERS.split()), "Request headers they may send.")
     expose_headers: tuple[str, ...] = option("cors", tuple(_EXPOSED_HEADERS.split()), "Answer headers they may read.")
-    max_age: int = option("cors", 3600, "Seconds that a browser may keep the answer.", min=0)
+    max_age: int = option("cors", 3600, "Seconds that a browser may keep the answer.", min=0, near=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class Stores:
         if not named:
             chosen["file"] = "file"
             if self.values.files:
-                self.guess("no store is named: one of type file is used")
+                self.guess("no store is named: those of Glance's defaults are used, file and (for reading) http")
         elif chosen and self.values.is_set(GLOBAL, "default_backend"):
             self.guess(
                 f"stands without enabled_backends: taken as one store a type, with the type as its id "
@@ -142,6 +142,9 @@ class Stores:
                 GLOBAL,
                 "default_backend",
             )
+        if self.values.files and not self.values.is_set(GLOBAL, "stores") and [*chosen] == ["file"]:
+            # Glance then has its default of `stores`, file and http: what is registered with it stays readable
+            chosen["http"] = "http"
         return chosen
 
     def _default_of_several(self) -> str:

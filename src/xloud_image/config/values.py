@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from xloud_image.config import files
 from xloud_image.config.findings import Finding, Findings, Kind, Origin, label
-from xloud_image.config.options.kinds import stated
+from xloud_image.config.options.kinds import NearestOpt, stated
 from xloud_image.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ class Values:
             self.refuse(text, group, name)
             return default
         except (cfg.ConfigFileValueError, ValueError) as error:
+            if isinstance(opt, NearestOpt) and (near := opt.nearest(line.value.strip())) is not None:
+                self.guess(f"{shown} is not possible here: {near} is taken", group, name)
+                return near
             reason = "" if opt.secret else ": " + str(error).rpartition("is not valid: ")[2]
             self.refuse(f"{shown} is not allowed{reason}", group, name)
             return default

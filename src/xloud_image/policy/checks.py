@@ -60,43 +60,53 @@ def compile_rule(
     raise ConfigError(f"the check '{check}' is of a kind that this service does not run")
 
 
-def without_undefined(rules: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+def without_undefined(
+    rules: Mapping[str, Any], broken: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The rules with every reference to a rule that does not exist denying, and which rules had such, with the names.
 
     What such a reference was to mean nobody knows, so it lets nobody in: neither as it stands nor under a `not`, in its
-    own rule or in one that refers to it.
+    own rule or in one that refers to it. The same holds for words that could not be read, which oslo.policy has made
+    `!` of; `broken`: rules with such words.
     """
     undefined = {
         name: missing
         for name, check in rules.items()
         if (missing := sorted({other for other in _referred(check) if other not in rules}))
     }
-    if not undefined:
+    if not undefined and not broken:
         return dict(rules), {}
-    unclear = {name for missing in undefined.values() for name in missing}
+    unclear = {name for missing in undefined.values() for name in missing} | set(broken)
     while more := {name for name, check in rules.items() if name not in unclear and unclear & set(_referred(check))}:
         unclear |= more
-    return {name: _denying(check, rules, unclear) for name, check in rules.items()}, undefined
+    denying = {name: _denying(check, rules, unclear, name in broken) for name, check in rules.items()}
+    return denying, undefined
+
+
+def _leaves(check: Any) -> Iterator[Any]:
+    """The checks that a check is made of."""
+    if isinstance(check, oslo.NotCheck):
+        yield from _leaves(check.rule)
+    elif isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
+        for part in check.rules:
+            yield from _leaves(part)
+    else:
+        yield check
 
 
 def _referred(check: Any) -> Iterator[str]:
     """The names of the rules that a check asks for itself."""
-    if isinstance(check, oslo.RuleCheck):
-        yield check.match
-    elif isinstance(check, oslo.NotCheck):
-        yield from _referred(check.rule)
-    elif isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
-        for part in check.rules:
-            yield from _referred(part)
+    return (one.match for one in _leaves(check) if isinstance(one, oslo.RuleCheck))
 
 
-def _denying(check: Any, rules: Mapping[str, Any], unclear: Collection[str]) -> Any:
+def _denying(check: Any, rules: Mapping[str, Any], unclear: Collection[str], broken: bool) -> Any:
     if isinstance(check, oslo.RuleCheck):
         return check if check.match in rules else FALSE()
     if isinstance(check, oslo.NotCheck):
-        return FALSE() if any(name in unclear for name in _referred(check.rule)) else check
+        unread = broken and any(isinstance(one, FALSE) for one in _leaves(check.rule))
+        return FALSE() if unread or any(name in unclear for name in _referred(check.rule)) else check
     if isinstance(check, (oslo.AndCheck, oslo.OrCheck)):
-        return type(check)([_denying(part, rules, unclear) for part in check.rules])
+        return type(check)([_denying(part, rules, unclear, broken) for part in check.rules])
     return check
 
 

@@ -1,7 +1,7 @@
 """Reading the operator's policy files. What a rule means stands in `checks`, the defaults in `rules`.
 
-The files are checked here before oslo.policy sees them: it lets a rule that it cannot read refuse everybody
-with a line in the log. A reference to a rule that does not exist lets nobody in, and is a warning.
+The files are checked here before oslo.policy sees them: it tells of a rule that it cannot read in the log alone. What
+cannot be read, and a reference to a rule that does not exist, lets nobody in, and is a warning.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Stated:
     check: Any  # a text; or lists of texts, the oldest form
     file: Path
     line: int
+    broken: bool = False  # oslo.policy cannot read all of it
 
     def tree(self) -> Any:
         """The check as oslo.policy reads it."""
@@ -69,7 +70,9 @@ def load(settings: PolicySettings) -> Loaded:
             if before and before.file == rule.file:
                 warnings.append(f"{rule.place}: the rule '{rule.name}' stands twice in this file; this one counts")
             stated[rule.name] = rule
-    trees, undefined = checks.without_undefined(_merged(stated, settings.enforce_new_defaults))
+    broken = {name for name, rule in stated.items() if rule.broken}
+    warnings += [_unread(stated[name]) for name in broken]
+    trees, undefined = checks.without_undefined(_merged(stated, settings.enforce_new_defaults), broken)
     warnings += [_denies(stated[name], missing) for name, missing in undefined.items() if name in stated]
     compiled: dict[str, checks.Compiled] = {}
     for name, tree in trees.items():
@@ -120,13 +123,13 @@ def _read(file: Path) -> list[Stated]:
     rules = []
     for key, _value in root.value:
         stated = Stated(str(key.value), values.get(key.value), file, key.start_mark.line + 1)
-        _understood(stated)
-        rules.append(stated)
+        rules.append(dataclasses.replace(stated, broken=not _understood(stated)))
     return rules
 
 
-def _understood(rule: Stated) -> None:
-    """Raises ConfigError unless oslo.policy can read every word of the rule."""
+def _understood(rule: Stated) -> bool:
+    """Whether oslo.policy can read every word of the rule. ConfigError: it cannot begin to; Glance fails then at each
+    call, or (with an empty value) lets everybody in."""
     if not isinstance(rule.check, str | list):
         raise ConfigError(f"{rule.place}: the rule '{rule.name}' must be a text in quotes, such as \"role:admin\"")
     complaints = _Complaints()
@@ -135,11 +138,10 @@ def _understood(rule: Stated) -> None:
     try:
         rule.tree()
     except (TypeError, ValueError, AttributeError):
-        complaints.count += 1
+        raise ConfigError(f"{rule.place}: the rule '{rule.name}' cannot be understood: {rule.check!r}") from None
     finally:
         logger.removeFilter(complaints)
-    if complaints.count:
-        raise ConfigError(f"{rule.place}: the rule '{rule.name}' cannot be understood: {rule.check!r}")
+    return not complaints.count
 
 
 class _Complaints(logging.Filter):
@@ -167,6 +169,13 @@ def _merged(stated: dict[str, Stated], new_only: bool) -> dict[str, Any]:
         else:
             trees[rule.name] = oslo.OrCheck([default.check, old.check])
     return trees
+
+
+def _unread(rule: Stated) -> str:
+    return (
+        f"{rule.place}: the rule '{rule.name}' cannot be understood: {rule.check!r}; what is not understood of it lets"
+        " nobody in"
+    )
 
 
 def _denies(rule: Stated, missing: list[str]) -> str:

@@ -62,6 +62,10 @@ password pre_settled pseudo_vhost reply_link_credit rpc_address_prefix rpc_serve
 sasl_config_name sasl_default_realm sasl_mechanisms server_request_prefix ssl ssl_ca_file ssl_cert_file
 ssl_key_file ssl_key_password ssl_verify_vhost trace unicast_address username""",
 }
+_OLD: Final = {
+    "executor_thread_pool_size": "rpc_thread_pool_size",
+    "kombu_missing_consumer_retry_timeout": "kombu_reconnect_timeout",
+}
 
 
 def _made(into: str, group: str, *opts: cfg.Opt) -> tuple[Option, ...]:
@@ -249,7 +253,7 @@ DERIVED: Final[tuple[Option, ...]] = (
     *(
         Option(
             group,
-            cfg.StrOpt(name, secret="password" in name, help="For oslo.messaging."),
+            cfg.StrOpt(name, secret="password" in name, help="For oslo.messaging.", deprecated_name=_OLD.get(name)),
             into="MessagingSettings.options",
         )
         for group, names in _BUS.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar, cast
@@ -13,6 +14,21 @@ from oslo_config import cfg
 from xloud_image.config.findings import Kind
 
 T = TypeVar("T")
+
+
+class NearestOpt(cfg.IntOpt):
+    """A whole number whose lower bound is ours alone: Glance takes any. What is less counts as the bound."""
+
+    def nearest(self, text: str) -> int | None:
+        """The number that counts instead of this one; None when it is no number."""
+        try:
+            number = math.ceil(float(text))
+        except (ValueError, OverflowError):
+            return None
+        bounds: Any = self.type
+        return max(number, int(bounds.min))
+
+
 # the form of an option by the type of its default; of text where there is none
 FORMS: Final[Mapping[type, type[cfg.Opt]]] = {
     bool: cfg.BoolOpt,
@@ -48,9 +64,10 @@ class Option:
 def option(group: str, default: T, text: str, **more: Any) -> T:
     """A field of a class of settings that is an option of this section: its name, its type and its default are one.
 
-    `text` says what it does; `more`: what oslo.config wants to know besides (min, choices, deprecated_name, secret …).
+    `text` says what it does; `more`: what oslo.config wants to know besides (min, choices, deprecated_name, secret …);
+    `near`: it is a `NearestOpt`.
     """
-    form = FORMS.get(type(default), cfg.StrOpt)
+    form = NearestOpt if more.pop("near", False) else FORMS.get(type(default), cfg.StrOpt)
     plain = list(default) if isinstance(default, tuple) else default
     stated = (group, functools.partial(form, default=plain, help=text, **more))
     field: Any = dataclasses.field(default=default, repr=not more.get("secret"), metadata={_STATED: stated})
