@@ -174,13 +174,23 @@ def test_it_is_killed_while_qemu_writes(scene: Scene) -> None:
     stage, begin = work.ask()
     stage()
     worker = scene.processes()["W"]
-    begin()
     place: list[Path] = []
-    while not place:
-        place = list((scene.folder / "work").glob("xloud-work-*/conversion-*"))
-    qemu = descendants(worker)
-    os.kill(worker, signal.SIGKILL)
-    assert qemu, "it was there"
+    qemu: list[int] = []
+
+    def watch() -> None:
+        until_then = time.monotonic() + quiet(30)
+        while not qemu and time.monotonic() < until_then:
+            place[:] = (scene.folder / "work").glob("xloud-work-*/conversion-*")
+            if place:
+                qemu.extend(descendants(worker))
+            time.sleep(0.001)
+        os.kill(worker, signal.SIGKILL)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    begin()
+    watching.join()
+    assert qemu, "it was not there"
     await_that(lambda: not any(Path(f"/proc/{pid}").exists() for pid in qemu))
     work.end()
     settled(scene)
