@@ -350,8 +350,13 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
             await tasks.add(
                 conn,
                 Task(
-                    claim.id, "location_import", changed.owner or "", image_id=image_id, user_id=ctx.user, input=asked
-                ),
+                    claim.id,
+                    "location_import",
+                    ctx.project or changed.owner or "",
+                    image_id=image_id,
+                    user_id=ctx.user,
+                    input=asked,
+                ),  # fmt: skip
             )
         return changed, claim
 
