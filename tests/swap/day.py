@@ -9,12 +9,12 @@ from tests.swap.site import ADMIN, FRIEND, OWNER, WHO, Site
 
 
 def spent(site: Site, past: Past) -> Past:
-    """Do it; what Glance shall find afterwards: `made` and `kinds` are the images that were touched."""
-    touched = {**added(site), **changed(site, past), **shared(site, past)}
-    deleted(site, past, touched)
+    """Do it; what Glance shall find afterwards. `kinds` are the images that were touched."""
+    new = added(site)
+    touched = [*new.values(), *changed(site, past), *shared(site, past), *deleted(site, past, new)]
     definitions(site)
-    every = [*past.all, *(one for one in touched.values() if one not in past.all)]
-    return Past(touched, list(touched.values()), every, past.tasks)
+    every = dict.fromkeys([*past.all, *touched])
+    return Past({**past.made, **new}, list(dict.fromkeys(touched)), list(every), past.tasks)
 
 
 def added(site: Site) -> dict[str, str]:
@@ -26,16 +26,16 @@ def added(site: Site) -> dict[str, str]:
         "plain": image(site, None, disk_format=None, container_format=None),
         "odd again": image(site, ODD[1], content(52), **{"key " + ODD[0]: ODD[0], "later": "y" * 3000}),
         "kept": image(site, "kept", content(53), who=ADMIN, visibility="public", secret_key="s", licence="dear"),
-        "web": image(site, "web too", who=ADMIN, visibility="public"),
-        "registered": image(site, "registered too", who=ADMIN, visibility="shared", owner=WHO[OWNER].project),
-        "imported": image(site, "imported too", visibility="shared"),
-        "copied": image(site, "copied too", content(54)),
+        "web too": image(site, "web too", who=ADMIN, visibility="public"),
+        "registered too": image(site, "registered too", who=ADMIN, visibility="shared", owner=WHO[OWNER].project),
+        "imported too": image(site, "imported too", visibility="shared"),
+        "copied too": image(site, "copied too", content(54)),
     }  # fmt: skip
-    patch(site, made["web"], place(site.web, store="web", note="ü"), who=ADMIN)
-    site.done("POST", f"/v2/images/{made['registered']}/locations", json={"url": site.web})
-    until(site, made["registered"], lambda shown: bool(shown["os_hash_value"]))
-    imported(site, made["imported"], content(55))
-    copied(site, made["copied"], "slow")
+    patch(site, made["web too"], place(site.web, store="web", note="ü"), who=ADMIN)
+    site.done("POST", f"/v2/images/{made['registered too']}/locations", json={"url": site.web})
+    until(site, made["registered too"], lambda shown: bool(shown["os_hash_value"]))
+    imported(site, made["imported too"], content(55))
+    copied(site, made["copied too"], "slow")
     return made
 
 
@@ -50,7 +50,7 @@ def _flies(shown: dict[str, str]) -> bool:
     return bool(shown.get("os_glance_importing_to_stores"))
 
 
-def changed(site: Site, past: Past) -> dict[str, str]:
+def changed(site: Site, past: Past) -> list[str]:
     """Images of Glance's."""
     of = past.made
     patch(site, of["file"], {"op": "add", "path": "/day", "value": "two"}, {"op": "remove", "path": "/hw_disk_bus"},
@@ -59,9 +59,10 @@ def changed(site: Site, past: Past) -> dict[str, str]:
     patch(site, of["shrunk"], {"op": "add", "path": "/gone", "value": "is back"}, {"op": "remove", "path": "/back"})
     patch(site, of["secret"], {"op": "replace", "path": "/secret_key", "value": "t"}, who=ADMIN)
     patch(site, of["protected"], {"op": "replace", "path": "/protected", "value": False})
-    patch(site, of["slow"], place(site.web, store="web"))
+    patch(site, of["odd 4"], place(site.web, store="web"))
     patch(site, of["odd 3"], {"op": "replace", "path": "/visibility", "value": "community"},
           {"op": "replace", "path": "/os_hidden", "value": True})  # fmt: skip
+    patch(site, of["formats"], {"op": "replace", "path": "/disk_format", "value": "raw"})
     site.done("PUT", f"/v2/images/{of['formats']}/file", OWNER, body=content(60), headers=DATA)
     site.done("POST", f"/v2/images/{of['staged']}/import", OWNER, json={"method": {"name": "glance-direct"}})
     until(site, of["staged"], lambda shown: shown["status"] == "active")
@@ -70,11 +71,24 @@ def changed(site: Site, past: Past) -> dict[str, str]:
     site.done("DELETE", f"/v2/stores/slow/{of['copied']}", ADMIN)
     site.done("POST", f"/v2/images/{of['deactivated']}/actions/reactivate", OWNER)
     site.done("POST", f"/v2/images/{of['imported']}/actions/deactivate", OWNER)
-    names = ("file", "shrunk", "secret", "protected", "slow", "odd 3", "formats", "staged", "odd", "copied", "imported")
-    return {f"changed {name}": of[name] for name in (*names, "deactivated")}
+    names = (
+        "file",
+        "shrunk",
+        "secret",
+        "protected",
+        "slow",
+        "odd 3",
+        "odd 4",
+        "formats",
+        "staged",
+        "odd",
+        "copied",
+        "imported",
+    )
+    return [of[name] for name in (*names, "deactivated")]
 
 
-def shared(site: Site, past: Past) -> dict[str, str]:
+def shared(site: Site, past: Past) -> list[str]:
     """Members come, answer and go."""
     friend, odd, registered = WHO[FRIEND].project, past.made["odd"], past.made["registered"]
     site.done("POST", f"/v2/images/{odd}/members", OWNER, json={"member": "d" * 32})  # it was one before
@@ -83,23 +97,23 @@ def shared(site: Site, past: Past) -> dict[str, str]:
     mine = image(site, "shared", content(61), visibility="shared")
     for member in (friend, "größe"):
         site.done("POST", f"/v2/images/{mine}/members", OWNER, json={"member": member})
-    return {"shared": mine, "changed odd": odd, "changed registered": registered}
+    return [mine, odd, registered]
 
 
-def deleted(site: Site, past: Past, touched: dict[str, str]) -> None:
+def deleted(site: Site, past: Past, new: dict[str, str]) -> list[str]:
     """Images of ours and of Glance's, of which some are copies by rows; all of what could be deleted in some status."""
-    gone = {"deleted several": past.made["several"], "deleted odd 2": past.made["odd 2"], "deleted": touched["small"]}
-    seen = set()
+    gone = [past.made["several"], past.made["odd 2"], new["small"]]
+    seen: set[str] = set()
     for one in past.all[len(past.made) :]:
         shown = site.call("GET", f"/v2/images/{one}")
         if shown.status == 200 and (status := shown.json()["status"]) not in seen and not shown.json()["protected"]:
             seen.add(status)
-            gone[f"deleted {status}"] = one
+            gone.append(one)
         if len(seen) == 5:
             break
-    for one in gone.values():
+    for one in gone:
         site.done("DELETE", f"/v2/images/{one}")
-    touched |= gone
+    return gone
 
 
 def definitions(site: Site) -> None:

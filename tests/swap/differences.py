@@ -7,7 +7,7 @@ docs/swap.md says the same to operators. A rule that no answer needs any more is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -130,6 +130,10 @@ PLAINER: Final = (
         lambda d: d.under("/v2/schemas/metadefs/propert") and d.place == "/required" and d.ours is ...,
     ),
     Rule(
+        "what we noted of a location that somebody registered stays in its metadata, where Glance shows it",
+        lambda d: d.at("/metadata/xloud") and d.ours is ...,
+    ),
+    Rule(
         "the http store says more of itself",
         lambda d: d.under("/v2/info/stores/detail") and d.at("/proxy_for", "/verifies_tls") and d.theirs is ...,
     ),
@@ -162,7 +166,7 @@ def _by_nullable(path: str) -> bool:
     if path.startswith(METADEFS):
         return "sort_key=updated_at" in path  # null, where a file brought it
     return path.startswith("/v2/images?") and any(
-        f"sort{way}{key}" in path for key in NULLABLE for way in ("_key=", "=")
+        f"sort{way}{key}" in path or f",{key}:" in path for key in NULLABLE for way in ("_key=", "=")
     )
 
 
@@ -170,13 +174,12 @@ ORDER: Final = (
     Rule(
         "on PostgreSQL Glance has no fixed order of an image's locations, where their stores have the same weight",
         lambda d: (
-            (((d.at("/locations/*", "/*") and d.under("/v2/images/")) or d.at("/locations/*"))
-            and sorted(d.theirs) == sorted(d.ours))
-            or (d.at("/stores")
-            and sorted(str(d.theirs).split(",")) == sorted(str(d.ours).split(",")))
-            or (d.at("/direct_url")
-            and isinstance(d.theirs, str)
-            and isinstance(d.ours, str))
+            (
+                ((d.at("/locations/*", "/*") and d.under("/v2/images/")) or d.at("/locations/*"))
+                and sorted(d.theirs) == sorted(d.ours)
+            )
+            or (d.at("/stores") and sorted(str(d.theirs).split(",")) == sorted(str(d.ours).split(",")))
+            or (d.at("/direct_url") and isinstance(d.theirs, str) and isinstance(d.ours, str))
         ),
         "postgresql",
     ),
@@ -187,7 +190,7 @@ ORDER: Final = (
     ),
     Rule(
         "PostgreSQL keeps fractions of seconds: a time without them means the whole second, as it is shown",
-        lambda d: "created_at=2026" in d.path and d.at("/images/*") and set(d.theirs) < set(d.ours),
+        lambda d: d.under("/v2/images?created_at=", "/v2/images?updated_at=") and d.at("/images/*", "/next"),
         "postgresql",
     ),
     Rule(
@@ -333,7 +336,11 @@ class Used:
     def __call__(self, differences: list[Difference]) -> None:
         self.rules |= {rule.reason for one in differences for rule in RULES if rule.holds(one)}
 
-    @property
-    def idle(self) -> list[str]:
-        """Those that nothing needed."""
-        return [one.reason for one in RULES if one.where in (None, self.on) and one.reason not in self.rules]
+
+def idle(needed: Mapping[Database, Collection[str]]) -> list[str]:
+    """The rules that no database needed, or not the one for which they are."""
+    return [
+        one.reason
+        for one in RULES
+        if not any(one.reason in needed[where] for where in needed if one.where in (None, where))
+    ]

@@ -75,36 +75,43 @@ def _ask(site: Site, question: Question) -> Answer:
 
 def questions(past: Past, *, share: int = 1, first: int = 0, everybody: bool = False) -> list[Question]:
     """What is asked. Every kind of question is asked by every caller, and of each image something by somebody.
-    everybody: each question by each caller. share: every `share`th one, from `first` on."""
-    callers = Callers(everybody)
+    everybody: each question by each caller. share: of those of which there are many, every `share`th, from `first` on."""
+    callers = Callers(everybody, share, first)
     every = [
         *_images(past, callers), *_lists(past, callers), *_of_metadefs(callers), *_of_tasks(past, callers), *_others(callers),
     ]  # fmt: skip
-    return list(dict.fromkeys(every))[first::share]
+    return list(dict.fromkeys(every))
 
 
 def every_byte(past: Past) -> list[Question]:
-    """All of the images that were made, by an administrator."""
+    """All of the images in `kinds`, by an administrator."""
     parts = ("", "/file", "/members", "/locations")
-    return [Question(ADMIN, f"/v2/images/{image}{part}") for image in past.made.values() for part in parts]
+    return [Question(ADMIN, f"/v2/images/{image}{part}") for image in past.kinds for part in parts]
 
 
 class Callers:
     """They take turns, or ask all."""
 
-    def __init__(self, everybody: bool) -> None:
-        self._everybody, self._turn = everybody, 0
+    def __init__(self, everybody: bool, share: int, first: int) -> None:
+        self._everybody, self._share, self._first, self._turn = everybody, share, first, 0
 
     def skip(self) -> None:
         """The next one's turn."""
         self._turn += 1
 
-    def ask(self, paths: Iterable[str], *, pages: bool = False) -> Iterator[Question]:
-        """Each of the paths."""
+    def ask(self, paths: Iterable[str], *, pages: bool = False, many: bool = True) -> Iterator[Question]:
+        """Each of the paths, or some where they are many."""
         for path in paths:
             who = CALLERS if self._everybody else (CALLERS[self._turn % 4],)
+            if not many or self._turn // 4 % self._share == self._first:
+                yield from (Question(one, path, pages) for one in who)
             self._turn += 1
-            yield from (Question(one, path, pages) for one in who)
+
+    def some(self, questions: Iterable[Question]) -> Iterator[Question]:
+        """Some of them, several that lie side by side at a time."""
+        for number, one in enumerate(questions):
+            if number // 24 % self._share == self._first:
+                yield one
 
 
 def _images(past: Past, callers: Callers) -> Iterator[Question]:
@@ -115,18 +122,16 @@ def _images(past: Past, callers: Callers) -> Iterator[Question]:
     for number, part in enumerate(parts):
         yield from callers.ask(f"{image}{part}" for image in (kinds if number < 3 else kinds[number % 2 :: 2]))
         callers.skip()
+    yield from callers.some(_of_made(past))
+
+
+def _of_made(past: Past) -> Iterator[Question]:
+    friend = WHO[FRIEND].project
     for name, image in past.made.items():
         for who in CALLERS:
             yield Question(who, f"/v2/images/{image}")
-            parts = (
-                "file",
-                "members",
-                "locations",
-                "tasks",
-                f"members/{friend}",
-                f"members/{quote('größe')}",
-                "members/x",
-            )
+            of_friend, of_odd = f"members/{friend}", f"members/{quote('größe')}"
+            parts = ("file", "members", "locations", "tasks", of_friend, of_odd, "members/x")
             if not name.startswith("odd "):
                 yield from (Question(who, f"/v2/images/{image}/{part}") for part in parts)
         if name in ("file", "several", "formats", "deleted"):
@@ -139,9 +144,12 @@ def _lists(past: Past, callers: Callers) -> Iterator[Question]:
     for who in CALLERS:
         for query in ("visibility=all", "os_hidden=true&visibility=all", "os_hidden=true&member_status=all"):
             yield Question(who, f"/v2/images?limit=1000&{query}")
-        for visibility, status in itertools.product(("shared", "all"), ("accepted", "pending", "rejected", "all")):
-            yield Question(who, f"/v2/images?visibility={visibility}&member_status={status}&limit=40")
-            yield Question(who, f"/v2/images?member_status={status}&limit=40")
+    yield from callers.some(
+        Question(who, f"/v2/images?{visibility}member_status={status}&limit=40")
+        for who in CALLERS
+        for visibility in ("visibility=shared&", "visibility=all&", "")
+        for status in ("accepted", "pending", "rejected", "all")
+    )
     ways = list(itertools.product(SORTS, ("asc", "desc")))
     yield from callers.ask(f"/v2/images?sort_key={key}&sort_dir={way}&limit=30&visibility=all" for key, way in ways)
     paged = [
@@ -260,7 +268,7 @@ def _of_tasks(past: Past, callers: Callers) -> Iterator[Question]:
     keys = ("created_at", "updated_at", "type", "status", "expires_at", "id")
     for number, (key, way) in enumerate(itertools.product(keys, ("asc", "desc"))):
         yield Question(ADMIN, f"/v2/tasks?sort_key={key}&sort_dir={way}&limit={11 + 9 * number}", pages=True)
-    yield from (Question(ADMIN, f"/v2/tasks/{task}") for task in (*past.tasks, "nothing"))
+    yield from callers.some(Question(ADMIN, f"/v2/tasks/{task}") for task in (*past.tasks, "nothing"))
     yield from callers.ask(f"/v2/tasks/{task}" for task in past.tasks[:8])
 
 
