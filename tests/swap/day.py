@@ -20,7 +20,7 @@ def spent(site: Site, past: Past) -> Past:
 def added(site: Site) -> dict[str, str]:
     """Images of each kind, by the ways that there are."""
     made = {
-        "small": image(site, "small", content(50), tags=["day two", "größe"], visibility="community", os_distro="debian"),
+        "small": image(site, "small", content(50), tags=["day two", "größe"], visibility="community", os_type="linux"),
         "nothing": image(site, "nothing", b"", visibility="shared"),
         "elsewhere": image(site, "elsewhere", content(51), store="slow", protected=True, hw_disk_bus="virtio"),
         "plain": image(site, None, disk_format=None, container_format=None),

@@ -1,5 +1,5 @@
-"""What may differ between a Glance's answers and ours on the same database: a list, each line with its reason. All else is
-a fault.
+"""What may differ between a Glance's answers and ours on the same database: a list, each line with its reason. All else
+is a fault.
 
 docs/swap.md says the same to operators. A rule that no answer needs any more is to be removed: the test fails then.
 """
@@ -18,9 +18,9 @@ Database = Literal["mariadb", "postgresql"]
 
 
 class Difference(NamedTuple):
-    """Where an answer differs: `place` is a path within its body, "status" or "headers/NAME"; what one of both has not is
-    `...`; of lists that hold others than each other, or in another order, place is "…/*" and they are the names. `image`: the row of the image that the question is about, if
-    it is about one."""
+    """Where an answer differs: `place` is a path within its body, "status" or "headers/NAME"; what one of both has not
+    is `...`. Where lists do not hold the same in the same order, the place ends with "/*", and these are the names.
+    `image`: the row of the image that the question is about, if it is about one."""
 
     question: Question
     place: str
@@ -60,7 +60,7 @@ GIVES_LESS: Final = (
         ),
     ),
     Rule(
-        "a private image without an owner does not exist but for administrators; Glance says 403 of its members and data",
+        "a private image without an owner is not there but for administrators; Glance says 403 of its members and data",
         lambda d: (
             d.statuses == (403, 404) and (d.image.get("owner", ""), d.image.get("visibility")) == (None, "private")
         ),
@@ -141,7 +141,7 @@ PLAINER: Final = (
 FAULTS_OF_GLANCE: Final = (
     Rule(
         "of a parameter that is there several times its links keep the last one",
-        lambda d: d.at("/first", "/next") and _repeated(d.path) and isinstance(d.ours, str) and isinstance(d.theirs, str),
+        lambda d: d.at("/first", "/next") and _repeated(d.path) and isinstance(d.ours, str),
     ),
     Rule(
         "its server gets names in paths that are not ASCII in another encoding",
@@ -194,7 +194,7 @@ ORDER: Final = (
         "postgresql",
     ),
     Rule(
-        "tasks are sorted by their id where that is asked for, and by the end of their time with those that never end last",
+        "tasks are sorted by their id where that is asked for, and by the end of their time, those without one last",
         lambda d: d.under("/v2/tasks?sort_key=id", "/v2/tasks?sort_key=expires_at") and _same(d),
     ),
 )
@@ -266,7 +266,7 @@ def alike(question: Question, body: Any) -> Any:
 
     * tags have no order; links may be written with escapes or without;
     * an empty page after the last one is none;
-    * schemas have the same fields, and images' fields the same values and rights: the words and bounds are each one's own;
+    * schemas have the same fields, and images' fields the same values and rights: words and bounds are each one's own;
     * the document of versions has no order;
     * namespaces without a visibility are private with us: where lists go by it, only the others are compared;
     * the tasks of an image have no order in Glance, and their times another form there than everywhere else.

@@ -1,7 +1,8 @@
 """What a Glance leaves behind after some years: made through its API where it can be, else by its own rows.
 
-Images come in three layers: those made through the API, each of a kind of its own; their copies by SQL, in every status,
-visibility and with every owner; what no API makes any more (properties without a value, rows that are marked deleted).
+Images come in three layers: those made through the API, each of a kind of its own; their copies by SQL, in every
+status, visibility and with every owner; what no API makes any more (properties without a value, rows that are marked
+deleted).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from tests.swap.site import ADMIN, FRIEND, OWNER, WHO, Site
 DATA: Final = {"Content-Type": "application/octet-stream"}
 PATCH: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 STATUSES: Final = (
-    "active", "queued", "saving", "importing", "uploading", "active", "deactivated", "killed", "deleted", "pending_delete",
+    "active", "queued", "saving", "importing", "uploading", "active", "deactivated", "killed", "deleted",
+    "pending_delete",
 )  # fmt: skip
 VISIBILITIES: Final = ("public", "private", "shared", "community")
 OWNERS: Final = (WHO[OWNER].project, None, WHO[ADMIN].project)
@@ -40,7 +42,7 @@ TAGS: Final = ("even", "third", "größe", "a b", "sl/ash", 'q"uote', "100%", "i
 
 @dataclasses.dataclass
 class Past:
-    """`made`: the API's images by what they are. `kinds`: one image of each kind, `all`: every one. `tasks`: their ids."""
+    """Ids. `made`: of the API's images, by what they are; `kinds`: of one image of each kind; `all`; `tasks`."""
 
     made: dict[str, str] = dataclasses.field(default_factory=dict)
     kinds: list[str] = dataclasses.field(default_factory=list)
@@ -56,9 +58,8 @@ def image(site: Site, name: str | None, data: bytes | None = None, who: str = OW
     """A new image through the API; with `store` its data goes there."""
     store = fields.pop("store", None)
     given = {"disk_format": "raw", "container_format": "bare", "visibility": "private", "name": name, **fields}
-    made: str = site.done("POST", "/v2/images", who, json={key: one for key, one in given.items() if one is not None})[
-        "id"
-    ]
+    known = {key: one for key, one in given.items() if one is not None}
+    made: str = site.done("POST", "/v2/images", who, json=known)["id"]
     if data is not None:
         more = {"X-Image-Meta-Store": store} if store else {}
         site.done("PUT", f"/v2/images/{made}/file", who, body=data, headers=DATA | more)
@@ -93,7 +94,8 @@ def images(site: Site) -> dict[str, str]:
     """One image of each kind, by its name."""
     friend = WHO[FRIEND].project
     made = {
-        "file": image(site, "file", content(3), tags=list(TAGS[:3]), os_distro="debian", hw_disk_bus="scsi", min_ram=512),
+        "file": image(site, "file", content(3), tags=list(TAGS[:3]), os_distro="debian", hw_disk_bus="scsi",
+                      min_ram=512),
         "slow": image(site, "slow", content(40), store="slow", tags=["even"], os_distro="alpine", min_disk=3),
         "web": image(site, "web", visibility="public", who=ADMIN),
         "several": image(site, "several", content(9), tags=["third"], visibility="community"),
@@ -107,7 +109,8 @@ def images(site: Site) -> dict[str, str]:
         "secret": image(site, "secret", content(11), who=ADMIN, visibility="public", secret_key="s", licence="free"),
         "imported": image(site, "imported"),
         "staged": image(site, "staged"),
-        "copied": image(site, "copied", content(12), visibility="public", who=ADMIN, disk_format="qcow2", container_format="ovf"),
+        "copied": image(site, "copied", content(12), visibility="public", who=ADMIN, disk_format="qcow2",
+                        container_format="ovf"),
         "registered": image(site, "registered", who=ADMIN, visibility="shared", owner=WHO[OWNER].project),
     }  # fmt: skip
     patch(site, made["web"], place(site.web, store="web", note="ü"), who=ADMIN)
@@ -115,7 +118,8 @@ def images(site: Site) -> dict[str, str]:
     for number, name in enumerate(ODD[1:]):
         made[f"odd {number}"] = image(site, name, **{f"key {name[:200]}": name, "empty": "", "~tilde/": "ä\n/~"})
     patch(site, made["shrunk"], {"op": "remove", "path": "/gone"}, {"op": "remove", "path": "/back"},
-          {"op": "add", "path": "/later", "value": "x" * 5000}, {"op": "replace", "path": "/tags", "value": ["stays"]})  # fmt: skip
+          {"op": "add", "path": "/later", "value": "x" * 5000},
+          {"op": "replace", "path": "/tags", "value": ["stays"]})  # fmt: skip
     patch(site, made["shrunk"], {"op": "add", "path": "/back", "value": "again"})
     site.done("POST", f"/v2/images/{made['deactivated']}/actions/deactivate", OWNER)
     site.done("DELETE", f"/v2/images/{made['deleted']}", OWNER)
@@ -125,99 +129,14 @@ def images(site: Site) -> dict[str, str]:
     until(site, made["registered"], lambda shown: bool(shown["os_hash_value"]))
     copy = {"method": {"name": "copy-image"}, "stores": ["slow"]}
     site.done("POST", f"/v2/images/{made['copied']}/import", ADMIN, json=copy)
-    for name, answer in (
-        ("odd", "accepted"),
-        ("protected", "rejected"),
-        ("deactivated", "accepted"),
-        ("registered", None),
-    ):
+    answers = {"odd": "accepted", "protected": "rejected", "deactivated": "accepted", "registered": None}
+    for name, answer in answers.items():
         for member in (friend, "d" * 32, "größe"):
             site.done("POST", f"/v2/images/{made[name]}/members", OWNER, json={"member": member})
         if answer:
             site.done("PUT", f"/v2/images/{made[name]}/members/{friend}", FRIEND, json={"status": answer})
         site.done("DELETE", f"/v2/images/{made[name]}/members/{'d' * 32}", OWNER)
     until(site, made["copied"], lambda shown: set(shown["stores"].split(",")) == {"fast", "slow"})
-    return made
-
-
-def patch(site: Site, image_id: str, *operations: dict[str, Any], who: str = OWNER) -> Any:
-    return site.done("PATCH", f"/v2/images/{image_id}", who, body=json.dumps(operations).encode(), headers=PATCH)
-
-
-def place(url: str, **metadata: Any) -> dict[str, Any]:
-    """The operation of PATCH that adds a location."""
-    return {"op": "add", "path": "/locations/-", "value": {"url": url, "metadata": metadata}}
-
-
-def until(site: Site, image_id: str, there: Callable[[dict[str, Any]], bool]) -> None:
-    """Wait for what a process does beside requests."""
-    end = time.monotonic() + quiet(60)
-    while not there(shown := site.done("GET", f"/v2/images/{image_id}")):
-        assert time.monotonic() < end, (shown, site.done("GET", f"/v2/images/{image_id}/tasks"))
-        time.sleep(0.1)
-
-
-def imported(site: Site, image_id: str, data: bytes) -> None:
-    """By staging and `glance-direct`."""
-    site.done("PUT", f"/v2/images/{image_id}/stage", OWNER, body=data, headers=DATA)
-    site.done("POST", f"/v2/images/{image_id}/import", OWNER, json={"method": {"name": "glance-direct"}})
-    until(site, image_id, lambda shown: shown["status"] == "active")
-
-
-def images(site: Site) -> dict[str, str]:
-    """One image of each kind, by its name."""
-    friend = WHO[FRIEND].project
-    made = {
-        "file": image(site, "file", content(3), tags=list(TAGS[:3]), os_distro="debian", hw_disk_bus="scsi", min_ram=512),
-        "slow": image(site, "slow", content(40), store="slow", tags=["even"], os_distro="alpine", min_disk=3),
-        "web": image(site, "web", visibility="public", who=ADMIN),
-        "several": image(site, "several", content(9), tags=["third"], visibility="community"),
-        "empty": image(site, None, disk_format=None, container_format=None),
-        "formats": image(site, "formats", disk_format="iso", container_format="bare", os_distro="debian"),
-        "odd": image(site, ODD[0], content(5), visibility="shared", tags=list(TAGS)),
-        "shrunk": image(site, "shrunk", content(6), tags=["gone", "stays"], gone="1", stays="2", back="3"),
-        "protected": image(site, "protected", content(7), protected=True, visibility="shared"),
-        "deactivated": image(site, "deactivated", content(8), visibility="shared"),
-        "deleted": image(site, "deleted", content(10)),
-        "secret": image(site, "secret", content(11), who=ADMIN, visibility="public", secret_key="s", licence="free"),
-        "imported": image(site, "imported"),
-        "staged": image(site, "staged"),
-        "copied": image(site, "copied", content(12), visibility="public", who=ADMIN, disk_format="qcow2", container_format="ovf"),
-        "registered": image(site, "registered", who=ADMIN, visibility="shared", owner=WHO[OWNER].project),
-    }  # fmt: skip
-    patch(site, made["web"], place(site.web, store="web", note="ü"), who=ADMIN)
-    patch(site, made["several"], place(site.web, store="web"), who=ADMIN)
-    for number, name in enumerate(ODD[1:]):
-        made[f"odd {number}"] = image(site, name, **{f"key {name[:200]}": name, "empty": "", "~tilde/": "ä\n/~"})
-    patch(site, made["shrunk"], {"op": "remove", "path": "/gone"}, {"op": "remove", "path": "/back"},
-          {"op": "add", "path": "/later", "value": "x" * 5000}, {"op": "replace", "path": "/tags", "value": ["stays"]})  # fmt: skip
-    patch(site, made["shrunk"], {"op": "add", "path": "/back", "value": "again"})
-    site.done("POST", f"/v2/images/{made['deactivated']}/actions/deactivate", OWNER)
-    site.done("DELETE", f"/v2/images/{made['deleted']}", OWNER)
-    imported(site, made["imported"], content(13))
-    site.done("PUT", f"/v2/images/{made['staged']}/stage", OWNER, body=content(14), headers=DATA)
-    site.done("POST", f"/v2/images/{made['registered']}/locations", json={"url": site.web})
-    until(site, made["registered"], lambda shown: bool(shown["os_hash_value"]))
-    copy = {"method": {"name": "copy-image"}, "stores": ["slow"]}
-    site.done("POST", f"/v2/images/{made['copied']}/import", ADMIN, json=copy)
-    for name, answer in (
-        ("odd", "accepted"),
-        ("protected", "rejected"),
-        ("deactivated", "accepted"),
-        ("registered", None),
-    ):
-        for member in (friend, "d" * 32, "größe"):
-            site.done("POST", f"/v2/images/{made[name]}/members", OWNER, json={"member": member})
-        if answer:
-            site.done("PUT", f"/v2/images/{made[name]}/members/{friend}", FRIEND, json={"status": answer})
-        site.done("DELETE", f"/v2/images/{made[name]}/members/{'d' * 32}", OWNER)
-    end = time.monotonic() + quiet(60)
-    while site.done("GET", f"/v2/images/{made['copied']}").get("stores") not in ("fast,slow", "slow,fast"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    while not site.done("GET", f"/v2/images/{made['registered']}")["os_hash_value"]:
-        assert time.monotonic() < end
-        time.sleep(0.1)
     return made
 
 
@@ -267,7 +186,8 @@ def copies(site: Site, made: dict[str, str], count: int) -> tuple[list[str], lis
     site.sql("CREATE TABLE copies (new char(36) PRIMARY KEY, old char(36))", *rows)
     sealed = site.sealed([one[1] for one in locations])
     site.sql(*[
-        "INSERT INTO image_locations (image_id, value, meta_data, status, created_at, updated_at, deleted, deleted_at) VALUES"
+        "INSERT INTO image_locations (image_id, value, meta_data, status, created_at, updated_at, deleted, deleted_at)"
+        " VALUES"
         f" ('{new}', '{url}', '{{\"store\": \"{store}\"}}', '{state}', {when}, {when}, {str(gone).lower()},"
         f" {when if gone else 'NULL'})"
         for (new, _, store, state, gone, when), url in zip(locations, sealed, strict=True)
@@ -313,8 +233,8 @@ def extras(site: Site, ids: Sequence[str]) -> None:
                     f" VALUES ('{one}', '{friend}', false, '{status}', {when}, {when}, false)"
                 )
             rows.append(
-                "INSERT INTO image_members (image_id, member, can_share, status, created_at, updated_at, deleted, deleted_at)"
-                f" VALUES ('{one}', '{'e' * 32}', false, 'accepted', {when}, {when}, true, {when}),"
+                "INSERT INTO image_members (image_id, member, can_share, status, created_at, updated_at, deleted,"
+                f" deleted_at) VALUES ('{one}', '{'e' * 32}', false, 'accepted', {when}, {when}, true, {when}),"
                 f" ('{one}', '{'f' * 32}', false, 'pending', {when}, {when}, false, NULL)"
             )
         properties: list[tuple[str, str | None, bool]] = []
@@ -324,7 +244,8 @@ def extras(site: Site, ids: Sequence[str]) -> None:
             properties += [("licence", "free", False), ("größe", "ü☃", False), ("hw_rng_model", "virtio", False)]
         rows += [
             "INSERT INTO image_properties (image_id, name, value, created_at, updated_at, deleted, deleted_at) VALUES"
-            f" ('{one}', '{name}', {text(site, value)}, {when}, {when}, {str(gone).lower()}, {when if gone else 'NULL'})"
+            f" ('{one}', '{name}', {text(site, value)}, {when}, {when}, {str(gone).lower()},"
+            f" {when if gone else 'NULL'})"
             for name, value, gone in properties
         ]
         if number % 11 == 0:
@@ -392,9 +313,10 @@ def tasks(site: Site, made: dict[str, str]) -> list[str]:
                     user = "NULL" if number % 3 else "'owner'"
                     of = "NULL" if number % 4 == 0 else f"'{made['file']}'"
                     rows.append(
-                        "INSERT INTO tasks (id, type, status, owner, expires_at, created_at, updated_at, deleted, image_id,"
-                        f" request_id, user_id) VALUES ('{one}', '{kind}', '{status}', '{owner}', {expires}, {when}, {when},"
-                        f" false, {of}, {user}, {user})"
+                        "INSERT INTO tasks (id, type, status, owner, expires_at, created_at, updated_at, deleted,"
+                        " image_id, request_id, user_id) VALUES"
+                        f" ('{one}', '{kind}', '{status}', '{owner}', {expires}, {when}, {when}, false, {of}, {user},"
+                        f" {user})"
                     )
                     result = "NULL" if number % 2 else text(site, json.dumps({"image_id": made["file"]}))
                     message = text(site, "" if number % 5 else "größe 'x'")

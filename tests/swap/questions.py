@@ -75,12 +75,11 @@ def _ask(site: Site, question: Question) -> Answer:
 
 def questions(past: Past, *, share: int = 1, first: int = 0, everybody: bool = False) -> list[Question]:
     """What is asked. Every kind of question is asked by every caller, and of each image something by somebody.
-    everybody: each question by each caller. share: of those of which there are many, every `share`th, from `first` on."""
+    everybody: each question by each caller. share: of those of which there are many, one of so many, from `first`
+    on."""
     callers = Callers(everybody, share, first)
-    every = [
-        *_images(past, callers), *_lists(past, callers), *_of_metadefs(callers), *_of_tasks(past, callers), *_others(callers),
-    ]  # fmt: skip
-    return list(dict.fromkeys(every))
+    of_images = [*_images(past, callers), *_lists(past, callers)]
+    return list(dict.fromkeys([*of_images, *_of_metadefs(callers), *_of_tasks(past, callers), *_others(callers)]))
 
 
 def every_byte(past: Past) -> list[Question]:
@@ -211,11 +210,14 @@ def _refused(past: Past) -> Iterator[str]:
     yield from (
         "limit=-1", "limit=x", "limit=", "marker=nothing", f"marker={'0' * 8}-0000-4000-8000-{'0' * 12}",
         f"marker={past.made['deleted']}", "sort=odd", "sort=name:up", "sort_key=odd", "sort_key=tags", "sort_dir=up",
-        "sort=name:asc,name:desc", "member_status=", "sort=name&sort_key=name", "sort_key=name&sort_dir=asc&sort_dir=desc", "sort_key=name&sort_key=name",
+        "sort=name:asc,name:desc", "member_status=", "sort=name&sort_key=name",
+        "sort_key=name&sort_dir=asc&sort_dir=desc", "sort_key=name&sort_key=name",
         "visibility=odd", "visibility=", "member_status=odd", "os_hidden=odd", "os_hidden=", "protected=True",
-        "protected=", "size_min=x", "size_max=", "min_ram_min=x", "created_at=odd", "created_at=odd:2026-01-01T00:00:00Z",
+        "protected=", "size_min=x", "size_max=", "min_ram_min=x", "created_at=odd",
+        "created_at=odd:2026-01-01T00:00:00Z",
         "updated_at=", "changes-since=2026-01-01", "name=gt:a", "status=gt:a", "id=odd:a", "disk_format=eq:raw",
-        "name=in:%22a", "size=x", "tag=", "unknown_min=x", "checksum=", "min_disk=x", "unknown_max=3", "deleted=true", "name=a:b",
+        "name=in:%22a", "size=x", "tag=", "unknown_min=x", "checksum=", "min_disk=x", "unknown_max=3",
+        "deleted=true", "name=a:b",
     )  # fmt: skip
 
 

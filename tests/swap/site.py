@@ -112,8 +112,8 @@ class Site(Glance):
             _CALLERS.format(who={name: tuple(one) for name, one in WHO.items()})
         )
         text, port = self.configuration.read_text(), urlsplit(self.web).port
-        for old, new in (("[DEFAULT]", "\n".join(more)), ("slow:file", "slow:file,web:http"), ("workers = 2", "workers = 1"),
-                         ("auth = none", "\n".join(login))):  # fmt: skip
+        for old, new in (("[DEFAULT]", "\n".join(more)), ("slow:file", "slow:file,web:http"),
+                         ("workers = 2", "workers = 1"), ("auth = none", "\n".join(login))):  # fmt: skip
             assert text.count(old) == 1
             text = text.replace(old, new)
         self.configuration.write_text(
@@ -136,14 +136,13 @@ class Site(Glance):
 
     def sql(self, *statements: str) -> str:
         """What the last of the statements says, by the database's own client."""
-        text, said = "", ""
+        text = ""
         for one in statements:
             if len(text) + len(one) > 60_000:
                 self._server.sql(text, self._database)
                 text = ""
             text += one + ";\n"
-        said = self._server.sql(text, self._database)
-        return said
+        return self._server.sql(text, self._database)
 
     def sealed(self, urls: list[str]) -> list[str]:
         """URLs as Glance keeps them in its table."""
@@ -156,7 +155,7 @@ class Site(Glance):
         return said.split()
 
     def word(self, word: str, *, leave: str = "") -> str:
-        """The line of docs/swap.md with `xloud-image takeover <word>`, on this configuration, without the word `leave`."""
+        """The line of docs/swap.md with `xloud-image takeover <word>`, for this configuration; `leave`: a word less."""
         (line,) = re.findall(rf"^xloud-image (takeover {word}.*) --config-dir /etc/glance$", PAGE, flags=re.MULTILINE)
         words = [one for one in line.split() if one != leave]
         return run([*command(), *words, "--config-file", self.configuration], seconds=120)

@@ -1,7 +1,7 @@
 """There and back beside a real Glance: it fills a database, we serve it and change it, it serves what we made of it.
 
-Four callers ask both the same questions on the same rows and files. What may differ is a list (`differences`), each line
-with its reason; every other difference is a fault, and so is a line that nothing needs.
+Four callers ask both the same questions on the same rows and files. What may differ is a list (`differences`), each
+line with its reason; every other difference is a fault, and so is a line that nothing needs.
 
 Of those questions of which there are many each database is asked one half, by the callers in turn.
 `XLOUD_IMAGE_SWAP=all` has each asked by each caller on both, which takes five times as long.
