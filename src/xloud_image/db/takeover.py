@@ -55,7 +55,7 @@ async def count(conn: AsyncConnection) -> Rows:
         " (SELECT 1 FROM image_locations l WHERE l.image_id = i.id AND NOT l.deleted)",
         "ownerless": f"{here} WHERE NOT i.deleted AND i.owner IS NULL",
         "tasks": "SELECT id FROM tasks WHERE NOT deleted AND status IN ('pending', 'processing')",
-        "locked": "SELECT DISTINCT i.id FROM images i JOIN image_properties p ON p.image_id = i.id"
+        "locked": "SELECT DISTINCT i.id FROM images i JOIN image_properties p ON p.image_id = i.id"  # noqa: S608
         f" WHERE NOT i.deleted AND NOT p.deleted AND p.name IN ({names}) AND p.value <> ''",
         "plain": f"{here} JOIN image_locations l ON l.image_id = i.id"
         " WHERE NOT i.deleted AND NOT l.deleted AND l.value NOT LIKE {like}",
