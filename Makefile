@@ -69,6 +69,8 @@ DEBIAN_PYTHON ?= /usr/lib/python3/dist-packages
 	$(call package,.venv-deploy)
 .venv-client/.locked: requirements/client.txt
 	$(call environment,.venv-client,$^)
+.venv-client-2022/.locked: requirements/client-2022.txt
+	$(call environment,.venv-client-2022,$^)
 .venv-keystone/.locked: requirements/keystone.txt
 	$(call environment,.venv-keystone,$^)
 .venv-cinder/.locked: requirements/cinder.txt
@@ -109,7 +111,7 @@ packages: # the Debian packages of the tests (as root; otherwise says which are 
 .cache/vcsim/.built: tests/servers/vcsim/main.go | packages
 	@$(PYTHON) -m tests.servers.vsphere && touch $@ || true
 
-servers: packages .venv-client/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .venv-glance/.locked .cache/vcsim/.built # what the tests start besides the service
+servers: packages .venv-client/.locked .venv-client-2022/.locked .venv-deploy/.installed .venv-keystone/.locked .venv-swift/.locked .venv-s3/.locked .venv-cinder/.locked .venv-glance/.locked .cache/vcsim/.built # what the tests start besides the service
 
 ready: .venv/.installed .venv/.extra-cinder .venv-test/.installed servers # what `make test` needs; side by side with -j
 	$(call bindings,.venv)
@@ -174,7 +176,7 @@ lock: .venv-lock/.locked ## write requirements/*.txt anew from pyproject.toml an
 	$(COMPILE) pyproject.toml --extra test -c requirements/runtime.txt -o requirements/test.txt
 	$(COMPILE) pyproject.toml --extra deploy -c requirements/runtime.txt -o requirements/deploy.txt
 	$(COMPILE) pyproject.toml $(addprefix --extra ,$(IN_IMAGE)) -c requirements/runtime.txt -o requirements/image.txt
-	$(foreach name,build client keystone cinder swift s3 peer tempest lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
+	$(foreach name,build client client-2022 keystone cinder swift s3 peer tempest lock,$(COMPILE) requirements/$(name).in -o requirements/$(name).txt &&) true
 
 clean: ## remove what was built or left by tests; the state stays
 	rm -rf .venv .venv-* .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis .test-state build dist

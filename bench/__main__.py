@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bench.peers import Earlier, Glance, Ours
+from bench.peers import Bare, Earlier, Everything, Glance, Ours
 from bench.report import Report, revision
 from bench.rows import BESIDE, ROWS
 from bench.runs import Broken, Run
@@ -28,6 +28,8 @@ RESULTS = Path(__file__).parent / "results"
 QUIET = 15
 # no line may be worse than this share of what it was in the other checkout
 STEADY = 0.95
+# and none with everything on worse than this share of what it is with nothing
+WITH_EVERYTHING = 1 / 1.15
 
 
 def main() -> int:
@@ -38,6 +40,11 @@ def main() -> int:
     parser.add_argument("--peers-only", action="store_true", help="leave ours out")
     parser.add_argument(
         "--beside", type=Path, metavar="TREE", help="beside this service in another checkout (installed), not Glance"
+    )
+    parser.add_argument(
+        "--with-everything",
+        action="store_true",
+        help="beside this service without them: quotas, Keystone's limits, a protection file, notifications",
     )
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--output", type=Path, default=RESULTS / "latest.json", help="where the JSON goes")
@@ -62,17 +69,21 @@ def main() -> int:
         console.print("[yellow]ours is not installed (`make install`): only the peers are measured[/]")
         with_ours = False
 
-    report = Report(console, STEADY if options.beside else None)
+    alone = bool(options.beside or options.with_everything)
+    steady = STEADY if options.beside else WITH_EVERYTHING if options.with_everything else None
+    report = Report(console, steady)
     run = Run(report, quick=options.quick, with_ours=with_ours)
     if options.beside:
         run.peer = Earlier
         Earlier.command = options.beside.resolve() / ".venv" / "bin" / "xloud-image"
+    if options.with_everything:
+        run.peer, run.kind = Bare, Everything
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
     others: dict[str, int] = {}
     interrupted = False
     with run.stack:
-        for name in options.only or (BESIDE if options.beside else ROWS):
+        for name in options.only or (BESIDE if alone else ROWS):
             console.print(f"[bold]{name}[/]: {(ROWS[name].__doc__ or '').splitlines()[0]}", highlight=False)
             began = time.perf_counter()
             try:
@@ -99,7 +110,7 @@ def main() -> int:
         options.output,
         revision=revision(),
         quick=options.quick,
-        versions={} if options.beside else _versions(),
+        versions={} if alone else _versions(),
         beside=str(options.beside.name) if options.beside else None,
         seconds=seconds,
         others_percent_of_a_core=others,

@@ -113,13 +113,19 @@ class EarlierInCeph(_InCeph, Earlier):
     name = "earlier_rbd"
 
 
+def in_ceph(run: Run) -> None:
+    """A cluster for the services whose store is in Ceph, until the end of the run."""
+    if not hasattr(_InCeph, "cluster"):
+        cluster = _InCeph.cluster = Ceph(gib=40)
+        cluster.start()
+        run.stack.callback(cluster.close)
+        if run.peer is Glance:
+            peer_python()
+
+
 def services(run: Run) -> None:
     """1 GiB through both services into and out of a pool, digests and all, by one client."""
-    cluster = _InCeph.cluster = Ceph(gib=40)
-    cluster.start()
-    run.stack.callback(cluster.close)
-    if run.peer is Glance:
-        peer_python()
+    in_ceph(run)
     peer: type[Server] = GlanceInCeph if run.peer is Glance else EarlierInCeph
     kinds: list[type[Server]] = [peer, *([OursInCeph] if run.with_ours else [])]
     servers = [run.server(kind) for kind in kinds]
@@ -146,11 +152,15 @@ def services(run: Run) -> None:
         add("rbd-api", f"{work}, 1 client", "CPU-s/GiB", LOWER, peer=costs[0], ours=costs[1])
 
 
+def modules_of_peer() -> str:
+    """The directory of the modules of the peer's environment."""
+    words = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.run([Glance.python(), "-c", words], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def peer_python() -> Path:
     """The interpreter of the peer's environment, with Ceph's bindings linked into it as into ours."""
-    python = Glance.python()
-    words = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    place = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True).stdout.strip()
+    python, place = Glance.python(), modules_of_peer()
     for name in ("rados", "rbd"):
         file = __import__(name).__file__
         link = f"{place}/{os.path.basename(file)}"

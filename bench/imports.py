@@ -20,6 +20,8 @@ from xloud_image.db.tables import jobs as table
 from xloud_image.model import utcnow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bench.peers import Server
 
 PATIENCE = 600.0  # seconds that an import may take
@@ -54,12 +56,13 @@ def _servers(run: Run) -> list[Server]:
     return [run.server(kind) for kind in kinds]
 
 
-def _until(run: Run, server: Server, image: str, stores: set[str]) -> None:
+def until_imported(server: Server, image: str, stores: Collection[str] = ()) -> None:
+    """Wait until it has its data, in these stores, and no import is under way. `Broken`: it failed."""
     end = time.monotonic() + PATIENCE
     while True:
         shown = server.call("GET", f"/v2/images/{image}")
         busy = shown.get("os_glance_import_task") or shown.get("os_glance_importing_to_stores")
-        if shown["status"] == "active" and not busy and set(shown.get("stores", "").split(",")) >= stores:
+        if shown["status"] == "active" and not busy and set(shown.get("stores", "").split(",")) >= set(stores):
             return
         if shown.get("os_glance_failed_import") or time.monotonic() > end:
             raise Broken(f"{server.name}: the import of {image} failed: {shown}")
@@ -76,7 +79,7 @@ def _import(run: Run, server: Server, image: str, method: str, stores: list[str]
                 raise Broken(f"{server.name}: stage: {seen['failures']}")
         body = {"method": {"name": method}, "stores": stores}
         server.call("POST", f"/v2/images/{image}/import", body)
-        _until(run, server, image, set(stores))
+        until_imported(server, image, stores)
         wall = time.perf_counter() - began
     run.others.append(meter.others / meter.wall)
     return Seen({"wall": wall}, meter.cpu["server"], meter.cpu["mariadb"])

@@ -175,6 +175,11 @@ def _p50(run: Run, server: Server) -> dict[str, Any]:
     return seen
 
 
+def median_get(run: Run, server: Server) -> float:
+    """Seconds of GET one image, the median of one client's for some seconds."""
+    return float(_p50(run, server)["p50"])
+
+
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else 1000 * seconds
 

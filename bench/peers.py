@@ -12,15 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.servers import glance
+from tests.servers.keystone import REGION
 from tests.servers.place import HOST, ROOT, environment, free_port
 from tests.servers.process import Process, answers, run
+from xloud_image.identity.limits import RESOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tests.servers.keystone import Keystone
+
 WORKERS = 2
 PROJECT = "1" * 32
 USER = "2" * 32
+_RULE = "create = {0}\nread = {0}\nupdate = {0}\ndelete = {0}\n"
+_NAMES = "licence billing audit build_secret owner_specified internal_note hw_firmware_lock cost_centre sla region_lock"
+# what sites protect: names, beginnings, and all the rest for everybody
+PROTECTIONS = "".join(
+    f"[{pattern}]\n{_RULE.format(roles)}"
+    for pattern, roles in (
+        *((f"^{name}$", "admin,member") for name in _NAMES.split()),
+        *((f"^{name}_.*", "admin") for name in _NAMES.split()[:9]),
+        (".*", "@"),
+    )
+)
 COMMAND = ROOT / ".venv" / "bin" / "xloud-image"
 
 
@@ -192,10 +207,13 @@ class Ours(Server):
             sections["paste_deploy"] = {"flavor": "keystone"}
         else:
             sections["xloud"] = {"auth": self.auth}
-        for section, options in self.options.items():
+        for section, options in self._options().items():
             sections[section] = sections.get(section, {}) | options
         self._configuration = self._write("glance-api.conf", sections)
         run([self.command, "db", "upgrade", "--config-file", self._configuration], seconds=600)
+
+    def _options(self) -> Mapping[str, dict[str, str]]:
+        return self.options
 
     def _launch(self) -> None:
         command: list[str | Path] = [self.command, "serve", "--config-file", self._configuration]
@@ -214,6 +232,43 @@ class Counting(Ours):
 
     name = "counting"
     options: ClassVar = {"xloud": {"metrics": "true"}}
+
+
+class Bare(Ours):
+    """This service with nothing switched on: what `--with-everything` is measured against."""
+
+    name = "bare"
+    role = "peer"
+
+
+class Everything(Ours):
+    """This service with all that operators may switch on and each call pays for: a quota (with Keystone its limits),
+    twenty sections of protected properties, notifications."""
+
+    name = "everything"
+
+    more: Mapping[str, dict[str, str]]
+
+    def switch_on(self, keystone: Keystone, broker: str) -> None:
+        """Before its start: what it asks, and where it tells."""
+        more = {"property_protection_file": str(self.directory / "protections.conf"), "transport_url": broker}
+        if self.auth == "keystone":
+            more["use_keystone_limits"] = "true"
+            token = keystone.token()
+            found, _ = keystone.call("GET", "/services?type=image", token=token)
+            row = {"service_id": found["services"][0]["id"], "region_id": REGION, "default_limit": 10**9}
+            body = {"registered_limits": [{**row, "resource_name": name} for name in RESOURCES]}
+            keystone.call("POST", "/registered_limits", body, token)
+        else:
+            more["user_storage_quota"] = "100TB"
+        self.more = {"DEFAULT": more, "oslo_messaging_notifications": {"driver": "messagingv2"}}
+
+    def _prepare(self) -> None:
+        (self.directory / "protections.conf").write_text(PROTECTIONS)
+        super()._prepare()
+
+    def _options(self) -> Mapping[str, dict[str, str]]:
+        return self.more
 
 
 class Earlier(Ours):

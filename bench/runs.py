@@ -9,21 +9,25 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import amqp
+
 from bench import load
-from bench.peers import PROJECT, Glance, Ours, Server
+from bench.peers import PROJECT, Everything, Glance, Ours, Server
 from bench.processes import Meter
 from tests.servers.keystone import Keystone
 from tests.servers.mariadb import MariaDB
 from tests.servers.memcached import Memcached
-from tests.servers.place import ROOT
+from tests.servers.place import HOST, ROOT
+from tests.servers.rabbitmq import PASSWORD, USER, RabbitMQ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from bench.report import Report
 
@@ -52,18 +56,21 @@ class Seen:
 @dataclasses.dataclass(slots=True)
 class Run:
     """`quick`: small sizes and short loads, for a look; its figures are no results.
-    `with_ours`: whether ours is measured, or only the peers. `peer`: what ours is measured beside."""
+    `with_ours`: whether ours is measured, or only the peers. `peer`: what ours is measured beside; `kind`: which of
+    ours it is."""
 
     report: Report
     quick: bool = False
     with_ours: bool = True
     peer: type[Server] = Glance
+    kind: type[Server] = Ours
     repeats: int = 3
     # processor seconds a second that neither the load nor the measured servers used, of each load
     others: list[float] = dataclasses.field(default_factory=list)
     stack: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
     _mariadb: MariaDB | None = None
     _keystone: Keystone | None = None
+    _broker: RabbitMQ | None = None
     _memcached: Memcached | None = None
     _servers: dict[tuple[str, str, int], Server] = dataclasses.field(default_factory=dict)
     _filled: set[str] = dataclasses.field(default_factory=set)
@@ -100,6 +107,17 @@ class Run:
             server.start()
             self._keystone = server
         return self._keystone
+
+    @property
+    def broker(self) -> RabbitMQ:
+        """The message bus of a service that tells what it does, with somebody who takes it away."""
+        if self._broker is None:
+            server = RabbitMQ()
+            self.stack.callback(server.close)
+            server.start()
+            self._broker = server
+            self.stack.callback(consume(server))
+        return self._broker
 
     def _authtoken(self) -> dict[str, str]:
         if self._memcached is None:
@@ -139,6 +157,8 @@ class Run:
             authtoken=self._authtoken() if auth == "keystone" else None,
             threads=threads,
         )
+        if isinstance(server, Everything):
+            server.switch_on(self.keystone, self.broker.url)
         server.database = database
         self.stack.callback(server.stop)
         server.start()
@@ -150,7 +170,7 @@ class Run:
 
     def ours(self, auth: str = "none") -> Server | None:
         """Ours, if it takes part."""
-        return self.server(Ours, auth) if self.with_ours else None
+        return self.server(self.kind, auth) if self.with_ours else None
 
     def both(self, auth: str = "none") -> list[Server]:
         """As `pair`, without the one that is not there."""
@@ -254,6 +274,34 @@ class Run:
         finally:
             child.kill()
             child.wait()
+
+
+def consume(broker: RabbitMQ) -> Callable[[], None]:
+    """Take notifications away in a thread, as a consumer would; what is returned ends it."""
+    over = threading.Event()
+    connection = amqp.Connection(f"{HOST}:{broker.port}", userid=USER, password=PASSWORD, heartbeat=0)
+    connection.connect()
+    channel = connection.channel()
+    channel.exchange_declare("glance", "topic", durable=False, auto_delete=False)
+    for queue in ("notifications.info", "notifications.error"):
+        channel.queue_declare(queue, durable=False, auto_delete=False)
+        channel.queue_bind(queue, "glance", queue)
+        channel.basic_consume(queue, no_ack=True, callback=lambda _: None)
+
+    def run() -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection.drain_events(timeout=0.5)
+        connection.close()
+
+    taker = threading.Thread(target=run, daemon=True)
+    taker.start()
+
+    def stop() -> None:
+        over.set()
+        taker.join(5)
+
+    return stop
 
 
 def middle(seen: list[Seen]) -> Seen:

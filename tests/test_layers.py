@@ -24,7 +24,7 @@ FLOORS = (
     ("api", "worker"),
     ("services", "bootstrap", "client", "broker"),
     ("db", "stores", "fetching", "identity", "cache"),
-    ("streams", "policy", "schemas", "metadefs", "patch", "resuming"),
+    ("streams", "policy", "schemas", "metadefs", "patch", "resuming", "audit"),
     ("inspection", "checking", "conversion", "events"),
     ("model",),
     ("logs",),

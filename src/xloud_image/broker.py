@@ -22,7 +22,7 @@ from xloud_image.config.messaging import BUS
 from xloud_image.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
-    from xloud_image.config.settings import MessagingSettings, NotificationSettings
+    from xloud_image.config.settings import MessagingSettings
     from xloud_image.db.events import Unsent
 
 log = structlog.get_logger(__name__)
@@ -36,11 +36,10 @@ _VERSIONS: Final = {"messaging": 1.0, "messagingv2": 2.0}
 class Broker:
     """One process's connections to the bus. `BrokerUnavailable` of all that it cannot do now."""
 
-    def __init__(self, bus: MessagingSettings, notifications: NotificationSettings) -> None:
-        self._bus, self._notifications = bus, notifications
+    def __init__(self, bus: MessagingSettings) -> None:
+        self._bus = bus
         self._library: Any = None
         self._opening = threading.RLock()  # calls come in threads of their own, and the library has one configuration
-        self._to: Any = None
         self._bell: Any = None
 
     def open(self) -> None:
@@ -56,37 +55,9 @@ class Broker:
                 cfg.CONF([], project="xloud-image", default_config_files=[path], default_config_dirs=[], use_env=False)
             self._library = oslo_messaging
 
-    def send(self, event: Unsent) -> None:
-        """Give an event to the bus, once for each topic; the broker has confirmed it when this returns."""
-        versions = [_VERSIONS[driver] for driver in self._notifications.drivers if driver in BUS]
-        if versions:
-            with self._asking():
-                self._send(event, versions)
-        if "log" in self._notifications.drivers:
-            log.info("notification", type=event.type, level=event.level, id=event.id, payload=event.payload)
-
-    def _send(self, event: Unsent, versions: Sequence[float]) -> None:
-        with self._opening:
-            if self._to is None:
-                url = self._notifications.transport_url
-                self._to = self._library.get_notification_transport(self._conf(), url=url)
-        for version in versions:
-            for topic in self._notifications.topics:
-                target = self._library.Target(topic=f"{topic}.{event.level}")
-                message = {
-                    "message_id": event.id,
-                    "publisher_id": self._notifications.default_publisher_id,
-                    "event_type": event.type,
-                    "priority": event.level.upper(),
-                    "payload": event.payload,
-                    "timestamp": str(event.made_at),
-                }
-                # the library's Notifier gives each message an id of its own, and takes a failure for the end
-                self._to._send_notification(target, {}, message, version=version, retry=1)  # noqa: SLF001
-
     def ring(self) -> None:
         """Tell all nodes that there is long work. One that does not hear it looks by itself."""
-        with self._asking():
+        with self.asking():
             target = self._library.Target(exchange=_EXCHANGE, topic=_TOPIC, fanout=True)
             client = self._library.get_rpc_client(self._transport(), target)
             client.prepare(retry=1).cast({}, "look")
@@ -98,7 +69,7 @@ class Broker:
             def look(self, _context: object) -> None:
                 heard()
 
-        with self._asking():
+        with self.asking():
             # the queue by the node's name outlives this process: one a node
             target = self._library.Target(exchange=_EXCHANGE, topic=_TOPIC, server=socket.gethostname())
             policy = self._library.DefaultRPCAccessPolicy
@@ -113,6 +84,11 @@ class Broker:
                 self._bell = self._library.get_rpc_transport(self._conf())
             return self._bell
 
+    def notifier(self, url: str | None) -> tuple[Any, Any]:
+        """The library, and what it sends notifications by; `url`: another bus than that of the service."""
+        with self._opening:
+            return self._library, self._library.get_notification_transport(self._conf(), url=url)
+
     @staticmethod
     def _conf() -> Any:
         from oslo_config import cfg
@@ -120,12 +96,59 @@ class Broker:
         return cfg.CONF
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
+    def asking(self) -> Iterator[None]:
+        """With the library; whatever it raises is `BrokerUnavailable`."""
         try:
             self.open()
             yield
         except Exception as error:
             raise BrokerUnavailable(mask(f"{type(error).__name__}: {error}")) from error
+
+
+class Teller:
+    """Sends events of one kind. `word`: what a line of the log begins with."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        word: str,
+        *,
+        drivers: Sequence[str],
+        topics: Sequence[str],
+        transport_url: str | None,
+        publisher: str,
+    ) -> None:
+        self._broker, self._word = broker, word
+        self._versions = [_VERSIONS[driver] for driver in drivers if driver in BUS]
+        self._logs = "log" in drivers
+        self._topics, self._url, self._publisher = topics, transport_url, publisher
+        self._library: Any = None
+        self._to: Any = None
+
+    def send(self, event: Unsent) -> None:
+        """Give an event to the bus, once for each topic; the broker has confirmed it when this returns."""
+        if self._versions:
+            with self._broker.asking():
+                self._send(event)
+        if self._logs:
+            log.info(self._word, type=event.type, level=event.level, id=event.id, payload=event.payload)
+
+    def _send(self, event: Unsent) -> None:
+        if self._to is None:
+            self._library, self._to = self._broker.notifier(self._url)
+        for version in self._versions:
+            for topic in self._topics:
+                target = self._library.Target(topic=f"{topic}.{event.level}")
+                message = {
+                    "message_id": event.id,
+                    "publisher_id": self._publisher,
+                    "event_type": event.type,
+                    "priority": event.level.upper(),
+                    "payload": event.payload,
+                    "timestamp": str(event.made_at),
+                }
+                # the library's Notifier gives each message an id of its own, and takes a failure for the end
+                self._to._send_notification(target, {}, message, version=version, retry=1)  # noqa: SLF001
 
 
 @contextlib.contextmanager

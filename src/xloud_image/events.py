@@ -49,6 +49,18 @@ class Event:
             found = json.dumps({**self.payload, "properties": cut})
         return found
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a table of events that are not sent yet has it."""
+        return {
+            "id": self.id,
+            "type": self.type,
+            "level": self.level,
+            "payload": self.text,
+            "made_at": self.made_at,
+            "held_for": self.held_for,
+        }
+
 
 def is_wanted(wanted: NotificationSettings, kind: str) -> bool:
     """Whether events of this type are told."""
@@ -100,8 +112,8 @@ def of_member(member: Member, *, deleted_at: dt.datetime | None = None) -> dict[
     }
 
 
-def of_task(task: Task) -> dict[str, Any]:
-    """task.create, .run, .processing, .success, .failure."""
+def of_task(task: Task, *, deleted_at: dt.datetime | None = None) -> dict[str, Any]:
+    """task.create, .run, .processing, .success, .failure, .delete."""
     return {
         "id": task.id,
         "type": task.type,
@@ -112,7 +124,7 @@ def of_task(task: Task) -> dict[str, Any]:
         "expires_at": instant(task.expires_at),
         "created_at": instant(task.created_at),
         "updated_at": instant(task.updated_at),
-        **_end(None),
+        **_end(deleted_at),
     }
 
 

@@ -105,7 +105,7 @@ class Image:
 
     def may_become(self, status: str) -> bool:
         """Whether the table of status changes allows this step."""
-        return status in TRANSITIONS[self.status]
+        return status in TRANSITIONS.get(self.status, ())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,7 +129,8 @@ class Claim:
     kind "stage": bytes under `url` that wait for an import of the image; ended by it, or with the image.
     kind "part": the key `url` of bytes that come in; ended in the transaction that makes them a part of an upload.
     Whoever holds the lease (`holder`, until `lease_until`) works on it; an expired claim is the reaper's.
-    `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several).
+    `scope` of a "delete" says what to finish: "image" (the whole image) or "location" (one of several); of a "hash"
+    where their digests go: "image" (to be seen) or "location" (into our notes of it).
     """
 
     id: str

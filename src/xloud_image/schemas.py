@@ -255,6 +255,16 @@ def task() -> Json:
     return {"name": "task", "properties": TASK_PROPERTIES}
 
 
+def new_task() -> Json:
+    """The body of a new task: what clients cannot say of it is taken and has no effect, as in the reference."""
+    return {
+        "type": "object",
+        "properties": TASK_PROPERTIES,
+        "required": ["type", "input"],
+        "additionalProperties": False,
+    }
+
+
 def tasks() -> Json:
     """The schema of a list of tasks, which leaves out what was asked for and what came of it."""
     return {

@@ -104,6 +104,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._ever_ready = self._stopping = False
         self._job_workers: dict[int, float] = {}  # process → when it was started
         self._relay = 0  # of these, the one that knows the message bus
+        self._finishing: set[int] = set()  # of these, those that finish what they do, with an older configuration
         self._leaving: dict[int, float] = {}  # of these, when they were told to end
         self._job_record = deaths.Record()
         super().__init__(app)
@@ -116,14 +117,18 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
                 self._signal(pid, signal.SIGKILL)
         loaded: Loaded = self.app.loaded
         wanted = loaded.settings.imports.job_workers
-        if not self._stopping and len(self._job_workers) < wanted and self._job_record.may_start:
+        there = len(self._job_workers) - len(self._finishing)
+        if not self._stopping and there < wanted and self._job_record.may_start:
             self._start_job_worker()
 
     def _start_job_worker(self) -> None:
         born = time.monotonic()
-        relays = self._relay not in self._job_workers
+        relays = self._relay not in self._job_workers or self._relay in self._finishing
+        # a signal that comes before the child has its own handler waits for it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
             self._job_workers[pid] = born
             self._relay = pid if relays else self._relay
             return
@@ -140,6 +145,17 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         for pid in self._job_workers:
             self._leaving.setdefault(pid, time.monotonic())
             self._signal(pid, signal.SIGTERM)
+
+    def _renew_job_workers(self) -> None:
+        """Others follow, of a fresh configuration. What is under way is finished, but for what still was at the last
+        time: it is handed over, so that there are never more than twice as many."""
+        for pid in self._job_workers:
+            if pid in self._finishing:
+                self._leaving.setdefault(pid, time.monotonic())
+                self._signal(pid, signal.SIGTERM)
+            else:
+                self._finishing.add(pid)
+                self._signal(pid, signal.SIGUSR1)
 
     @staticmethod
     def _signal(pid: int, number: int) -> None:
@@ -165,7 +181,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._record.forget()
         self._job_record.forget()
         super().reload()
-        self._end_job_workers()  # others follow
+        self._renew_job_workers()
 
     def spawn_workers(self) -> None:
         """Start those that are missing, unless they would only die again."""
@@ -192,6 +208,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             metrics.forget(pid)
             if (born := self._job_workers.pop(pid, None)) is not None:
                 self._leaving.pop(pid, None)
+                self._finishing.discard(pid)
                 self._mourn_job_worker(deaths.Death(pid, status, time.monotonic() - born, ready=True))
                 continue
             dead: _Worker | None = self.WORKERS.pop(pid, None)  # none: an orphan that the kernel gave to process 1
@@ -345,6 +362,8 @@ async def serve(
         if bell is not None:
             runtime.ring, runtime.db.told = bell.ring, bell.tell
         beside = [asyncio.create_task(reaper.run(runtime))]
+        if runtime.journal is not None:
+            runtime.journal.start()
         if runtime.cache is not None:
             beside.append(asyncio.create_task(cache_keeping.keep(runtime)))
         app = api.build(runtime)

@@ -1,7 +1,8 @@
 """A process that does long work: imports, copies. `serve` keeps one beside the API; `xloud-image worker` is one alone.
 There may be any number, on any node: all take their work from the one database.
 
-SIGTERM hands over what is under way: another process goes on with it at once. One whose event loop stands still ends
+SIGTERM hands over what is under way: another process goes on with it at once. SIGUSR1 has it finish what is under
+way, take nothing new, and end: so a service changes its configuration under long work. One whose loop stands still ends
 itself, with the stack of what it stands in, and whoever started it starts another.
 """
 
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from xloud_image.broker import Broker
-from xloud_image.config.messaging import is_installed
+from xloud_image.broker import Broker, Teller
+from xloud_image.config.messaging import BUS, is_installed
+from xloud_image.db.events import CHANGES, Outbox
 from xloud_image.errors import ConfigError, ImageServiceError
 from xloud_image.services import converting, importing, reaper
 from xloud_image.services.jobs import Engine
-from xloud_image.services.relay import FarBell, Relay
+from xloud_image.services.relay import FarBell, Relay, told
 from xloud_image.services.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HAND_OVER: Final = 15.0  # seconds that this may take
+NICE: Final = 5  # of the digests: a third of the processor when everything else on the node wants it
 STILL: Final = 60.0  # seconds for which the event loop may stand still
 KINDS: Final = {"import": importing.KIND}
 
@@ -62,6 +65,11 @@ class Bell:
         self._events.hear(events)
         self._far.hear(far)
 
+    def leave(self) -> None:
+        """Hear nothing more in this loop: others do."""
+        for line in (self._work, self._events, self._far):
+            line.leave()
+
 
 class _Line:
     """Datagrams without a meaning, from any process to any one of those that hear."""
@@ -83,14 +91,20 @@ class _Line:
 
         asyncio.get_running_loop().add_reader(self._ear, heard)
 
+    def leave(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ear)
+
 
 def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, relays: bool = True) -> int:
     """Work until SIGTERM, SIGINT, or, with `parent`, until that process is gone; the exit code. `relays`: this is the
     process of its service that knows the message bus."""
     signal.signal(signal.SIGINT, signal.SIG_IGN if parent else signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of whoever moved the log, which is noticed anyway
+    early: list[int] = []  # what came before the event loop was there
+    signal.signal(signal.SIGUSR1, lambda number, _frame: early.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     try:
-        asyncio.run(_work(loaded.settings, bell, parent, relays))
+        asyncio.run(_work(loaded.settings, bell, parent, relays, early))
     except ConfigError as error:
         log.error("long work cannot be done", reason=error.message)
         return 3
@@ -103,27 +117,34 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, 
     return 0
 
 
-async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool) -> None:
-    stop = asyncio.Event()
+async def _work(settings: Settings, bell: Bell | None, parent: int | None, relays: bool, early: list[int]) -> None:
+    stop, finish = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     turns = loop.create_task(turning())
+    loop.add_signal_handler(signal.SIGUSR1, finish.set)
+    if early:
+        finish.set()
     for number in (signal.SIGTERM, signal.SIGQUIT, *(() if parent else (signal.SIGINT,))):
         loop.add_signal_handler(number, stop.set)
-    async with Runtime.open(settings, "policy", "db", "stores") as runtime:
+    async with Runtime.open(settings, "policy", "db", "stores", niceness=NICE) as runtime:
         if "image_conversion" in settings.imports.image_import_plugins:
             await asyncio.to_thread(converting.prepare, runtime)
         engine = Engine(runtime, KINDS, places=settings.imports.jobs_at_once)
         if bell is not None:
             bell.hear(engine)
             runtime.ring, runtime.db.told = bell.ring, bell.tell
-        beside = [asyncio.create_task(reaper.run(runtime)), asyncio.create_task(_watch(parent, stop))]
-        if relays:
-            beside += _relay(runtime, bell, engine)
+        relaying = _relay(runtime, bell, engine) if relays else []
+        beside = [
+            *relaying,
+            asyncio.create_task(reaper.run(runtime)),
+            asyncio.create_task(_watch(parent, stop)),
+            asyncio.create_task(_give_way(finish, bell, relaying)),
+        ]
         gc.collect()
         gc.freeze()
         log.info("ready for long work", pid=os.getpid())
         try:
-            await engine.run(stop)
+            await engine.run(stop, finish)
         finally:
             for task in (*beside, turns):
                 task.cancel()
@@ -133,17 +154,47 @@ async def _work(settings: Settings, bell: Bell | None, parent: int | None, relay
 def _relay(runtime: Runtime, bell: Bell | None, engine: Engine) -> list[asyncio.Task[None]]:
     """What this process does with the message bus, as far as there is one."""
     settings = runtime.settings
-    broker = Broker(settings.messaging, settings.notifications)
-    sending, far = Relay(runtime, broker), FarBell(broker)
+    broker = Broker(settings.messaging)
+    far = FarBell(broker)
+    relays = [Relay(runtime, box, _teller(broker, settings, box)) for box in told(settings)]
+
+    def rung() -> None:
+        for each in relays:
+            each.ring()
+
     if bell is not None:
-        bell.relay(sending.ring, far.ring)
-    runtime.db.told = sending.ring
-    tasks = []
-    if settings.notifications.drivers:
-        tasks.append(asyncio.create_task(sending.run(), name="send events"))
+        bell.relay(rung, far.ring)
+    runtime.db.told = rung
+    tasks = [asyncio.create_task(each.run(), name="send events") for each in relays]
     if settings.messaging.transport_url and is_installed():
         tasks.append(asyncio.create_task(far.run(engine.ring), name="ring between nodes"))
     return tasks
+
+
+async def _give_way(finish: asyncio.Event, bell: Bell | None, relaying: list[asyncio.Task[None]]) -> None:
+    """At `finish`: another process hears the rings and knows the message bus."""
+    await finish.wait()
+    if bell is not None:
+        bell.leave()
+    for task in relaying:
+        task.cancel()
+
+
+def _teller(broker: Broker, settings: Settings, box: Outbox) -> Teller:
+    wanted, audit = settings.notifications, settings.audit
+    publisher = wanted.default_publisher_id
+    if box is CHANGES:
+        return Teller(
+            broker,
+            "notification",
+            drivers=wanted.drivers,
+            topics=wanted.topics,
+            transport_url=wanted.transport_url,
+            publisher=publisher,
+        )
+    drivers = [name for name in audit.drivers if name in BUS]  # what goes to the log is there already
+    url = audit.transport_url
+    return Teller(broker, "audit", drivers=drivers, topics=audit.topics, transport_url=url, publisher=publisher)
 
 
 async def _watch(parent: int | None, stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,12 @@ def test_request_ids(cloud: Cloud) -> None:
     for length, status in ((64, 200), (65, 431)):
         headers = {"x-openstack-request-id": "r" * length}
         assert cloud.ann.ask("GET", "/v2/images", headers=headers).status == status
+    theirs = f"req-{uuid.uuid4()}"
+    for given, told in ((theirs, True), ("r" * 64, False), (f"{theirs[:-1]}\t", False), ("req-x status=500", False)):
+        answer = cloud.ann.ask("GET", "/v2/images", headers={"x-openstack-request-id": given})
+        line = next(one for one in cloud.service.log.splitlines() if answer.headers["x-openstack-request-id"] in one)
+        assert (f" global_request={given}" in f"{line} ") == told, line
+        assert "global_request" not in line or told
 
 
 def test_methods(cloud: Cloud) -> None:

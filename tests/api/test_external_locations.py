@@ -91,12 +91,22 @@ def hashed(cloud: Cloud, image_id: str) -> bool:
     return bool(wait_until(lambda: cloud.admin.show(image_id)["os_hash_value"]))
 
 
-def on_the_web(cloud: Cloud, file: File) -> str:
-    """The id of an image that lies there, with its digests."""
+def own_digest(cloud: Cloud, image_id: str) -> Any:
+    """That of the data at its only location, which no client sees; once they have been read."""
+    assert wait_until(lambda: "digest" in metadata(cloud, image_id)[0]["xloud"])
+    return metadata(cloud, image_id)[0]["xloud"]["digest"]
+
+
+def digests(image: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return image["checksum"], image["os_hash_algo"], image["os_hash_value"]
+
+
+def on_the_web(cloud: Cloud, file: File, way: str = "POST") -> str:
+    """The id of an image that lies there, whose digests were made."""
     image_id = cloud.nova.new(visibility="community")
-    answer = register(cloud.nova, image_id, file.url)
-    assert answer.status == 202, answer.body
-    assert hashed(cloud, image_id)
+    answer = register(cloud.nova, image_id, file.url) if way == "POST" else cloud.nova.patch(image_id, add(file.url))
+    assert answer.status == (202 if way == "POST" else 200), answer.body
+    assert hashed(cloud, image_id) if way == "POST" else own_digest(cloud, image_id)
     return image_id
 
 
@@ -139,8 +149,13 @@ def test_services_and_administrators_register_private_addresses(cloud: Cloud, ww
     assert caller.download(image_id, Range="bytes=6-9").body == SMALL[6:10]
     head = caller.ask("HEAD", f"/v2/images/{image_id}/file")
     assert (head.status, head.headers["content-length"]) == (200, str(len(SMALL)))
-    assert hashed(cloud, image_id), "its digests follow, so that a change will be noticed"
-    assert caller.show(image_id)["os_hash_value"] == hashlib.sha512(SMALL).hexdigest()
+    digest = hashlib.sha512(SMALL).hexdigest()
+    if way == "POST":
+        assert hashed(cloud, image_id), "its digests follow, so that a change will be noticed"
+        assert caller.show(image_id)["os_hash_value"] == digest
+    else:
+        assert own_digest(cloud, image_id) == {"algorithm": "sha512", "value": digest}, "known to the service alone"
+        assert digests(caller.show(image_id)) == (None, None, None)
     assert caller.download(image_id).body == SMALL
 
 
@@ -286,9 +301,10 @@ def test_the_notes_of_the_service(cloud: Cloud, www: Folder) -> None:
     file = new_file(www, SMALL)
     forged = {"xloud": {"wrong_since": "x", "version": "y"}, "zone": "north"}
     assert cloud.admin.patch(image_id, add(file.url, **forged)).status == 200
+    assert own_digest(cloud, image_id)
     (before,) = metadata(cloud, image_id)
     assert before["zone"] == "north"
-    assert set(before["xloud"]) == {"registered", "version"}
+    assert set(before["xloud"]) == {"registered", "version", "digest"}
     assert before["xloud"]["version"] != "y"
     shown = [{"url": file.url, "metadata": {"store": "web", "zone": "north"}}]
     assert cloud.admin.show(image_id)["locations"] == shown
@@ -359,6 +375,37 @@ def test_a_file_that_is_gone(cloud: Cloud, www: Folder) -> None:
     assert cloud.bob.download(image_id).body == SMALL
 
 
+@pytest.mark.parametrize("then", ["registered", "patched", "replaced", "uploaded"])
+def test_what_was_refused_counts_for_nothing(cloud: Cloud, www: Folder, then: str) -> None:
+    """The image names the store, as with Glance, and nothing else of it; other data take its place."""
+    file = new_file(www, SMALL)
+    image_id = cloud.nova.new()
+    wrong = {"os_hash_algo": "sha512", "os_hash_value": "beefdead" * 16}
+    assert register(cloud.nova, image_id, file.url, validation_data=wrong).status == 202
+    assert wait_until(lambda: cloud.nova.show(image_id)["status"] == "queued")
+    image = cloud.admin.show(image_id)
+    assert (image["stores"], image["locations"], image["size"]) == ("web", [], None)
+    assert digests(image) == (None, None, None)
+    assert "direct_url" not in image
+    assert cloud.admin.ask("GET", f"/v2/images/{image_id}/locations").json() == []
+    assert cloud.nova.download(image_id).status == 204
+    if then == "uploaded":
+        assert cloud.nova.upload(image_id, SMALL[::-1]).status == 204
+    elif then == "registered":
+        assert register(cloud.nova, image_id, file.url).status == 202
+    elif then == "patched":
+        assert cloud.nova.patch(image_id, add(file.url)).status == 200
+    else:
+        value = [{"url": file.url, "metadata": {}}]
+        assert cloud.nova.patch(image_id, {"op": "replace", "path": "/locations", "value": value}).status == 200
+    image = cloud.admin.show(image_id)
+    assert (image["status"], image["stores"]) == ("active", "fast" if then == "uploaded" else "web")
+    assert len(image["locations"]) == 1
+    assert len(metadata(cloud, image_id)) == 1
+    assert cloud.nova.download(image_id).body == (SMALL[::-1] if then == "uploaded" else SMALL)
+    assert cloud.nova.delete(image_id).status == 204
+
+
 def test_wrong_data_is_cut_before_its_end(cloud: Cloud, www: Folder) -> None:
     """The server says that it is the same file; at the end of a full read the digest tells that it is not."""
     file = new_file(www, LARGE)
@@ -378,9 +425,11 @@ def test_wrong_data_is_cut_before_its_end(cloud: Cloud, www: Folder) -> None:
     assert cloud.bob.download(image_id).body == LARGE
 
 
-def test_wrong_data_of_one_chunk_never_reaches_a_client(cloud: Cloud, www: Folder) -> None:
+@pytest.mark.parametrize("way", ["POST", "PATCH"])
+def test_wrong_data_of_one_chunk_never_reaches_a_client(cloud: Cloud, www: Folder, way: str) -> None:
+    """By the digest that is shown, or by the one that is not."""
     file = new_file(www, SMALL)
-    image_id = on_the_web(cloud, file)
+    image_id = on_the_web(cloud, file, way)
     file.replace(SMALL[::-1], secretly=True)
     assert cloud.bob.download(image_id).status == 503
     assert "wrong_since" in metadata(cloud, image_id)[0]["xloud"]
@@ -389,7 +438,7 @@ def test_wrong_data_of_one_chunk_never_reaches_a_client(cloud: Cloud, www: Folde
 @pytest.mark.parametrize("way", ["POST", "PATCH"])
 def test_registering_it_again(cloud: Cloud, www: Folder, way: str) -> None:
     file = new_file(www, SMALL)
-    image_id = on_the_web(cloud, file)
+    image_id = on_the_web(cloud, file, way)
     file.replace(SMALL[::-1], secretly=True)
     assert cloud.bob.download(image_id).status == 503
 

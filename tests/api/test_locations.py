@@ -45,32 +45,6 @@ def test_a_first_location_makes_the_image_active(cloud: Cloud, url: str) -> None
     assert cloud.ann.download(image_id).body == DATA
 
 
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (validation(), 200),
-        (validation(checksum=MD5), 200),
-        (validation(os_hash_algo="sha256"), 400),
-        (validation(os_hash_value="abc"), 400),
-        (validation(os_hash_value="g" * 128), 400),
-        (validation(checksum="short"), 400),
-        ({"os_hash_algo": "sha512"}, 400),
-        ({"checksum": MD5}, 400),
-        (validation(extra=1), 400),
-    ],
-)
-def test_digests_announced_by_patch(cloud: Cloud, url: str, data: dict[str, Any], status: int) -> None:
-    image_id = cloud.ann.new()
-    answer = cloud.admin.patch(image_id, add(location(url, validation_data=data)))
-    assert answer.status == status, answer.body
-    image = cloud.ann.show(image_id)
-    if status == 200:
-        found = (image["status"], image["os_hash_algo"], image["os_hash_value"], image["checksum"])
-        assert found == ("active", "sha512", SHA512, MD5)
-    else:
-        assert (image["status"], image["locations"]) == ("queued", [])
-
-
 def test_a_second_location(cloud: Cloud, url: str) -> None:
     image_id = cloud.ann.new(DATA)
     wrong = validation(os_hash_value="0" * 128)

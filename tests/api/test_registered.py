@@ -184,26 +184,12 @@ def test_the_same_bytes_come_and_are_shown(cloud: Cloud) -> None:
     assert {place["metadata"]["store"] for place in image["locations"]} == {"fast", "mem"}
 
 
-def test_an_image_without_digests_gets_them_first(cloud: Cloud) -> None:
-    """Registered by PATCH, so nobody has read it yet."""
-    first, same, other = (cloud.ann.new(data, store="mem") for data in (DATA, DATA, EVIL))
-    image_id = cloud.admin.new()
-    assert patched(cloud.admin, image_id, url(first)) == 200
-    assert cloud.admin.show(image_id)["os_hash_value"] is None
-    assert patched(cloud.admin, image_id, url(other)) == 409
-    assert patched(cloud.admin, image_id, url(same)) == 200
-    image = cloud.admin.show(image_id)
-    assert image["os_hash_value"] == hashlib.sha512(DATA).hexdigest()
-    assert len(image["locations"]) == 2
-
-
 def test_digests_are_used(cloud: Cloud) -> None:
     where = url(cloud.ann.new(DATA, store="mem"))
     right = {"os_hash_algo": "sha512", "os_hash_value": hashlib.sha512(DATA).hexdigest()}
     md5 = hashlib.md5(DATA).hexdigest()
     for wrong in ({"checksum": "0" * 32}, {"os_hash_value": "0" * 128}):
         image_id = cloud.admin.new()
-        assert patched(cloud.admin, image_id, where, validation_data={"checksum": md5, **right, **wrong}) == 409
         assert posted(cloud.admin, image_id, where, validation_data={"checksum": md5, **right, **wrong}) == 202
         assert wait_until(lambda image_id=image_id: cloud.admin.show(image_id)["status"] == "queued")  # type: ignore[misc]
         image = cloud.admin.show(image_id)
@@ -236,8 +222,8 @@ def test_another_algorithm_than_that_of_the_image(cloud: Cloud) -> None:
     good, copy = cloud.ann.new(DATA, store="fast"), cloud.ann.new(DATA, store="mem")
     other = {"os_hash_algo": "sha256", "os_hash_value": hashlib.sha256(DATA).hexdigest()}
     assert patched(cloud.admin, good, url(copy), validation_data=other) == 409
-    assert patched(cloud.admin, good, url(copy), validation_data={**other, "os_hash_algo": "crc32"}) == 400
-    assert patched(cloud.admin, cloud.admin.new(), url(copy), validation_data=other) == 400
+    assert patched(cloud.admin, good, url(copy), validation_data={**other, "os_hash_algo": "crc32"}) == 409
+    assert patched(cloud.admin, cloud.admin.new(), url(copy), validation_data=other) == 409
 
 
 def test_the_algorithm_is_there_at_once(cloud: Cloud) -> None:

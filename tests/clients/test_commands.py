@@ -273,6 +273,28 @@ def test_an_import_is_waited_for(cloud: Cloud, admin: Person, flawed: Flawed) ->
     assert "already" in admin.run("images", "copy", "disk", "--store", "fast", code=1)
 
 
+def test_a_store_is_emptied(cloud: Cloud, admin: Person, flawed: Flawed) -> None:
+    """One image by its name, then all that are left, hidden ones too, while they can be read."""
+    (admin.folder / "disk.img").write_bytes(DATA)
+    for name in ("first", "second", "third"):
+        admin.run("images", "create", "disk.img", "--name", name, "--store", "slow")
+    ids = {name: admin.json("images", "show", name)["id"] for name in ("first", "second", "third")}
+    change = [{"op": "replace", "path": "/os_hidden", "value": True}]
+    assert cloud.admin.patch(ids["third"], *change).status == 200
+    admin.run("images", "move", "first", "--from", "slow", "--to", "fast")
+    assert admin.json("images", "show", "first")["stores"] == "fast"
+    there = sum("slow" in image["stores"].split(",") for image in admin.json("images", "list", "--status", "active"))
+    said = admin.run("images", "move", "--from", "slow", "--to", "fast", "--all")
+    assert f"{there + 1} of {there + 1} images are in fast now" in said
+    for image in ids.values():
+        assert "slow" not in cloud.admin.show(image)["stores"].split(",")
+        assert cloud.admin.download(image).body == DATA
+    assert "0 of 0 images" in admin.run("images", "move", "--from", "slow", "--to", "fast", "--all")
+    assert "say --from" in admin.run("images", "move", "first", "--from", "fast", code=2)
+    assert "name images, or" in admin.run("images", "move", "--from", "slow", "--to", "fast", code=2)
+    assert "first" in admin.run("images", "move", "first", "--from", "slow", "--to", "fast", code=1)
+
+
 def test_an_import_that_fails_says_why_and_is_asked_for_again(cloud: Cloud, admin: Person, flawed: Flawed) -> None:
     flawed.how = lambda number, span: "404"
     try:

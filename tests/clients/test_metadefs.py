@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.test_glance import Glance
+from tests.clients.test_glance import Glance, releases
 from tests.conftest import ServiceFactory
 from tests.servers.client import OpenStack
 from tests.servers.keystone import Keystone
@@ -58,9 +58,13 @@ def test_openstackclient(service: ServiceFactory, openstack: OpenStack, keystone
     assert run("namespace", "list", "-") == []
 
 
-def test_glanceclient(service: ServiceFactory, keystone: Keystone, tmp_path: Path) -> None:
+@releases
+def test_glanceclient(release: str, service: ServiceFactory, keystone: Keystone, tmp_path: Path) -> None:
     one = service(keystone.sections())
-    admin, demo = Glance(one, keystone.token("admin")), Glance(one, keystone.token("demo"))
+    admin, demo = (Glance(one, keystone.token(name), release) for name in ("admin", "demo"))
+    admin.run("md-namespace-create", "Own", "--display-name", "Own", "--visibility", "private")
+    assert "Own" not in demo.run("md-namespace-list")
+    admin.run("md-namespace-delete", "Own")
     file = tmp_path / "namespace.json"
     file.write_text((files.STANDARD / "runtimes.json").read_text().replace("OS::Software::Runtimes", "Soft"))
     admin.run("md-namespace-import", "--file", file)
@@ -74,7 +78,8 @@ def test_glanceclient(service: ServiceFactory, keystone: Keystone, tmp_path: Pat
     admin.run("md-object-update", "Soft", "Java", "--name", "Kotlin", "--schema", json.dumps({"properties": {}}))
     admin.run("md-object-create", "Soft", "--name", "Lua", "--schema", json.dumps({"properties": json.loads(schema)}))
     admin.run("md-object-delete", "Soft", "Lua")
-    admin.run("md-property-create", "Soft", "--name", "p", "--title", "P", "--type", "string", "--schema", SCHEMA)
+    kind = ("--type", "string") if release == "newest" else ()  # the older one takes it from the schema
+    admin.run("md-property-create", "Soft", "--name", "p", "--title", "P", *kind, "--schema", SCHEMA)
     admin.run("md-property-update", "Soft", "p", "--name", "q", "--title", "Q")
     assert demo.table("md-property-show", "Soft", "q")["title"] == "Q"
     assert "q" in demo.run("md-property-list", "Soft")
@@ -82,6 +87,7 @@ def test_glanceclient(service: ServiceFactory, keystone: Keystone, tmp_path: Pat
     admin.run("md-tag-create", "Soft", "--name", "one")
     admin.run("md-tag-update", "Soft", "one", "--name", "1")
     assert "1" in demo.run("md-tag-list", "Soft").split()
+    assert demo.table("md-tag-show", "Soft", "1")["name"] == "1"
     admin.run("md-tag-delete", "Soft", "1")
     # its --append fails before it sends anything
     admin.run("md-tag-create-multiple", "Soft", "--names", "two,three")

@@ -430,11 +430,12 @@ def _flat(text: str) -> str:
     ("text", "missing"),
     [
         ("[pipeline:glance-api-keystone]\npipeline = cors authtoken audit context ratelimit rootapp\n",
-         ["audit", "ratelimit"]),
-        ("[composite:api]\nkeystone = cors authtoken audit context rootapp\ncaching = other\n", ["audit"]),
+         ["ratelimit"]),
+        ("[composite:api]\nkeystone = cors authtoken mine context rootapp\ncaching = other\n[composite:rootapp]\n"
+         "/v2: apiv2app\n", ["mine"]),
         ("[pipeline:glance-api-keystone]\npipeline = cors healthcheck http_proxy_to_wsgi versionnegotiation osprofiler"
          " authtoken context rootapp\n", []),
-        ("[pipeline:glance-api]\npipeline = audit rootapp\n", []),
+        ("[pipeline:glance-api]\npipeline = mine rootapp\n", []),
         ("no ini file", []),
         ("\0[pipeline:glance-api-keystone\n" * 1000, []),
     ],
@@ -446,4 +447,4 @@ def test_filters_that_do_nothing_here_are_named(text: str, missing: list[str], t
     assert not loaded.refusals
     told = [one.sentence for one in loaded.findings if "has filters that do nothing here" in one.sentence]
     assert [all(name in one for name in missing) for one in told] == [True] * bool(missing)
-    assert ("CADF" in "".join(told)) is ("audit" in missing)
+    assert bool(told) is bool(missing)

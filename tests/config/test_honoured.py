@@ -70,6 +70,9 @@ def test_an_honoured_option_becomes_the_setting_that_it_names(read: Read, option
     if option.opt.dest == "anonymous_off_loopback":  # it confirms what is refused without it
         under += "[DEFAULT]\nbind_host = 0.0.0.0\nallow_anonymous_access = true\n"
 
+    if option.group == "audit_middleware_notifications":  # of a filter, which a paste file beside it names
+        (tmp_path / "glance-api-paste.ini").write_text("[composite:api]\ndefault = audit\nkeystone = audit\n")
+
     def outcome(text: str) -> object:
         loaded = read(under, text, open_door=False)
         confirmed = [note for note in loaded.refusals if note.about == "[DEFAULT] allow_anonymous_access"]

@@ -24,7 +24,7 @@ async def told(settings: DatabaseSettings) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.write(lambda tx: tx.execute(table.delete()))
-        await database.write(lambda tx: events.give_turn(tx, "a"))
+        await database.write(lambda tx: events.CHANGES.give_turn(tx, "a"))
         await database.aclose()
 
 
@@ -37,7 +37,7 @@ async def _emit(database: Database, *emitted: Event) -> None:
 
 
 async def _types(database: Database) -> list[str]:
-    return [one.type for one in await database.read(lambda conn: events.first(conn, 100))]
+    return [one.type for one in await database.read(lambda conn: events.CHANGES.first(conn, 100))]
 
 
 async def test_what_is_emitted_is_stored_with_the_change_or_not_at_all(told: Database) -> None:
@@ -55,7 +55,7 @@ async def test_what_is_emitted_is_stored_with_the_change_or_not_at_all(told: Dat
     await told.write(lambda tx: images.change(tx, image.id, lambda now: now))  # changes nothing
     await _emit(told, Event("image.send", {}))  # not wanted
     assert rung == [1]
-    [one] = await told.read(lambda conn: events.first(conn, 10))
+    [one] = await told.read(lambda conn: events.CHANGES.first(conn, 10))
     assert (one.type, one.level) == ("image.create", "info")
     assert isinstance(one.payload, dict)
     assert one.payload["name"] == image.name
@@ -102,35 +102,35 @@ async def test_what_may_be_undone_is_held_until_it_is_certain(told: Database) ->
 
 async def test_the_turn_is_one_process_at_a_time(told: Database) -> None:
     async def take(holder: str, **how: object) -> bool:
-        return await told.write(lambda tx: events.take_turn(tx, holder, **{"lease": 60, **how}))  # type: ignore[arg-type]
+        return await told.write(lambda tx: events.CHANGES.take_turn(tx, holder, **{"lease": 60, **how}))  # type: ignore[arg-type]
 
     got = await asyncio.gather(*(take(name) for name in "abcdef"))
     assert sum(got) == 1
     holder = "abcdef"[got.index(True)]
     assert await take(holder)
-    turn = await told.read(events.whose_turn)
+    turn = await told.read(events.CHANGES.whose_turn)
     assert (turn.holder, turn.free) == (holder, False)
     assert await take("g", was=holder)  # known to be dead
     assert not await take(holder)
     assert await take("g", lease=-1)  # run out
-    assert (await told.read(events.whose_turn)).free
+    assert (await told.read(events.CHANGES.whose_turn)).free
     assert await take("a")
-    await told.write(lambda tx: events.give_turn(tx, "g"))  # not its own any more
+    await told.write(lambda tx: events.CHANGES.give_turn(tx, "g"))  # not its own any more
     assert not await take("b")
-    await told.write(lambda tx: events.give_turn(tx, "a"))
+    await told.write(lambda tx: events.CHANGES.give_turn(tx, "a"))
     assert await take("b")
-    await told.write(lambda tx: events.give_turn(tx, "b"))
+    await told.write(lambda tx: events.CHANGES.give_turn(tx, "b"))
 
 
 async def test_the_oldest_go_when_too_many_wait_or_for_too_long(told: Database) -> None:
     await _emit(told, *(Event(f"e{number}", {}) for number in range(10)))
-    assert await events.drop(told, most=10, hours=1) == 0
-    assert await events.drop(told, most=4, hours=1) == 6
+    assert await events.CHANGES.drop(told, most=10, hours=1) == 0
+    assert await events.CHANGES.drop(told, most=4, hours=1) == 6
     assert await _types(told) == ["e6", "e7", "e8", "e9"]
     old = table.update().where(table.c.type == "e7").values(made_at=dt.datetime(2020, 1, 1))
     await told.write(lambda tx: tx.execute(old))
-    count, seconds = await told.read(events.waiting)
+    count, seconds = await told.read(events.CHANGES.waiting)
     assert count == 4
     assert seconds > 3600
-    assert await events.drop(told, most=4, hours=1) == 2
+    assert await events.CHANGES.drop(told, most=4, hours=1) == 2
     assert await _types(told) == ["e8", "e9"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.test_glance import Glance
+from tests.clients.test_glance import Glance, releases
 from tests.conftest import ServiceFactory
 from tests.load import quiet
 from tests.servers.client import OpenStack
@@ -98,8 +98,10 @@ def test_the_openstack_command(importing: Service, openstack: OpenStack, file: P
     assert openstack.json("image", "task", "show", tasks[0]["ID"], cloud="cloud")["status"] == "success"
 
 
-def test_the_glance_command(importing: Service, file: Path, web: Nginx) -> None:
-    glance = Glance(importing)
+@releases
+def test_the_glance_command(release: str, importing: Service, file: Path, web: Nginx) -> None:
+    glance = Glance(importing, release=release)
+    assert "copy-image" in glance.run("import-info")
     words = ("--disk-format", "raw", "--container-format", "bare")
     glance.run("image-create-via-import", *words, "--name", "one", "--file", file)
     assert active(importing, "one")["os_hash_value"] == SHA
@@ -115,7 +117,14 @@ def test_the_glance_command(importing: Service, file: Path, web: Nginx) -> None:
         assert time.monotonic() - begun < quiet(30)
         time.sleep(0.2)
     assert "Copied 2 MiB to files" in glance.run("image-tasks", shown["id"])
-    assert "success" in glance.run("task-list")
+    new(importing, "three")
+    (three,) = importing.request("GET", "/v2/images?name=three").json()["images"]
+    glance.run("image-stage", "--file", file, three["id"])
+    glance.run("image-import", three["id"])
+    assert active(importing, "three")["os_hash_value"] == SHA
+    (done,) = importing.request("GET", f"/v2/images/{three['id']}/tasks").json()["tasks"]
+    assert "success" in glance.run("task-list", "--status", "success")
+    assert glance.table("task-show", done["id"])["status"] == "success"
 
 
 def test_a_dashboard_creates_by_url(importing: Service, web: Nginx) -> None:

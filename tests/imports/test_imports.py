@@ -214,7 +214,8 @@ def test_what_is_refused(cloud: Cloud, body: Any, status: int) -> None:
 def test_the_header_and_the_body_name_stores(cloud: Cloud) -> None:
     image = cloud.ann.new()
     stage(cloud.ann, image, DATA)
-    assert begin(cloud.ann, image, header="slow", stores=["slow"]).status == 400
+    assert begin(cloud.ann, image, header="slow", stores=["fast"]).status == 400
+    assert begin(cloud.ann, image, header="slow", stores=["slow", "fast"]).status == 400
     assert begin(cloud.ann, image, header="slow", all_stores=True).status == 400
     assert begin(cloud.ann, image, header="slow").status == 202
     assert ended(cloud.ann, image)["status"] == "success"

@@ -247,6 +247,51 @@ def other_worker(scene: Scene) -> Iterator[Process]:
     assert "Traceback" not in process.output()
 
 
+def test_a_changed_configuration_does_not_begin_an_import_anew(scene: Scene) -> None:
+    """SIGHUP: the old process finishes what it does, and another takes what comes; at the next one it hands over."""
+    first, second = scene.staged(), scene.staged()
+    old, before = scene.job_worker, len(service_deaths(scene.cloud.service))
+    scene.armed.arm("job.half", action=f"sleep:{quiet(6):.0f}")
+    await_that(lambda: begin(scene.cloud.ann, first).status == 202)
+    await_that(lambda: scene.files("fast", first))
+    key = scene.files("fast", first)
+    scene.armed.disarm()
+    os.kill(scene.cloud.service.pid, signal.SIGHUP)
+    await_that(lambda: scene.job_worker != old)
+    await_that(lambda: begin(scene.cloud.ann, second).status == 202)
+    assert ended(scene.cloud.ann, second)["status"] == "success"
+    assert task(scene.cloud.ann, first)["status"] == "processing"
+    assert scene.files("fast", first) == key
+    assert ended(scene.cloud.ann, first)["status"] == "success"
+    await_that(lambda: not alive(old))
+    assert len(service_deaths(scene.cloud.service)) == before
+    scene.prove(first, "fast")
+    scene.prove(second, "fast")
+
+
+def test_a_second_change_hands_over_what_is_still_under_way(scene: Scene) -> None:
+    image = scene.staged()
+    old = scene.job_worker
+    scene.armed.arm("job.half", action="sleep:600")
+    await_that(lambda: begin(scene.cloud.ann, image).status == 202)
+    await_that(lambda: scene.files("fast", image))
+    scene.armed.disarm()
+    for _ in range(2):
+        there = scene.job_worker
+        os.kill(scene.cloud.service.pid, signal.SIGHUP)
+        await_that(lambda there=there: scene.job_worker != there)  # type: ignore[misc]
+    await_that(lambda: not alive(old))
+    assert ended(scene.cloud.ann, image)["status"] == "success"
+    scene.prove(image, "fast")
+
+
+def alive(process: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, 0)
+        return True
+    return False
+
+
 def test_a_stop_hands_the_work_over(scene: Scene) -> None:
     image = scene.staged()
     with other_worker(scene) as other:

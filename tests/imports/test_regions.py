@@ -133,21 +133,30 @@ def test_what_the_caller_may_not_read_there_is_not_had_here(keystone: Keystone, 
 
 
 @pytest.mark.parametrize(
-    ("region", "source", "more", "said"),
+    ("region", "more", "said"),
     [
-        ("Nowhere", str(uuid.uuid4()), {}, "in region Nowhere"),
-        (REGION, "no-id", {}, "no UUID"),
-        (REGION, str(uuid.uuid4()), {"glance_service_interface": "internal"}, "no internal address"),
-        (REGION, str(uuid.uuid4()), {"glance_service_interface": "other"}, "is one of"),
-        ("RegionOne", str(uuid.uuid4()), {}, "port"),
+        ("Nowhere", {}, "in region Nowhere"),
+        (REGION, {"glance_service_interface": "internal"}, "no internal address"),
+        (REGION, {"glance_service_interface": "other"}, "is one of"),
+        ("RegionOne", {}, "port"),
     ],
 )
-def test_what_is_refused_at_once(
-    keystone: Keystone, near: Service, region: str, source: str, more: dict[str, str], said: str
-) -> None:
+def test_a_region_that_is_none(keystone: Keystone, near: Service, region: str, more: dict[str, str], said: str) -> None:
+    """The import fails, as with Glance, and the image is queued with all that it had; nobody is asked anything."""
+    token = keystone.token("demo")
+    image = new(near, token, os_distro="debian")
+    assert begin(near, token, image, str(uuid.uuid4()), region, **more).status == 202
+    done = ended(near, token, image)
+    assert done["status"] == "failure"
+    assert said in done["message"]
+    shown = ask(near, token, "GET", f"/v2/images/{image}").json()
+    assert (shown["status"], shown["os_distro"]) == ("queued", "debian")
+
+
+def test_an_id_that_is_none_is_refused_at_once(keystone: Keystone, near: Service) -> None:
     token = keystone.token("demo")
     image = new(near, token)
-    answer = begin(near, token, image, source, region, **more)
+    answer = begin(near, token, image, "no-id")
     assert answer.status == 400
-    assert said in answer.body.decode()
+    assert b"does not look like a UUID" in answer.body
     assert ask(near, token, "GET", f"/v2/images/{image}").json()["status"] == "queued"

@@ -9,8 +9,8 @@ caller's project:
 
     o  allowed      F  Forbidden, 403      -  NotFound, 404: the image does not exist for him
 
-"private-" and "shared-" are images whose owner is NULL: the first is administrators' alone, the second is read as a public
-one is. Memberships of images that are not shared have no effect.
+"private-" and "shared-" are images whose owner is NULL: the first is administrators' alone, the second is read as a
+public one is. Memberships of images that are not shared have no effect.
 """
 
 import pytest

@@ -69,8 +69,7 @@ def test_what_would_take_long_all_the_same_gives_up() -> None:
 def test_all_patterns_of_a_file_share_the_work_of_a_name() -> None:
     search, text = compile_search("(a+)+b$"), Text("a" * 255)
     with pytest.raises(TooMuchWork):
-        for _ in range(1000):
-            assert not search(text)
+        assert not any(search(text) for _ in range(1000))
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", "a**", "(?P<x", r"(a)\1", "(?>a)b", "a++b", "*.*", "(?P<y>a)(?(y)b)"])

@@ -1,26 +1,52 @@
 """The `openstack` command, from an environment of its own, against one or several clouds."""
 
+import functools
 import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers.place import environment, new_directory, program
+from tests.load import quiet
+from tests.servers.place import ROOT, environment, new_directory, program
 from tests.servers.programs import Programs
 
-ENVIRONMENT = ".venv-client"
-_PROGRAMS = Programs("clients", lambda: environment(ENVIRONMENT, "python"), "-W", "ignore")
+# by release: the environment and its programs
+_PROGRAMS = {
+    release: (venv, Programs(programs, functools.partial(environment, venv, "python"), "-W", "ignore"))
+    for release, venv, programs in (
+        ("newest", ".venv-client", "clients"),
+        ("2022", ".venv-client-2022", "clients-2022"),
+    )
+}
 
 
-def command(name: str) -> list[str]:
-    """The words that begin a command of `openstack` or `glance`."""
-    environment(ENVIRONMENT, name)
-    return _PROGRAMS.command(name)
+def command(name: str, release: str = "newest") -> list[str]:
+    """The words that begin a command of `openstack` or `glance`; only `glance` is there of 2022."""
+    venv, programs = _PROGRAMS[release]
+    environment(venv, name)
+    return programs.command(name)
 
 
 class Failed(Exception):
     """The command ended with another code than 0; its words are in the message."""
+
+
+def call(program: str, *words: str, release: str = "newest", asked: Any) -> Any:
+    """What a program of ours in the clients' environment answers, JSON in and out; raises `Failed`."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("OS_")}
+    done = subprocess.run(
+        [*_PROGRAMS[release][1].command(program), *words],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=quiet(120),
+        env={**surroundings, "PYTHONPATH": str(ROOT), "no_proxy": "127.0.0.1,localhost"},
+        check=False,
+    )
+    if done.returncode:
+        raise Failed(f"{program} {' '.join(words)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout)
 
 
 class Result(NamedTuple):

@@ -26,7 +26,12 @@ from typing import Any
 
 # by set: the module of each program
 SETS = {
-    "clients": {"openstack": "openstackclient.shell", "glance": "glanceclient.shell"},
+    "clients": {
+        "openstack": "openstackclient.shell",
+        "glance": "glanceclient.shell",
+        "callers": "tests.clients.callers",
+    },
+    "clients-2022": {"glance": "glanceclient.shell", "callers": "tests.clients.callers"},
     "service": {
         "xloud-image": "xloud_image.cli",
         "glance-cache-manage": "xloud_image.cli.glance_cache",
@@ -48,6 +53,8 @@ LATER = {
         "glanceclient.v2.client",
         "glanceclient.v2.shell",
     ),
+    # not the module with its commands: it reads a file in the home folder when it is imported
+    "clients-2022": ("keystoneauth1.token_endpoint", "glanceclient.v2.client"),
     "service": (
         "xloud_image.cli.ready",
         "xloud_image.config.check",
@@ -67,11 +74,15 @@ LATER = {
     ),
 }
 # modules that look at the environment when they are imported: each command imports them, and what needs them, itself
-OWN = {"clients": (), "service": ("xloud_image.failpoints", "prometheus_client")}
+OWN = {"clients": (), "clients-2022": (), "service": ("xloud_image.failpoints", "prometheus_client")}
 # what leads to all libraries of the set, with those that are a command's own
-ALL = {"clients": (), "service": ("xloud_image.server",)}
+ALL = {"clients": (), "clients-2022": (), "service": ("xloud_image.server",)}
 # a command that loads what all of its set load, with an end that needs no server
-USUAL = {"clients": ("openstack", "image", "list", "--help"), "service": ()}
+USUAL = {
+    "clients": ("openstack", "image", "list", "--help"),
+    "clients-2022": (),
+    "service": (),
+}
 _PR_SET_PDEATHSIG = 1
 
 

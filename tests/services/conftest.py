@@ -10,6 +10,9 @@ import pytest
 from aiohttp import web
 
 from tests.memory import MEMORY
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgresql import PostgreSQL
+from tests.services.former import ENGINES, Former
 from tests.services.ill import IllStore
 from xloud_image.api import app
 from xloud_image.config.loader import load
@@ -125,3 +128,17 @@ store_timeout = 2
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         yield House(service, f"http://127.0.0.1:{port}", disk)
         await runner.cleanup()
+
+
+@pytest.fixture(params=ENGINES)
+def former(request: pytest.FixtureRequest, tmp_path: Path) -> Former:
+    engine: str = request.param
+    if engine == "sqlite":
+        connection = f"sqlite:///{tmp_path / 'glance.sqlite'}"
+    elif engine == "postgresql":
+        postgresql: PostgreSQL = request.getfixturevalue("postgresql")
+        connection = postgresql.create_database()
+    else:
+        mariadb: MariaDB = request.getfixturevalue("mariadb")
+        connection = mariadb.create_database(charset="utf8").replace("charset=utf8", "charset=utf8mb4")
+    return Former(engine, connection, tmp_path)

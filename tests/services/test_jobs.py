@@ -30,12 +30,14 @@ class Work:
         self.begun: list[str] = []
         self.failed: dict[str, str] = {}
         self.may_end: set[str] = set()
-        self.stop = asyncio.Event()
+        self.stop, self.finish = asyncio.Event(), asyncio.Event()
         self.engines: list[asyncio.Task[None]] = []
 
     async def engine(self, runtime: Runtime) -> None:
         kind = jobs.Kind(self.run, self.fail)
-        self.engines.append(asyncio.create_task(jobs.Engine(runtime, {"import": kind}, places=4).run(self.stop)))
+        self.engines.append(
+            asyncio.create_task(jobs.Engine(runtime, {"import": kind}, places=4).run(self.stop, self.finish))
+        )
 
     async def run(self, runtime: Runtime, job: Job, progress: jobs.Progress) -> None:
         self.begun.append(job.id)

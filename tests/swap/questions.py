@@ -253,7 +253,8 @@ def _of_metadefs(callers: Callers) -> Iterator[Question]:
     ))  # fmt: skip
     yield from callers.ask(["/v2/metadefs/resource_types"])
     for key, way in itertools.product(("created_at", "updated_at", "namespace", "visibility"), ("asc", "desc")):
-        yield Question(ADMIN, f"{base}?sort_key={key}&sort_dir={way}&limit=9", pages=True)
+        yield Question(ADMIN, f"{base}?sort_key={key}&sort_dir={way}&limit=4", pages=True)
+    yield from (Question(ADMIN, f"{base}/OS::Swap::Number6{part}") for part in ("", "/properties"))
     yield Question(READER, f"{base}?limit=5", pages=True)
 
 

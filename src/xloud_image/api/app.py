@@ -6,6 +6,7 @@ the rest of an unread body. Handlers of /v2 run only with a context.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import re
@@ -19,7 +20,19 @@ import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from xloud_image.api import connections, cors, giving, info, messages, metrics, openapi, proxies, receiving, uploads
+from xloud_image.api import (
+    auditing,
+    connections,
+    cors,
+    giving,
+    info,
+    messages,
+    metrics,
+    openapi,
+    proxies,
+    receiving,
+    uploads,
+)
 from xloud_image.api.receiving import ClientGone
 from xloud_image.api.routes import HEALTH, OFF, ROUTES, minors
 from xloud_image.api.state import (
@@ -30,6 +43,7 @@ from xloud_image.api.state import (
     REQUEST_ID,
     RUNTIME,
     Ending,
+    asked_under,
     require_no_body,
     require_utf8,
 )
@@ -94,6 +108,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await _answer(request, handler)
     if request.path != request.app[RUNTIME].settings.health.path:
         ctx = request.get(CONTEXT)
+        theirs = asked_under(request)
         access.info(
             "request",
             method=request.method,
@@ -104,6 +119,7 @@ async def _way(request: web.Request, handler: Handler) -> web.StreamResponse:
             user=ctx.user if ctx else None,
             request=request[REQUEST_ID],
             client=proxies.client(request),
+            **({"global_request": theirs} if theirs else {}),
         )
         if request.app[RUNTIME].settings.server.counts:
             metrics.count(request, response.status, time.monotonic() - begun)
@@ -129,12 +145,14 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _error(request, error.status, error.message, error.headers, error.problem)
     except web.HTTPException as error:
         response = _error(request, error.status, error.text or error.reason, {})
-    except ConnectionError:
+    except (ConnectionError, asyncio.CancelledError):
+        auditing.end(request, None)
         raise
     except Exception:
         log.exception("a request failed", request=request_id, method=request.method, path=clipped(request.path))
         message = f"The service failed; the log says more under {request_id}."
         response = _error(request, 500, message, {})
+    auditing.end(request, response.status)
     return await _finish(request, response)
 
 
@@ -158,6 +176,7 @@ async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[CONTEXT] = await request.app[RUNTIME].identity.authenticate(
         request.headers, method=request.method, path=request.path, address=proxies.client(request)
     )
+    await auditing.begin(request)
     if known is not None:
         _refuse(request, known)
     if request.match_info.handler not in _TAKE_BODY:

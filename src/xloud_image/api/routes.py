@@ -430,6 +430,23 @@ ROUTES: Final[tuple[Route, ...]] = (
         fails={404: "The marker is no task."},
     ),
     Route(
+        "POST",
+        "/v2/tasks",
+        tasks.create,
+        "createTask",
+        "tasks",
+        "Make an image of the data at a URL; for administrators.",
+        {201: "Task"},
+        description="Deprecated: an import of the image API does the same, and more. The image is there at once, and "
+        "goes again when the task fails. A task of another type has failed at once.",
+        body="task",
+        headers={201: ("Location",)},
+        fails={
+            400: "The type is none, the input no object, or its URL no http or https URL that may be asked.",
+            403: _NO_RIGHT,
+        },
+    ),
+    Route(
         "GET",
         "/v2/tasks/{task_id}",
         tasks.show,

@@ -48,6 +48,13 @@ def context(request: web.Request) -> Context:
     return request[CONTEXT]
 
 
+def asked_under(request: web.Request) -> str | None:
+    """The id that another service gives all requests which serve one of its own (`req-UUID`), so that a server's failed
+    start is found in every log; as in oslo.middleware anything else counts as none."""
+    given = request.headers.get("x-openstack-request-id", "")
+    return given if given.startswith("req-") and _UUID.fullmatch(given[4:]) else None
+
+
 def image_id(request: web.Request) -> str:
     """The image's id from the path; what cannot be an id is not found."""
     text = request.match_info["image_id"]

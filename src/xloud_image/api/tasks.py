@@ -8,12 +8,12 @@ from aiohttp import web
 from multidict import MultiMapping
 from yarl import URL
 
-from xloud_image.api import wire
-from xloud_image.api.state import context, image_id, runtime
+from xloud_image.api import proxies, wire
+from xloud_image.api.state import REQUEST_ID, context, image_id, runtime
 from xloud_image.db.tasks import SORT_KEYS
 from xloud_image.errors import BadRequest
 from xloud_image.model import TASK_STATUSES, TASK_TYPES, Task
-from xloud_image.services import tasks
+from xloud_image.services import task_imports, tasks
 
 _FILTERS: Final = {"type": TASK_TYPES, "status": TASK_STATUSES}
 
@@ -68,6 +68,15 @@ def _one_of(query: MultiMapping[str], name: str, values: tuple[str, ...], defaul
 
 def _link(query: list[tuple[str, str]]) -> str:
     return str(URL("/v2/tasks").with_query(query)) if query else "/v2/tasks"
+
+
+async def create(request: web.Request) -> web.Response:
+    """POST /v2/tasks → 201."""
+    runtime(request).policy.require(context(request), "tasks_api_access")
+    task = await task_imports.create(
+        runtime(request), context(request), await wire.body_object(request), request_id=request[REQUEST_ID]
+    )
+    return wire.answer(_whole(task), 201, {"Location": f"{proxies.way(request).base}/v2/tasks/{task.id}"})
 
 
 async def show(request: web.Request) -> web.Response:

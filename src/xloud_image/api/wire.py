@@ -139,7 +139,7 @@ def image(runtime: Runtime, ctx: Context, value: Image) -> dict[str, Any]:
 def _stores(runtime: Runtime, value: Image) -> dict[str, None]:
     found: dict[str, None] = {}
     for place in value.locations:
-        if external.NOTES in place.metadata and not external.counts(place):
+        if external.NOTES in place.metadata and not external.counts(place) and value.status != "queued":
             continue
         name = place.store
         if name is None or runtime.stores.get(name) is None:

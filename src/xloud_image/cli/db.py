@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load
+from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, Wait, load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,6 +91,20 @@ def upgrade(
         typer.echo(
             f"{list(done.values()).count('added')} of {len(done)} namespaces of metadata definitions were added."
         )
+
+
+@app.command()
+def downgrade(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, wait: Wait = 60.0) -> None:
+    """Take our tables and indexes out of the database, so that nothing of us stays: the same as `takeover undo`.
+
+    This service must be stopped on every node. Glance's tables and all their rows stay as they are. It may be cut off
+    at any point and run again.
+
+        xloud-image db downgrade --config-file /etc/glance/glance-api.conf
+    """
+    from xloud_image.cli import takeover
+
+    takeover.undo(config_file, config_dir, wait)
 
 
 @app.command()

@@ -26,6 +26,7 @@ ConfigDirs = Annotated[
         "read after the files.",
     ),
 ]
+Wait = Annotated[float, typer.Option(help="Seconds in which pending deletions and the like are finished.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

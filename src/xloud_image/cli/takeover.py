@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, load, refuse
+from xloud_image.cli.options import AsJson, ConfigDirs, ConfigFiles, Wait, load, refuse
 
 if TYPE_CHECKING:
     from xloud_image.config.loader import Loaded
@@ -102,7 +102,7 @@ def run(
 def undo(
     config_file: ConfigFiles = None,
     config_dir: ConfigDirs = None,
-    wait: Annotated[float, typer.Option(help="Seconds in which pending deletions and the like are finished.")] = 60.0,
+    wait: Wait = 60.0,
 ) -> None:
     """Take our tables and indexes out of the database, so that nothing of us stays; then start Glance.
 

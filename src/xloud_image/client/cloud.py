@@ -105,6 +105,13 @@ class Cloud:
                 return
             path = "/" + following.partition("/v2/")[2]
 
+    def images_in(self, store: str) -> Iterator[Image]:
+        """Active images of all projects, hidden ones too, that lie in a store. For administrators."""
+        for hidden in ("false", "true"):
+            for image in self.images({"visibility": "all", "status": "active", "os_hidden": hidden, "limit": 1000}):
+                if store in str(image.get("stores") or "").split(","):
+                    yield image
+
     def image(self, image_id: str) -> Image:
         """One image by its id."""
         return self.get(f"/images/{urllib.parse.quote(image_id, safe='')}")
@@ -165,8 +172,15 @@ class Cloud:
 
     def begin_import(self, image_id: str, body: Mapping[str, Any]) -> Task | None:
         """Begin an import; its task, None where a service tells none."""
+        return self._begin(image_id, "import", body)
+
+    def begin_move(self, image_id: str, source: str, target: str) -> Task | None:
+        """Begin to move the data of an image from one store to another; the task."""
+        return self._begin(image_id, "actions/move", {"from": source, "to": target})
+
+    def _begin(self, image_id: str, what: str, body: Mapping[str, Any]) -> Task | None:
         before = {task["id"] for task in self._tasks_or_none(image_id)}
-        self.ask("POST", f"/images/{image_id}/import", json=dict(body)).close()
+        self.ask("POST", f"/images/{image_id}/{what}", json=dict(body)).close()
         new = [task for task in self._tasks_or_none(image_id) if task["id"] not in before]
         return new[0] if new else None
 

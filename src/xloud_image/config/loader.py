@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from xloud_image.config import access, check, files, messaging, paste, quotas, service
+from xloud_image.config import access, audit, check, files, messaging, paste, quotas, service
 from xloud_image.config.findings import SEVERITIES, Finding, label
 from xloud_image.config.options.table import table
 from xloud_image.config.settings import (
@@ -86,7 +86,7 @@ def load(
         _embed(values, kept)
     stores = Stores(values)
     auth = access.auth(values, embedded=not paths)
-    paste.tell(values)
+    pipeline = paste.tell(values)
     settings = values.fill(
         Settings,
         server=service.server(values),
@@ -107,7 +107,8 @@ def load(
         default_store=stores.default,
         url_filters=stores.url_filters,
         messaging=messaging.bus(values),
-        notifications=messaging.notifications(values),
+        notifications=(notifications := messaging.notifications(values)),
+        audit=audit.audit(values, pipeline, notifications),
         multi_store=stores.multi,
         **service.rest(values),
     )

@@ -1,11 +1,14 @@
-"""What a deployer's pipeline does that this service does not: filters of a paste file run inside of Glance, and none
-of them is loaded here. Those whose work is done here in another way are known; the others are named to the operator.
+"""What a deployer's pipeline does: filters of a paste file run inside of Glance, and none of them is loaded here. Those
+whose work is done here in another way are known; the others are named to the operator. The options of one that is
+switched on by its place in the pipeline are read by whoever does its work.
 """
 
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,44 +16,73 @@ if TYPE_CHECKING:
     from xloud_image.config.values import Values
 
 FILE: Final = "glance-api-paste.ini"
+AUDIT: Final = "audit"
 _LARGEST: Final = 1 << 20  # bytes that are read of it
+_AUDIT_CODE: Final = "keystonemiddleware.audit"
+_AUDIT_EGG: Final = "egg:keystonemiddleware#audit"
 # filters and applications of Glance and of the libraries that it is shipped with
 _KNOWN: Final = frozenset(
     {"cors", "healthcheck", "http_proxy_to_wsgi", "versionnegotiation", "osprofiler", "authtoken", "context",
      "unauthenticated-context", "cache", "cachemanage", "gzip", "sizelimit", "ssl", "request_id", "rootapp", "apiv2app",
      "apiversions"}
 )  # fmt: skip
-_WORDS: Final = {"audit": "audit records (CADF) are not written; notifications tell of every change"}
 
 
-def tell(values: Values) -> None:
-    """Warn of filters in the pipeline that Glance would run with this flavor."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter in the pipeline, and what its section says to it."""
+
+    file: Path
+    name: str
+    options: Mapping[str, str]
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether it is keystonemiddleware's, under whichever name."""
+        code = self.options.get("paste.filter_factory", ""), self.options.get("use", "")
+        return self.name == AUDIT or code[0].startswith(_AUDIT_CODE) or code[1] == _AUDIT_EGG
+
+
+def tell(values: Values) -> tuple[Filter, ...]:
+    """The filters that Glance would run with this flavor. Warns of those that do nothing here."""
     written = next(
         (line.value for line in values.lines if (line.group, line.name) == ("paste_deploy", "config_file")), ""
     )
     file = values.beside(written.strip() or FILE)
     if file is None:
-        return
+        return ()
     flavor = (values.get("paste_deploy", "flavor") or "").strip()
-    missing = [name for name in _filters(file, flavor) if name not in _KNOWN]
-    if missing:
-        why = "; ".join(_WORDS[name] for name in missing if name in _WORDS)
-        text = f"{file} has filters that do nothing here: {', '.join(missing)[:200]}{f' ({why})' if why else ''}"
+    found = _filters(file, flavor)
+    if missing := [one.name for one in found if one.name not in _KNOWN and not one.is_audit]:
+        text = f"{file} has filters that do nothing here: {', '.join(missing)[:200]}"
         values.guess(text, "paste_deploy", "flavor")
+    return found
 
 
-def _filters(file: Path, flavor: str) -> list[str]:
-    """Names in the pipeline of a flavor, each once; none of a file that cannot be read: nothing else reads it here."""
-    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), default_section="\0")
+def _filters(file: Path, flavor: str) -> tuple[Filter, ...]:
+    """The pipeline of a flavor, each once; nothing of a file that cannot be read: nothing else reads it here."""
+    # places of applications are written `/v2: NAME`, and flavors may have colons
+    parser = configparser.RawConfigParser(strict=False, delimiters=("=",), default_section="\0", allow_no_value=True)
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
             parser.read_string(lines.read(_LARGEST))
     except (OSError, configparser.Error):
-        return []
+        return ()
     # `[pipeline:glance-api-FLAVOR] pipeline = …`, and since 2023 `[composite:api] FLAVOR = …`
     section = f"pipeline:glance-api{f'-{flavor}' if flavor else ''}"
     texts = (
-        parser.get(section, "pipeline", fallback=""),
-        parser.get("composite:api", flavor.lower() or "default", fallback=""),
+        parser.get(section, "pipeline", fallback="") or "",
+        parser.get("composite:api", flavor.lower() or "default", fallback="") or "",
     )
-    return [*dict.fromkeys(itertools.chain.from_iterable(text.split() for text in texts))]
+    names = dict.fromkeys(itertools.chain.from_iterable(text.split() for text in texts))
+    return tuple(Filter(file, name, _options(parser, file, name)) for name in names)
+
+
+def _options(parser: configparser.RawConfigParser, file: Path, name: str) -> dict[str, str]:
+    """What is said to all, and to this one; paste knows %(here)s, the directory of the file."""
+    said = {**_section(parser, "DEFAULT"), **_section(parser, f"filter:{name}")}
+    return {key: value.replace("%(here)s", str(file.parent.absolute())).strip() for key, value in said.items()}
+
+
+def _section(parser: configparser.RawConfigParser, name: str) -> dict[str, str]:
+    return {key: value or "" for key, value in parser.items(name)} if parser.has_section(name) else {}

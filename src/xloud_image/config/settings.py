@@ -105,6 +105,12 @@ class Exposure:
     show_multiple_locations: bool = option("DEFAULT", False, "Show locations, and let clients change them.")
     do_secure_hash: bool = option("DEFAULT", True, "Hash the data of locations that are added.")
     http_retries: int = option("DEFAULT", 3, "How often that is tried again.", min=0)
+    verify_locations: bool = option(
+        "xloud",
+        False,
+        "Read the data of every location that is added by PATCH: make and show their digests, and let neither "
+        "validation_data nor a further location count before it was compared with the data.",
+    )
     users_register_store_urls: bool = option(
         "xloud",
         False,
@@ -213,6 +219,30 @@ class NotificationSettings:
     )
     events_kept: int = option("xloud", 1000000, "Notifications that wait for the message bus at most.", min=1)
     events_kept_hours: int = option("xloud", 72, "Hours for which one waits at most.", min=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditMap:
+    """The operator's words for what calls do. actions: the last step of a path, or it and a method (`deactivate/post`),
+    to an action; paths: steps that hold many things, to what each of them is called; services: types of the catalogue
+    to types of CADF."""
+
+    actions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    paths: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    services: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """What is told of calls (CADF), and to whom; no driver: nothing is. `service_type`: ours in the catalogue."""
+
+    drivers: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ("notifications",)
+    transport_url: str | None = dataclasses.field(default=None, repr=False)
+    ignored_methods: frozenset[str] = frozenset()
+    ignored_paths: frozenset[str] = frozenset()
+    service_type: str = "image"
+    map: AuditMap = dataclasses.field(default_factory=AuditMap)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -429,6 +459,7 @@ class Settings:
     url_filters: UrlFilters = dataclasses.field(default_factory=UrlFilters)
     messaging: MessagingSettings = dataclasses.field(default_factory=MessagingSettings)
     notifications: NotificationSettings = dataclasses.field(default_factory=NotificationSettings)
+    audit: AuditSettings = dataclasses.field(default_factory=AuditSettings)
     multi_store: bool = True
     hashing_algorithm: str = option("DEFAULT", "sha512", "Digest of os_hash_value.")
     compute_checksum: bool = option(

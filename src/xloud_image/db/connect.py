@@ -6,6 +6,7 @@ measured side by side (its protocol code is compiled), and more releases in the 
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 from pathlib import Path
@@ -84,6 +85,8 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
 
     def on_connect(dbapi: Any, record: Any) -> None:
         record.info["opened"] = time.monotonic()
+        if backend == "postgresql":
+            dbapi.run_async(_read_times)
         if not setup:
             return
         cursor = dbapi.cursor()
@@ -93,6 +96,39 @@ def engine(settings: DatabaseSettings, **options: Any) -> AsyncEngine:
 
     sa.event.listen(made.sync_engine, "connect", on_connect)
     return made
+
+
+_BEGIN: Final = dt.datetime(2000, 1, 1)  # noqa: DTZ001 - where PostgreSQL counts microseconds from
+
+
+async def _read_times(driver: Any) -> None:
+    """PostgreSQL has times that Python has not (infinity, the year 20000): in the driver one of them is an error of the
+    whole statement, and would take the list from everybody."""
+    await driver.set_type_codec(
+        "timestamp", schema="pg_catalog", format="tuple", encoder=_written_time, decoder=_read_time
+    )
+
+
+class _Beyond:
+    """A time that is none here, as the database has it: the page of a list may begin after it."""
+
+    __slots__ = ("microseconds",)
+
+    def __init__(self, microseconds: int) -> None:
+        self.microseconds = microseconds
+
+
+def _written_time(value: dt.datetime | _Beyond) -> tuple[int]:
+    if isinstance(value, _Beyond):
+        return (value.microseconds,)
+    return ((value - _BEGIN) // dt.timedelta(microseconds=1),)
+
+
+def _read_time(value: tuple[int]) -> dt.datetime | _Beyond:
+    try:
+        return _BEGIN + dt.timedelta(microseconds=value[0])
+    except OverflowError:
+        return _Beyond(value[0])
 
 
 # An acknowledged change survives a power cut: with WAL, only FULL syncs the log at each commit.

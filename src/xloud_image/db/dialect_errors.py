@@ -27,6 +27,7 @@ class Meaning(enum.Enum):
     CROWDED = enum.auto()  # it has as many connections as it takes
     REFUSED = enum.auto()  # it does not let us in, or not do this
     DAMAGED = enum.auto()  # its file is no sound database
+    SLOW = enum.auto()  # a statement was given up for its time
     OTHER = enum.auto()
     FOREIGN = enum.auto()  # no error of a database: a fault of ours, or an answer like NotFound
 
@@ -43,6 +44,7 @@ _PG_OTHERS: Final = {
     "XX001": Meaning.DAMAGED,
     "XX002": Meaning.DAMAGED,
     "23505": Meaning.TAKEN,
+    "57014": Meaning.SLOW,
     "42P01": Meaning.ABSENT,
     "42703": Meaning.ABSENT,
     "3D000": Meaning.ABSENT,
@@ -78,10 +80,14 @@ _MY_OTHERS: Final = {
     1040: Meaning.CROWDED,
     1203: Meaning.CROWDED,
     1226: Meaning.CROWDED,
+    1969: Meaning.SLOW,
+    3024: Meaning.SLOW,
     1044: Meaning.REFUSED,
     1045: Meaning.REFUSED,
     1142: Meaning.REFUSED,
     1143: Meaning.REFUSED,
+    1227: Meaning.REFUSED,
+    1370: Meaning.REFUSED,
     1698: Meaning.REFUSED,
     1034: Meaning.DAMAGED,
     1194: Meaning.DAMAGED,
@@ -96,6 +102,7 @@ _LITE_OTHERS: Final = {
     sqlite3.SQLITE_LOCKED: Meaning.AGAIN,
     sqlite3.SQLITE_TOOBIG: Meaning.UNFIT,
     sqlite3.SQLITE_MISMATCH: Meaning.UNFIT,
+    sqlite3.SQLITE_INTERRUPT: Meaning.SLOW,
     sqlite3.SQLITE_FULL: Meaning.FULL,
     sqlite3.SQLITE_READONLY: Meaning.READ_ONLY,
     sqlite3.SQLITE_PERM: Meaning.REFUSED,
@@ -211,6 +218,8 @@ def translate(error: Exception) -> Exception:
             )
         case Meaning.DAMAGED:
             return DatabaseUnavailable("The database is damaged; its operator has to restore it.")
+        case Meaning.SLOW:
+            return DatabaseUnavailable("The database does not answer in time; try again later.")
         case Meaning.AGAIN:
             return DatabaseUnavailable("The database is busy with other changes; try again.")
         case _:

@@ -71,21 +71,7 @@ class Tx(AsyncConnection):
     async def store_events(self) -> bool:
         """Store what was emitted; whether there was any."""
         if self._events:
-            await sql.insert(
-                self,
-                "xloud_events",
-                [
-                    {
-                        "id": event.id,
-                        "type": event.type,
-                        "level": event.level,
-                        "payload": event.text,
-                        "made_at": event.made_at,
-                        "held_for": event.held_for,
-                    }
-                    for event in self._events
-                ],
-            )
+            await sql.insert(self, "xloud_events", [event.row for event in self._events])
         return bool(self._events)
 
 

@@ -20,7 +20,7 @@ from xloud_image.db.engine import tell
 from xloud_image.db.image_children import Details
 from xloud_image.db.tables import images
 from xloud_image.errors import BadRequest, Duplicate, NoSuchImage, NotFound
-from xloud_image.model import Image, utcnow
+from xloud_image.model import VISIBILITIES, Image, utcnow
 
 # the columns that `change` may write
 _COLUMNS: Final = (
@@ -36,11 +36,12 @@ _KEY, _NUMBER, _VALUE = 1 + ROW.index("name"), 1 + ROW.index("size"), 1 + len(RO
 
 def image_of(row: Sequence[Any], found: Details) -> Image:
     """The image of a row that starts with ROW."""
-    created = sql.instant(row[16])
-    assert created is not None
+    created = sql.made(row[16])
+    # what is none of the four is nobody's but the owner's
+    visibility = row[4] if row[4] in VISIBILITIES else "private"
     return Image(
-        row[0], row[1], row[2], row[3], row[4], bool(row[5]), bool(row[6]), row[7], row[8], row[9], row[10], row[11],
-        row[12], row[13], row[14], row[15], created, sql.instant(row[17]) or created, found.properties,
+        row[0], row[1], row[2], row[3], visibility, bool(row[5]), bool(row[6]), row[7], row[8], row[9], row[10],
+        row[11], row[12], row[13], row[14], row[15], created, sql.instant(row[17]) or created, found.properties,
         tuple(found.tags), tuple(found.locations), found.membership,
     )  # fmt: skip
 

@@ -10,11 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import ciphers, sql
 from xloud_image.db.claims import slot_of
-from xloud_image.db.image_children import WITHOUT_DATA, metadata
+from xloud_image.db.image_children import metadata
 from xloud_image.model import Location
 
 # of an image that is there, or can be had back
 _THERE: Final = "((NOT l.deleted AND NOT i.deleted) OR (l.status = 'pending_delete' AND i.status = 'pending_delete'))"
+
+
+LONG: Final = 4096  # characters; a longer text is read by itself
+_LONGEST: Final = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,20 +92,47 @@ async def leaving(conn: AsyncConnection, urls: Sequence[str], ids: Sequence[str]
     return [Location(_url(key, url), {"store": store}) for url, store in rows]
 
 
-async def after(conn: AsyncConnection, number: int, limit: int) -> Sequence[Location]:
-    """At most `limit` locations of images that are not deleted, or can be had back, by number, the first above
-    `number`; those whose data is not there yet left out."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A row as it stands. `location`: of an image that is there, or can be had back; else None. `missing`: there is no
+    such image at all. `broken`: its metadata is no JSON object, and taken for an empty one."""
+
+    number: int
+    image_id: str
+    location: Location | None
+    missing: bool
+    broken: bool
+
+
+async def page(conn: AsyncConnection, number: int, limit: int) -> list[Row]:
+    """At most `limit` rows by number, the first above `number`, deleted ones included. A text longer than LONG
+    characters is read to its _LONGEST at the most."""
     text = sql.Text(sql.engine_of(conn))
-    without_data = ", ".join([f"'{status}'" for status in WITHOUT_DATA])
     rows = await sql.fetch(
         conn,
-        "SELECT l.id, l.value, l.meta_data, l.status FROM image_locations l JOIN images i ON i.id = l.image_id"  # noqa: S608 - constants
-        f" WHERE l.id > {text.bind(number)} AND {_THERE} AND l.status NOT IN ({without_data})"
-        f" ORDER BY l.id LIMIT {text.bind(limit)}",
+        f"SELECT l.id, l.image_id, CASE WHEN {_THERE} THEN 1 ELSE 0 END, l.status, i.id,"  # noqa: S608 - constants
+        f" substr(l.value, 1, {LONG + 1}), substr(l.meta_data, 1, {LONG + 1})"
+        " FROM image_locations l LEFT JOIN images i ON i.id = l.image_id"
+        f" WHERE l.id > {text.bind(number)} ORDER BY l.id LIMIT {text.bind(limit)}",
         text.values,
     )
     key = ciphers.of(conn)
-    return [Location(_url(key, value), metadata(extra), status, number) for number, value, extra, status in rows]
+    found = []
+    for at, image_id, there, status, image, value, extra in rows:
+        if not there:
+            found.append(Row(at, image_id, None, image is None, broken=False))
+            continue
+        if len(value or "") > LONG or len(extra or "") > LONG:
+            value, extra = await _long(conn, at)  # noqa: PLW2901 - the whole of it
+        location = Location(_url(key, value or ""), metadata(extra), status, at)
+        broken = not location.metadata and (extra or "{}").strip() not in ("{}", "null")
+        found.append(Row(at, image_id, location, missing=False, broken=broken))
+    return found
+
+
+async def _long(conn: AsyncConnection, number: int) -> Sequence[str | None]:
+    words = f"SELECT substr(value, 1, {_LONGEST}), substr(meta_data, 1, {_LONGEST}) FROM image_locations"  # noqa: S608
+    return (await sql.fetch(conn, f"{words} WHERE id = {int(number)}"))[0]
 
 
 def _url(key: ciphers.Urls | None, value: str) -> str:

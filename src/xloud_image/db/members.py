@@ -22,8 +22,7 @@ _ROW: Final = "image_id, member, status, created_at, updated_at"
 
 
 def _member(row: Sequence[Any]) -> Member:
-    created = sql.instant(row[3])
-    assert created is not None
+    created = sql.made(row[3])
     return Member(row[0], row[1], row[2], created, sql.instant(row[4]) or created)
 
 

@@ -48,21 +48,21 @@ _NULLS: Final = {
 
 def times(row: Sequence[Any], first: int) -> dict[str, Any]:
     """The two times of a row, from its column `first` on; what never changed may have the first one only."""
-    created = sql.instant(row[first])
-    assert created is not None
-    return {"created_at": created, "updated_at": sql.instant(row[first + 1])}
+    return {"created_at": sql.made(row[first]), "updated_at": sql.instant(row[first + 1])}
 
 
 def object_(name: str, schema: str, description: str | None, required: str | None, when: Any) -> MetadefObject:
     """From the columns of its row."""
     names = tuple(required.split(",")) if required else ()
-    properties = orjson.loads(schema) or {}  # a file of an operator's may have none
-    return MetadefObject(name, description, names, properties, **when)
+    return MetadefObject(name, description, names, definition(schema), **when)
 
 
 def definition(text: str) -> dict[str, Any]:
-    """As it was written: those that were posted by themselves repeat their name."""
-    found = orjson.loads(text)
+    """As it was written: those that were posted by themselves repeat their name. {} where that is no mapping."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return {}
     return found if isinstance(found, dict) else {}
 
 

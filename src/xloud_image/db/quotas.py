@@ -9,7 +9,7 @@ the transaction that ends the claim.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,7 @@ from xloud_image.db.tables import claims, quotas, reservations, uploads
 
 Kind = Literal["size", "stage"]
 
+NAMES: Final = ("size", "stage", "count", "uploading")
 _GONE: Final = "('killed', 'deleted', 'pending_delete')"
 _UNDER_WAY: Final = "('saving', 'uploading', 'importing')"
 _TURN: Final[Mapping[sql.Engine, str]] = {
@@ -45,8 +46,9 @@ async def lock(conn: AsyncConnection, owner: str) -> None:
         await sql.insert(conn, quotas.name, [{"owner": owner, "turn": 0}], _TURN[engine])
 
 
-async def usage(conn: AsyncConnection, owner: str) -> Usage:
-    """What the project has now; one statement. What is decided by it needs `lock`."""
+async def usage(conn: AsyncConnection, owner: str, names: Collection[str] = NAMES) -> Usage:
+    """What the project has now; one statement, which counts what is named and nothing else. What is decided by it needs
+    `lock`."""
     text = sql.Text(sql.engine_of(conn))
     copies = (
         "(SELECT 1 FROM image_properties p WHERE p.image_id = i.id AND p.name = 'os_glance_importing_to_stores'"
@@ -73,20 +75,25 @@ async def usage(conn: AsyncConnection, owner: str) -> Usage:
         )
 
     located = " JOIN image_locations l ON l.image_id = i.id AND NOT l.deleted AND l.status <> 'deleted'"
-    parts = [
-        images("coalesce(sum(i.size), 0)", f"i.status NOT IN {_GONE}", located),
-        reserved("size"),
-        images("coalesce(sum(i.size), 0)", "i.status IN ('uploading', 'importing')"),
-        reserved("stage"),
-        images("count(*)", f"i.status NOT IN {_GONE}"),
-        images("count(*)", f"(i.status IN {_UNDER_WAY} OR (i.status = 'active' AND {copies}))"),
-        coming("file", "('open', 'finishing')"),
-        coming("stage", "('open', 'finishing', 'staged')"),
-    ]
-    [row] = await sql.fetch(conn, f"SELECT {', '.join(parts)}", text.values)
-    numbers = [int(number) for number in row]
-    size, stage = numbers[0] + numbers[1] + numbers[6], numbers[2] + numbers[3] + numbers[7]
-    return Usage(size, stage, numbers[4], numbers[5])
+    bytes_ = "coalesce(sum(i.size), 0)"
+    # made when asked for: their values are bound in the order of the text
+    parts: dict[str, Callable[[], tuple[str, ...]]] = {
+        "size": lambda: (
+            images(bytes_, f"i.status NOT IN {_GONE}", located),
+            reserved("size"),
+            coming("file", "('open', 'finishing')"),
+        ),
+        "stage": lambda: (
+            images(bytes_, "i.status IN ('uploading', 'importing')"),
+            reserved("stage"),
+            coming("stage", "('open', 'finishing', 'staged')"),
+        ),
+        "count": lambda: (images("count(*)", f"i.status NOT IN {_GONE}"),),
+        "uploading": lambda: (images("count(*)", f"(i.status IN {_UNDER_WAY} OR (i.status = 'active' AND {copies}))"),),
+    }
+    asked = [name for name in NAMES if name in names]
+    [row] = await sql.fetch(conn, f"SELECT {', '.join(' + '.join(parts[name]()) for name in asked)}", text.values)
+    return Usage(**{name: int(number) for name, number in zip(asked, row, strict=True)})
 
 
 async def reserve(conn: AsyncConnection, claim_id: str, owner: str, kind: Kind, size: int) -> None:

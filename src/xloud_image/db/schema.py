@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import arguments, connect, connection_errors, indexes, tables
+from xloud_image.db import arguments, connect, connection_errors, glance, indexes, tables
 from xloud_image.db.dialect_errors import Meaning, meaning, translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
@@ -50,7 +50,8 @@ class Version:
 async def upgrade(settings: DatabaseSettings) -> Version:
     """Bring the database to this release's state; on an empty one, make Glance's tables as well. May be repeated.
 
-    ConfigError: its Glance is older than 2024.1, or our part is newer than this release. DatabaseUnavailable.
+    ConfigError: it is another service's, its Glance is older than 2023.1, some of its tables or columns are missing, or
+    our part is newer than this release; or the account may not do it. DatabaseUnavailable.
     """
     async with _connection(settings) as conn, _alone(conn):
         await conn.run_sync(_upgrade)
@@ -58,7 +59,11 @@ async def upgrade(settings: DatabaseSettings) -> Version:
 
 
 async def downgrade(settings: DatabaseSettings) -> None:
-    """Drop our tables and indexes. What Glance needs stays, also where we made it."""
+    """Drop our tables and indexes. What Glance needs stays, also where we made it.
+
+    Cut off anywhere it goes on when it is called again. What says our version goes first: from then on no process of
+    ours starts, and an upgrade would make all of it anew.
+    """
     async with _connection(settings) as conn, _alone(conn):
         await conn.run_sync(_downgrade)
 
@@ -75,17 +80,16 @@ async def check(settings: DatabaseSettings) -> list[str]:
         return await conn.run_sync(_check)
 
 
-async def has_all_of_glance(settings: DatabaseSettings) -> bool:
-    """Whether Glance's tables are those of 2024.1 or newer."""
+async def of_glance(settings: DatabaseSettings) -> glance.Found:
+    """What a Glance, or another service, has made of this database."""
     async with _connection(settings) as conn:
-        return await conn.run_sync(_has_all_of_glance)
+        return await conn.run_sync(glance.look)
 
 
-async def own_tables(settings: DatabaseSettings) -> set[str]:
-    """The names of our tables that are there."""
+async def remains(settings: DatabaseSettings) -> set[str]:
+    """The names of our tables and indexes that are there."""
     async with _connection(settings) as conn:
-        names = await conn.run_sync(lambda bind: sa.inspect(bind).get_table_names())
-    return {table.name for table in tables.own.sorted_tables}.intersection(names)
+        return await conn.run_sync(_remains)
 
 
 @contextlib.asynccontextmanager
@@ -102,11 +106,26 @@ async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnecti
             yield conn
     except Exception as error:
         told = (None if opened else connection_errors.explain(error, arguments.read(settings))) or translate(error)
+        if opened and meaning(error) is Meaning.REFUSED:
+            told = _not_allowed(error, settings)
         if told is error:
             raise
         raise told from error
     finally:
         await engine.dispose()
+
+
+def _not_allowed(error: Exception, settings: DatabaseSettings) -> ConfigError:
+    """The server's words for an operator: they name the right that is missing."""
+    cause: BaseException = error
+    while isinstance(cause, sa.exc.DBAPIError) and cause.orig is not None:
+        cause = cause.orig
+    words = str(cause.args[-1] if cause.args else cause).rpartition(">: ")[2]
+    user = arguments.read(settings).url.username
+    return ConfigError(
+        f"[database] connection: the account '{user}' may not change the tables: {words}. It needs the right to make,"
+        " alter and drop tables and indexes there: that of their owner, or GRANT ALL PRIVILEGES ON the database"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -167,24 +186,29 @@ def _version(bind: sa.Connection) -> Version:
 
 
 def _upgrade(bind: sa.Connection) -> None:
-    found = _version(bind)
-    if found.glance is not None and not _has_all_of_glance(bind):
-        raise ConfigError(
-            f"The database is of a Glance older than 2024.1 (its version is {found.glance}); "
-            "upgrade it first with that release's own: glance-manage db sync"
-        )
-    _known(found)
+    _known(_version(bind))
+    found = glance.look(bind)
+    if found.obstacles:
+        raise ConfigError("; ".join(f"{one.sentence} ({one.cure})" for one in found.obstacles))
+    glance.finish(bind, found)
     command.upgrade(_config(bind), "head")
+    # of a database that is called current something may be gone
+    tables.own.create_all(bind)
+    indexes.create(bind, indexes.ALL)
 
 
-def _has_all_of_glance(bind: sa.Connection) -> bool:
-    return sa.inspect(bind).has_table("node_reference")
+def _remains(bind: sa.Connection) -> set[str]:
+    ours = {table.name for table in tables.own.sorted_tables} | {tables.VERSION_TABLE}
+    return ours.intersection(sa.inspect(bind).get_table_names()) | indexes.existing(bind)
 
 
 def _downgrade(bind: sa.Connection) -> None:
-    if _version(bind).ours is not None:
-        _known(_version(bind))
-        command.downgrade(_config(bind), "base")
+    _known(_version(bind))
+    if sa.inspect(bind).has_table(tables.VERSION_TABLE):
+        bind.exec_driver_sql(f"DELETE FROM {tables.VERSION_TABLE}")  # noqa: S608 - a constant
+    names = set(sa.inspect(bind).get_table_names())
+    indexes.drop(bind, [one for one in indexes.ALL if one.table in names])
+    tables.own.drop_all(bind)
     sa.Table(tables.VERSION_TABLE, sa.MetaData()).drop(bind, checkfirst=True)
 
 
@@ -198,25 +222,17 @@ def _known(found: Version) -> None:
 
 def _check(bind: sa.Connection) -> list[str]:
     found = _version(bind)
-    said = []
-    if found.glance is None:
-        said.append("There are no image tables; run: xloud-image db upgrade")
-    elif found.glance != tables.GLANCE_HEAD:
-        said.append(f"Glance's tables are at {found.glance}; this release was tried with {tables.GLANCE_HEAD}")
+    there = glance.look(bind)
+    said = (
+        []
+        if found.glance is not None or there.obstacles
+        else ["There are no image tables; run: xloud-image db upgrade"]
+    )
+    said += [f"{one.sentence}; do: {one.cure}" for one in there.obstacles]
+    said += there.differences
     if found.ours != found.wanted:
         said.append(f"Our part is at {found.ours or 'nothing'}, wanted is {found.wanted}; run: xloud-image db upgrade")
-    inspector = sa.inspect(bind)
-    names = set(inspector.get_table_names())
-    for table in (*tables.glance.sorted_tables, *tables.own.sorted_tables):
-        if table.name not in names:
-            said.append(f"Table {table.name} is missing")
-            continue
-        there = {column["name"]: column for column in inspector.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                said.append(f"Column {table.name}.{column.name} is missing")
-            elif there[column.name]["nullable"] and not column.nullable:
-                said.append(f"Column {table.name}.{column.name} allows NULL and should not")
+    said += [f"{one}; run: xloud-image db upgrade" for one in glance.missing(bind, tables.own.sorted_tables)]
     missing = {index.name for index in indexes.ALL} - indexes.existing(bind)
     said += [f"Index {name} is missing; lists will be slow" for name in sorted(missing)]
     return said

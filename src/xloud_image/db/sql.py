@@ -7,6 +7,7 @@ The text is put together only from constants of this package; every value goes t
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
@@ -15,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 Engine = Literal["sqlite", "postgresql", "mysql"]
 Rows = Sequence[Sequence[Any]]
+
+# shown of a row that must have a time and has none that is one
+NEVER: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - as the columns have it
 
 
 def engine_of(conn: AsyncConnection) -> Engine:
@@ -75,6 +79,29 @@ async def fetch(conn: AsyncConnection, sql: str, values: Sequence[Any] = ()) -> 
         raise
 
 
+async def bounded(conn: AsyncConnection, sql: str, values: Sequence[Any], seconds: float) -> Rows:
+    """All rows of one SELECT, which the server itself gives up after so long: nothing goes on there when nobody waits
+    for it any more. Driver errors pass; TimeoutError."""
+    sync = conn.sync_connection
+    assert sync is not None
+    driver: Any = sync.connection.driver_connection
+    match conn.dialect.name:
+        case "postgresql":
+            return await driver.fetch(sql, *values, timeout=seconds)  # type: ignore[no-any-return]
+        case "sqlite":
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(seconds, lambda: loop.create_task(driver.interrupt()))
+            try:
+                return await fetch(conn, sql, values)
+            finally:
+                timer.cancel()
+        case _ if getattr(conn.dialect, "is_mariadb", False):
+            return await fetch(conn, f"SET STATEMENT max_statement_time = {seconds:f} FOR {sql}", values)
+        case _:
+            limited = sql.replace("SELECT", f"SELECT /*+ MAX_EXECUTION_TIME({int(1000 * seconds)}) */", 1)
+            return await fetch(conn, limited, values)
+
+
 async def insert(conn: AsyncConnection, table: str, rows: Sequence[Mapping[str, Any]], conflict: str = "") -> None:
     """Insert rows that all have the same columns; `conflict`: what follows the values. Driver errors pass."""
     text = Text(engine_of(conn))
@@ -91,5 +118,19 @@ async def update(conn: AsyncConnection, table: str, values: Mapping[str, Any], *
 
 
 def instant(value: Any) -> dt.datetime | None:
-    """A time as a driver gives it; SQLite gives text."""
-    return dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    """A time as a driver gives it: SQLite gives text, MariaDB text where it is no time ("0000-00-00 00:00:00"),
+    PostgreSQL what `connect` makes of such. None is unknown, and so is what is no time: one row that somebody broke
+    must not take the list from everybody."""
+    if isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, dt.datetime):
+        return None
+    return value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+
+
+def made(value: Any) -> dt.datetime:
+    """A time that each row has; NEVER where it is none."""
+    return instant(value) or NEVER

@@ -325,21 +325,28 @@ workers = sa.Table(
     **_OWN,
 )
 
-# One row for each event (events.Event) that was committed with its change and is not sent yet.
-events = sa.Table(
-    "xloud_events",
-    own,
-    sa.Column("number", Big, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String(36), nullable=False),
-    sa.Column("type", sa.String(64), nullable=False),
-    sa.Column("level", sa.String(8), nullable=False),
-    sa.Column("payload", Long, nullable=False),
-    sa.Column("made_at", Instant, nullable=False),
-    sa.Column("held_for", sa.String(36)),
-    sa.Index("xloud_ix_events_held", "held_for"),
-    sa.Index("xloud_ix_events_made", "made_at"),
-    **_OWN,
-)
+
+def _outbox(name: str) -> sa.Table:
+    """Events (events.Event) that are not sent yet, one a row."""
+    return sa.Table(
+        f"xloud_{name}",
+        own,
+        sa.Column("number", Big, primary_key=True, autoincrement=True),
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("type", sa.String(64), nullable=False),
+        sa.Column("level", sa.String(8), nullable=False),
+        sa.Column("payload", Long, nullable=False),
+        sa.Column("made_at", Instant, nullable=False),
+        sa.Column("held_for", sa.String(36)),
+        sa.Index(f"xloud_ix_{name}_held", "held_for"),
+        sa.Index(f"xloud_ix_{name}_made", "made_at"),
+        **_OWN,
+    )
+
+
+# What was committed with its change; and the calls that were told apart from changes (audit.Call).
+events = _outbox("events")
+audit = _outbox("audit")
 
 # One row for each work that one process at a time does for all of them, and its lease; the migrations write them.
 turns = sa.Table(

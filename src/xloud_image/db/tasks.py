@@ -15,6 +15,7 @@ from xloud_image import events
 from xloud_image.db import sql
 from xloud_image.db.engine import Database, Tx
 from xloud_image.db.image_children import kept
+from xloud_image.db.tables import tasks
 from xloud_image.model import Task, utcnow
 
 _ROW: Final = (
@@ -27,8 +28,7 @@ SORT_KEYS: Final = ("created_at", "updated_at", "expires_at", "id", "type", "sta
 
 
 def _task(row: Sequence[Any]) -> Task:
-    created = sql.instant(row[7])
-    assert created is not None
+    created = sql.made(row[7])
     return Task(
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], created, sql.instant(row[8]) or created,
         sql.instant(row[9]), _json(row[10]) or {}, _json(row[11]), row[12] or "",
@@ -36,7 +36,12 @@ def _task(row: Sequence[Any]) -> Task:
 
 
 def _json(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    """What a column holds; None where it is no mapping."""
+    try:
+        found = None if text is None else orjson.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
@@ -183,13 +188,20 @@ async def remove_expired(db: Database) -> None:
 
         found = await db.read(some)
         for task_id in found:
-            await db.write(lambda conn, task_id=task_id: _remove(conn, task_id))  # type: ignore[misc]
+            await db.write(lambda tx, task_id=task_id: _remove(tx, task_id))  # type: ignore[misc]
         if len(found) < _SOME:
             return
 
 
-async def _remove(conn: AsyncConnection, task_id: str) -> None:
-    await sql.update(conn, "tasks", {"deleted": True, "deleted_at": kept(conn, utcnow())}, id=task_id)
+async def _remove(tx: Tx, task_id: str) -> None:
+    """Unless another process did."""
+    text, now = sql.Text(sql.engine_of(tx)), utcnow()
+    found = await _all(tx, f"AND t.id = {text.bind(task_id)}", text) if tx.wants("task.delete") else []
+    marked = {"deleted": True, "deleted_at": kept(tx, now)}
+    columns = tasks.c
+    done = await tx.execute(tasks.update().where(columns.id == task_id, ~columns.deleted).values(**marked))
+    if found and done.rowcount:
+        tx.tell("task.delete", events.of_task, found[0], deleted_at=now)
 
 
 def _plain(text: str) -> str:

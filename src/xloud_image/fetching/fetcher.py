@@ -55,6 +55,10 @@ class Fetcher:
         """`UrlRefused` as far as the URL itself says so, at once: nothing is resolved and nobody asked."""
         self._allowed(url, trusted=trusted)
 
+    async def look_up(self, url: str, *, trusted: bool) -> None:
+        """As `require`, and its host has addresses, all of which may be asked."""
+        await self._guarded.look_up(*self._allowed(url, trusted=trusted))
+
     @contextlib.asynccontextmanager
     async def open(
         self,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xloud_image.errors import Unauthorized
 from xloud_image.identity.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from xloud_image.policy import Policy
 
@@ -32,6 +32,10 @@ class Identity(abc.ABC):
 
     async def aclose(self) -> None:
         """Close it; may be called without `start`, and twice."""
+
+    async def catalogue(self) -> Sequence[Mapping[str, Any]]:
+        """The services of the cloud as Keystone v3 lists them; none without it. IdentityUnavailable."""
+        return ()
 
     @abc.abstractmethod
     async def authenticate(

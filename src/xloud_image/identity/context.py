@@ -10,6 +10,7 @@ class Context:
     """A caller. `roles` are lower-case. `is_admin` is the rule `context_is_admin`, decided once at the door.
 
     `read_only` marks anonymous access. `token` is for stores that work in the caller's account; it is never logged.
+    `user_name` is for those who read, and decides nothing.
     """
 
     user: str | None = None
@@ -23,3 +24,4 @@ class Context:
     domain: str | None = None
     service_roles: frozenset[str] = frozenset()
     token: str | None = dataclasses.field(default=None, repr=False)
+    user_name: str | None = None

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from xloud_image.errors import IdentityUnavailable, Unauthorized
 from xloud_image.identity.base import Identity
@@ -24,7 +24,7 @@ from xloud_image.identity.tokens import Known, Token
 from xloud_image.identity.validator import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from xloud_image.config.settings import KeystoneSettings
     from xloud_image.policy import Policy
@@ -111,7 +111,11 @@ class KeystoneIdentity(Identity):
             domain=token.domain,
             service_roles=service.roles if service else frozenset(),
             token=text,
+            user_name=token.user_name,
         )
+
+    async def catalogue(self) -> Sequence[Mapping[str, Any]]:
+        return await self._validator.catalogue()
 
     async def _token(self, text: str, *, expired: bool) -> Token:
         """The valid token, from memory if it is fresh there; `expired`: it may be past its expiry."""

@@ -35,6 +35,7 @@ class Token:
     system_scope: str | None = None
     roles: frozenset[str] = frozenset()
     access_rules: tuple[tuple[str, str, str], ...] | None = None
+    user_name: str | None = None
 
     @classmethod
     def from_keystone(cls, body: bytes) -> Token:
@@ -55,6 +56,7 @@ class Token:
                 access_rules=None
                 if rules is None
                 else tuple((rule["service"], rule["method"], rule["path"]) for rule in rules),
+                user_name=user.get("name"),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise Unreadable("not a token document of Keystone v3") from None

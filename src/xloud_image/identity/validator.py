@@ -20,6 +20,8 @@ from xloud_image.errors import ConfigError, IdentityUnavailable, Unauthorized
 from xloud_image.identity.tokens import Token, Unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from keystoneauth1.loading import opts
 
     from xloud_image.config.settings import KeystoneSettings
@@ -76,6 +78,19 @@ class Validator:
             self._down_until = now + failure.wait
         raise _unavailable() from None
 
+    async def catalogue(self) -> Sequence[Mapping[str, Any]]:
+        """The services that the service's own token lists. IdentityUnavailable."""
+        if self._threads is None:
+            self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "keystone")
+        if self._adapter is None:
+            self._adapter = connect(self._settings, self._plugin)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await loop.run_in_executor(self._threads, _catalogue, self._adapter)
+        except (TimeoutError, exceptions.ClientException):
+            raise _unavailable() from None
+
     def close(self) -> None:
         """Threads that still wait for Keystone end with their own timeouts."""
         if self._threads is not None:
@@ -92,6 +107,12 @@ class Validator:
         finally:
             if keystone is not self._adapter:
                 keystone.session.session.close()
+
+
+def _catalogue(keystone: adapter.Adapter) -> Sequence[Mapping[str, Any]]:
+    login: Any = keystone.auth
+    access = login.get_access(keystone.session)
+    return access.service_catalog.catalog if access.has_service_catalog() else ()
 
 
 def connect(settings: KeystoneSettings, login: Any) -> adapter.Adapter:

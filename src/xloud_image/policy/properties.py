@@ -123,7 +123,7 @@ def load(file: str, form: str, rule: Callable[[str], Check | None]) -> Protectio
 
 
 def _read(file: Path) -> str:
-    """The text of the file, whose lines end as Python's files do: not at other characters that Unicode ends lines at."""
+    """The text of the file, whose lines end as files' do, not at other characters that Unicode ends lines at."""
     try:
         return file.read_text("utf-8-sig")
     except OSError as error:

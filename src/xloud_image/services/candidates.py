@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -85,16 +85,28 @@ def require_short(metadata: Mapping[str, Any]) -> None:
 
 
 def require_new(runtime: Runtime, image: Image, location: Location) -> None:
-    if same(runtime, image, location) is not None:
+    # what is left of an attempt that failed does not count
+    held = image.locations if image.status != "queued" else ()
+    if held and same(runtime, image, location) is not None:
         raise BadRequest("The image has this location already.")
     quota = runtime.settings.limits.image_location_quota
-    if 0 <= quota <= len(image.locations):
+    if 0 <= quota <= len(held):
         raise QuotaExceeded(f"An image may have {quota} locations here.")
 
 
 def require_own_algorithm(runtime: Runtime, validation: Mapping[str, str]) -> None:
     if validation and validation["os_hash_algo"] != runtime.settings.hashing_algorithm:
-        raise BadRequest(f"'os_hash_algo' must be {runtime.settings.hashing_algorithm} here.")
+        raise Conflict(f"'os_hash_algo' must be {runtime.settings.hashing_algorithm} here.")
+
+
+def given_together(locations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The digests that came with locations of one image. `Conflict` when they say different things."""
+    found: dict[str, str] = {}
+    for location in locations:
+        for name, value in (location.get("validation_data") or {}).items():
+            if found.setdefault(name, value).lower() != value.lower():
+                raise Conflict(f"The locations are given with different {name}.")
+    return found
 
 
 def require_digests(validation: Mapping[str, str]) -> None:
@@ -110,12 +122,13 @@ def require_digests(validation: Mapping[str, str]) -> None:
 
 
 def require_agreement(image: Image, validation: Mapping[str, str]) -> None:
-    if image.status != "active":
+    """`Conflict` for digests that an image with data does not have."""
+    if image.status == "queued":
         return
     for name, value in validation.items():
         known = getattr(image, name)
         if known is None:
-            raise Conflict(f"The image has no {name} yet. Leave validation_data out: the data are compared anyway.")
+            raise Conflict(f"The image has no {name}: it is given with the first location, or never.")
         if known.lower() != value.lower():
             raise Conflict(f"The image's {name} differs from that of the new location.")
 
@@ -126,15 +139,21 @@ def first(
     location: Location,
     size: int,
     validation: Mapping[str, str],
-    examine: bool,
+    digested: bool,
     seal: Seal | None,
+    *,
+    believed: bool = False,
 ) -> Image:
     """A queued image with its first location; with digests to be compared, or a signature, it becomes active only by
-    them. `Conflict` when it was signed anew since its certificate was read."""
+    them. digested: the data will be read for their digests. believed: digests that were given are taken as they are;
+    those of an image that is signed are compared all the same. `Conflict` when it was signed anew since its certificate
+    was read."""
     require_same(image, seal)
-    waits = bool(validation) or seal is not None
+    waits = seal is not None or (bool(validation) and not believed)
     if seal is not None:
         location = external.sealed(location, seal.signature.certificate, seal.pem)
+    elif validation and believed:
+        location = external.announced(location)
     first = image.replace(locations=(location,), size=size, status="importing" if waits else "active")
     if validation:
         return first.replace(
@@ -142,4 +161,4 @@ def first(
             os_hash_algo=validation["os_hash_algo"],
             os_hash_value=validation["os_hash_value"].lower(),
         )
-    return first.replace(os_hash_algo=runtime.settings.hashing_algorithm) if examine else first
+    return first.replace(os_hash_algo=runtime.settings.hashing_algorithm) if digested else first

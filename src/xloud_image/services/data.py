@@ -281,7 +281,7 @@ def location_of(runtime: Runtime, blob: Blob, store: str) -> Location:
 
 
 def arrived(runtime: Runtime, image: Image, summary: Summary, locations: Sequence[Location]) -> Image:
-    """The image once its data is there."""
+    """The image once its data is there; a location that was refused before, or that a Glance left, is its no more."""
     algorithm = runtime.settings.hashing_algorithm
     return image.replace(
         status="active",
@@ -290,7 +290,7 @@ def arrived(runtime: Runtime, image: Image, summary: Summary, locations: Sequenc
         checksum=summary.digests.get("md5"),
         os_hash_algo=algorithm,
         os_hash_value=summary.digests[algorithm],
-        locations=(*image.locations, *locations),
+        locations=tuple(locations),
     )
 
 

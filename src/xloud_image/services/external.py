@@ -41,6 +41,7 @@ NOTES: Final = "xloud"  # the key in the metadata
 _REASON: Final = 500  # characters of a refusal that are kept
 _REGISTERED: Final = "registered"  # says no more than that the row is not an older one
 _CERTIFICATE: Final = "certificate"
+_ANNOUNCED, _DIGEST = "announced", "digest"
 _VERSION, _UNTRUSTED, _WRONG, _UNPROVED, _REFUSED = "version", "untrusted", "wrong_since", "unproved", "refused"
 
 
@@ -76,6 +77,34 @@ def unproved(location: Location) -> Location:
 def proved(location: Location) -> Location:
     """The same location, which counts from now on."""
     return with_notes(location, {name: value for name, value in notes(location).items() if name != _UNPROVED})
+
+
+def announced(location: Location) -> Location:
+    """The same location, of an image whose digests were given with a location, and not compared with its data."""
+    return with_notes(location, {**notes(location), _ANNOUNCED: True})
+
+
+def is_announced(image: Image) -> bool:
+    """Whether nobody has compared the image's digests with its data."""
+    return any(_ANNOUNCED in notes(location) for location in image.locations)
+
+
+def digested(location: Location, algorithm: str, value: str) -> Location:
+    """The same location, of whose data this digest is known to us alone."""
+    return with_notes(location, {**notes(location), _DIGEST: {"algorithm": algorithm, "value": value}})
+
+
+def own_digest(location: Location) -> tuple[str, str] | None:
+    """Algorithm and hex value that `digested` noted."""
+    found = notes(location).get(_DIGEST)
+    return (found["algorithm"], found["value"]) if isinstance(found, dict) else None
+
+
+def true_digest(image: Image) -> tuple[str, str] | None:
+    """Algorithm and hex value of the data that the image has, when somebody has read them; whatever was announced."""
+    own = (own_digest(location) for location in image.locations if counts(location))
+    known = None if is_announced(image) else digest_of(image)
+    return known or next((found for found in own if found is not None), None)
 
 
 def counts(location: Location) -> bool:
@@ -158,7 +187,7 @@ async def verified(
     `FormatRefused` for dangerous content, as soon as it is seen; `BlobChanged` instead of the last chunk when the
     digest differs: whoever counts bytes notices. Either marks the location.
     """
-    known = digest_of(image)
+    known = digest_of(image) or own_digest(location)
     digest = Digest([] if known is None else [known[0]], runtime.digest_pool)
     stages = Limit(size, size), Inspect(formats.safety(runtime, image)), digest
     held: bytes | None = None

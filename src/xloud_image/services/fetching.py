@@ -44,6 +44,12 @@ def require_importable(runtime: Runtime, details: Mapping[str, Any], *, trusted:
         raise BadRequest("'signature_uri' is of the file at 'checksums_uri', which is not named.")
 
 
+async def require_reachable(runtime: Runtime, url: str, *, trusted: bool) -> None:
+    """`BadRequest` for a URL that may not be asked, or whose host has no address now."""
+    async with fetcher(runtime) as way:
+        await way.look_up(url, trusted=trusted)
+
+
 async def expected(runtime: Runtime, way: Fetcher, details: Mapping[str, Any], *, trusted: bool) -> list[Expected]:
     """The digests that the file at 'uri' must have: those that were given, and what its vendor published."""
     found = [Expected(details["os_hash_algo"], details["os_hash_value"])] if "os_hash_algo" in details else []

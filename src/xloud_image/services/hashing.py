@@ -4,6 +4,9 @@ A claim of kind "hash" says that it is still to be done; the claims are the queu
 reads as many at once as its lane has places (`lanes`), and takes whoever waits longest of the projects in turn. What
 waits is a row and nothing else: no task, no connection, no lease.
 
+Where Glance would make no digests (scope KEPT), ours are noted of the location, seen by no client: they tell later
+whether the data changed, and whether those at a further location are the same.
+
 While an image waits for its data to be verified it is importing, with the expected digests in its row. A further
 location of an image with data does not count (`external.counts`) before its data have been compared. A reader ends with
 its image, and when the data come slower than `pace`.
@@ -43,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+SHOWN, KEPT = "image", "location"  # scope of a claim: whose the digests of its data become
 WAITING: Final = 1000  # claims of one project; its members register no more then
 MOST: Final = 4 * 3600.0  # seconds within which the largest data come
 PACE: Final = 1024 * 1024  # bytes a second that any data must bring while they are waited for, over WINDOW
@@ -120,9 +124,9 @@ async def settle(runtime: Runtime, claim: Claim) -> None:
         await _give_up(runtime, claim)
         return
     try:
-        if not external.counts(location) and external.digest_of(image) is None:
+        if not external.counts(location) and _known(image, claim) is None:
             image = await _digested(runtime, image, claim)
-        digests = await _while_wanted(runtime, claim, _read(runtime, image, location))
+        digests = await _while_wanted(runtime, claim, _read(runtime, image, location, claim))
     except _Aside:
         await _step_aside(runtime, claim)
     except _Unwanted:
@@ -187,7 +191,7 @@ async def _digested(runtime: Runtime, image: Image, claim: Claim) -> Image:
     failure: Exception = StoreUnavailable("the image has no other data now to compare these with")
     for _, location in downloads.in_order(runtime, image):
         try:
-            digests = await _while_wanted(runtime, claim, _read(runtime, image, location))
+            digests = await _while_wanted(runtime, claim, _read(runtime, image, location, claim))
         except ImageServiceError as error:
             failure = error
             continue
@@ -195,32 +199,44 @@ async def _digested(runtime: Runtime, image: Image, claim: Claim) -> Image:
         def filled(current: Image, location: Location = location, digests: Mapping[str, str] = digests) -> Image:
             if not any(other.id == location.id and external.counts(other) for other in current.locations):
                 raise StoreUnavailable("the location was removed meanwhile")
-            return current if external.digest_of(current) else _filled(runtime, current, digests)
+            return current if _known(current, claim) else _filled(runtime, current, location, digests, claim)
 
         return await runtime.db.write(lambda conn, filled=filled: images.change(conn, image.id, filled))  # type: ignore[misc]
     raise failure
 
 
-async def _read(runtime: Runtime, image: Image, location: Location) -> dict[str, str]:
+def _known(image: Image, claim: Claim) -> tuple[str, str] | None:
+    """The digest that the data of a claim must have."""
+    return external.digest_of(image) if claim.scope == SHOWN else external.true_digest(image)
+
+
+async def _read(runtime: Runtime, image: Image, location: Location, claim: Claim) -> dict[str, str]:
     store = runtime.stores.of(location)
     if store is None:
         raise StoreUnavailable(f"the store '{location.store}' is not configured now")
-    known = external.digest_of(image)
-    names = [known[0]] if known else []
-    names.append(image.os_hash_algo or runtime.settings.hashing_algorithm)
-    if runtime.settings.compute_checksum or image.checksum:
-        names.append("md5")
-    if image.status == "importing" and (signature := signatures.stated(image.properties)) is not None:
-        names.append(signature.algorithm)
     # with nobody's rights, and no further than whoever registered it may reach
     async with store.open(location.url, caller=external.caller(Context(), location)) as reader:
         external.require_unchanged(store, location, reader, image.size)
         limit = Limit(image.size, runtime.settings.limits.image_size_cap)
         looks = [Inspect(formats.safety(runtime, image))] if Can.CHANGE in store.can else []
-        digest = Digest(names, runtime.hashing.pool)
+        digest = Digest(_names(runtime, image, claim), runtime.hashing.pool)
         async for _ in through(_paced(reader.chunks, pace(image.size)), [limit, *looks, digest]):
             pass
         return await digest.hexes()
+
+
+def _names(runtime: Runtime, image: Image, claim: Claim) -> list[str]:
+    """The digests that are made of its data."""
+    known = _known(image, claim)
+    names = [known[0]] if known else []
+    if claim.scope == KEPT:
+        return names or [runtime.settings.hashing_algorithm]
+    names.append(image.os_hash_algo or runtime.settings.hashing_algorithm)
+    if runtime.settings.compute_checksum or image.checksum:
+        names.append("md5")
+    if image.status == "importing" and (signature := signatures.stated(image.properties)) is not None:
+        names.append(signature.algorithm)
+    return names
 
 
 def pace(size: int | None) -> float:
@@ -243,11 +259,11 @@ async def _paced(source: AsyncIterator[bytes], least: float) -> AsyncIterator[by
         begun = time.monotonic()
 
 
-def _agrees(image: Image, digests: Mapping[str, str]) -> bool:
+def _agrees(image: Image, digests: Mapping[str, str], claim: Claim) -> bool:
     """Whether these are the data that every digest in the row is of."""
-    known = external.digest_of(image)
+    known = _known(image, claim)
     pairs = [known] if known else []
-    if image.checksum and "md5" in digests:
+    if claim.scope == SHOWN and image.checksum and "md5" in digests:
         pairs.append(("md5", image.checksum.lower()))
     return all(digests.get(name) == value for name, value in pairs)
 
@@ -266,7 +282,16 @@ def _fits(image: Image, location: Location, digests: Mapping[str, str]) -> bool:
     return True
 
 
-def _filled(runtime: Runtime, image: Image, digests: Mapping[str, str]) -> Image:
+def _filled(runtime: Runtime, image: Image, location: Location, digests: Mapping[str, str], claim: Claim) -> Image:
+    """The image with digests that were made of the data at its location."""
+    if claim.scope == KEPT:
+        ((algorithm, value),) = digests.items()
+        return image.replace(
+            locations=tuple(
+                external.digested(other, algorithm, value) if other.id == location.id else other
+                for other in image.locations
+            )
+        )
     algorithm = image.os_hash_algo or runtime.settings.hashing_algorithm
     return image.replace(
         checksum=digests.get("md5", image.checksum),
@@ -298,24 +323,28 @@ async def _finish(
         if external.registered_as(mine) != external.registered_as(location):
             raise _Again
         rest = tuple(other for other in current.locations if other is not mine)
-        agreed = good = digests is not None and _agrees(current, digests)
+        agreed = good = digests is not None and _agrees(current, digests, claim)
         if current.status == "importing":
             fits = digests is not None and _fits(current, mine, digests)
             if digests is None or not good or not fits:
                 reason = why if not good else "the data is not what was signed"
                 log.warning("a registered location was refused", image=current.id, reason=reason)
-                dropped.append(mine)
                 none = {"size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None}
+                if not good and not refused and store is not None and Can.WRITE not in store.can:
+                    # where nothing can be removed clients still see that store, as with Glance; it does not count
+                    return current.replace(status="queued", locations=(*rest, external.unproved(mine)), **none)
+                dropped.append(mine)
                 return current.replace(status="queued", locations=rest, **none)
             plain = tuple(external.unsealed(other) if other is mine else other for other in current.locations)
-            return _filled(runtime, current, digests).replace(status="active", locations=plain)
+            return _filled(runtime, current, mine, digests, claim).replace(status="active", locations=plain)
         if not external.counts(mine):
             if not good:
                 log.warning("a further location was refused", image=current.id, store=mine.store, reason=why)
                 dropped.append(mine)
                 return current.replace(locations=rest)
             proved = tuple(external.proved(other) if other is mine else other for other in current.locations)
-            return current.replace(locations=proved)
+            right = current.replace(locations=proved)
+            return right if claim.scope == SHOWN else _filled(runtime, right, mine, digests or {}, claim)
         if refused:
             log.error("a location has data that is refused", image=current.id, store=mine.store, reason=why)
             marked = tuple(external.refused(other, why) if other is mine else other for other in current.locations)
@@ -329,7 +358,8 @@ async def _finish(
                 return current
             marked = tuple(external.wrong(other) if other is mine else other for other in current.locations)
             return current.replace(locations=marked)
-        return current if current.os_hash_value is not None else _filled(runtime, current, digests)
+        known = _known(current, claim) if claim.scope == KEPT else current.os_hash_value
+        return current if known is not None else _filled(runtime, current, mine, digests, claim)
 
     async def finish(conn: AsyncConnection) -> list[Claim]:
         if not await claims.end(conn, claim.id, holder=runtime.holder):

@@ -34,7 +34,7 @@ from xloud_image.failpoints import reach
 from xloud_image.fetching.checksums import Expected
 from xloud_image.fetching.resource import Resource
 from xloud_image.identity.context import Context
-from xloud_image.model import Claim, Image, Job, Location
+from xloud_image.model import Claim, Image, Job, Location, utcnow
 from xloud_image.policy import images as rights
 from xloud_image.services import (
     acls,
@@ -154,17 +154,26 @@ async def fail(runtime: Runtime, job: Job, reason: str) -> None:
             return current.replace(properties=properties)
         return current.replace(status="queued", size=None, virtual_size=None, properties=properties)
 
-    async def finish(conn: AsyncConnection) -> list[Claim]:
+    async def finish(conn: Tx) -> list[Claim]:
         if not await jobs.end(conn, job):
             return []
         kept_for = runtime.settings.imports.task_time_to_live * 3600.0
         await tasks.change(conn, job.id, "failure", message=reason[:1000], kept_for=kept_for)
         with contextlib.suppress(NotFound):  # deleted meanwhile
-            await images.change(conn, job.image_id, queued)
+            left = await images.change(conn, job.image_id, queued)
+            if job.request.get("new") and left.status == "queued":
+                await _removed(conn, job.image_id)
         return await deletions.begin_unstaging(runtime, conn, job.image_id) if not copying else []
 
     log.warning("an import failed", image=job.image_id, job=job.id, reason=reason)
     await deletions.settle(runtime, await runtime.db.write(finish))
+
+
+async def _removed(tx: Tx, image_id: str) -> None:
+    """An image that was made for its import, which failed."""
+    gone = await images.hide(tx, image_id)
+    await deletions.finish_delete(tx, image_id, known=gone)
+    tx.tell("image.delete", events.of_image, gone, deleted_at=utcnow())
 
 
 KIND: Final = Kind(run, fail)

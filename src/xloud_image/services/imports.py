@@ -99,6 +99,17 @@ async def begin(
     return await _begin(runtime, ctx, image_id, _wanted(runtime, body, store, possible), _shown(body), request_id)
 
 
+async def begin_new(
+    runtime: Runtime, ctx: Context, image: Image, url: str, asked: Mapping[str, Any], *, request_id: str | None
+) -> Task:
+    """As `begin` with web-download from this URL, into an image that is made with it, and goes when the import fails.
+
+    asked: the request as it is kept. `Duplicate` when the image's id is or was in use.
+    """
+    wanted = Wanted("web-download", (data.writable(runtime, None).name,), True, False, {"uri": url})
+    return await _begin(runtime, ctx, image.id, wanted, asked, request_id, new=image)
+
+
 async def _begin(
     runtime: Runtime,
     ctx: Context,
@@ -106,26 +117,33 @@ async def _begin(
     wanted: Wanted,
     shown: Mapping[str, Any],
     request_id: str | None,
+    *,
+    new: Image | None = None,
 ) -> Task:
-    """`shown`: the request as it is kept."""
-    seen = await load(runtime, ctx, image_id)
+    """`shown`: the request as it is kept. `new`: the image, when it is not there yet."""
+    seen = new or await load(runtime, ctx, image_id)
     _require(runtime, ctx, seen, wanted)
     trusted = may_reach_all(runtime, ctx, seen)
     if wanted.method == "web-download":
         fetching.require_importable(runtime, wanted.details, trusted=trusted)
-    service = await regions.service(runtime, ctx, wanted.details) if wanted.method == "glance-download" else None
+    service, why = None, ""
+    if wanted.method == "glance-download":
+        try:
+            service = await regions.service(runtime, ctx, wanted.details)
+        except BadRequest as error:  # the task fails, as with Glance, which looks for the region then
+            why = error.message
     if wanted.method == "glance-direct":
         await staging.adopt(runtime, seen)
         if await staging.found(runtime, image_id) is None:
             raise Conflict("No data was staged for this image here; stage it with PUT /v2/images/ID/stage.")
     task = Task(
         id=str(uuid.uuid4()),
-        type="api_image_import",
+        type="api_image_import" if new is None else "import",
         owner=ctx.project or seen.owner or "",
         image_id=image_id,
         request_id=request_id,
         user_id=ctx.user,
-        input={"image_id": image_id, "import_req": shown, "backend": list(wanted.stores)},
+        input=shown if new is not None else {"image_id": image_id, "import_req": shown, "backend": list(wanted.stores)},
     )
     quota = await quotas.of(runtime, seen.owner)
     seal = await certificates.signed(runtime, ctx, seen) if wanted.method != "copy-image" else None
@@ -134,6 +152,9 @@ async def _begin(
     async def begun(conn: AsyncConnection) -> Task:
         if quota is not None:
             await _require_room(runtime, conn, quota, seen, wanted)
+        if new is not None:
+            await quotas.admit(conn, quota, count=1)
+            await images.create(conn, new)
         current = await images.locked(conn, image_id, project=ctx.project)
         _require(runtime, ctx, current, wanted)
         if trusted and not may_reach_all(runtime, ctx, current):
@@ -157,10 +178,11 @@ async def _begin(
                 "details": dict(wanted.details),
                 "leave": wanted.leave,
                 "ovf": ctx.is_admin,
+                "new": new is not None,
                 **(
-                    {}
-                    if service is None
-                    else {"service": service, "token": regions.sealed(runtime, task.id, ctx.token)}
+                    {"service": service, "why": why, "token": regions.sealed(runtime, task.id, ctx.token)}
+                    if wanted.method == "glance-download"
+                    else {}
                 ),
                 "user": ctx.user,
                 "project": ctx.project,
@@ -179,6 +201,8 @@ async def _begin(
     try:
         stored = await runtime.db.write(begun)
     except Duplicate:
+        if new is not None:
+            raise
         raise Conflict("Another import of this image is under way.") from None
     await reach("import.stored")
     runtime.ring()
@@ -208,8 +232,8 @@ def _wanted(runtime: Runtime, body: Mapping[str, Any], header: str | None, possi
     several = runtime.settings.multi_store
     every, must_all = body.get("all_stores", False), body.get("all_stores_must_succeed", True)
     named = body.get("stores")
-    if header is not None and named is not None:
-        raise BadRequest("Name the stores in the body or in X-Image-Meta-Store, not in both.")
+    if header is not None and named not in (None, [header]):  # openstacksdk says a single one in both places
+        raise BadRequest("The stores of the body are others than that of X-Image-Meta-Store.")
     if every and (header is not None or named is not None):
         raise BadRequest("'all_stores' excludes naming stores.")
     if not several and not must_all:

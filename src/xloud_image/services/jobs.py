@@ -115,14 +115,15 @@ class Engine:
         """There may be something to do."""
         self._rung.set()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; then hand over what is under way, so that another process goes on at once."""
+    async def run(self, stop: asyncio.Event, finish: asyncio.Event) -> None:
+        """Work until `stop`; then hand over what is under way, so that another process goes on at once. After `finish`
+        nothing new is taken, and the end of what is under way is the end."""
         runtime, lease = self._runtime, self._runtime.settings.lease_time
         announcing = asyncio.create_task(self._announce(lease))
         stopping = asyncio.create_task(stop.wait())
         try:
             left = tidied = 0.0
-            while not stop.is_set():
+            while not stop.is_set() and (self._working or not finish.is_set()):
                 self._rung.clear()
                 try:
                     if time.monotonic() >= left:
@@ -131,7 +132,8 @@ class Engine:
                     if time.monotonic() >= tidied:
                         tidied = time.monotonic() + _TIDY
                         await tasks.remove_expired(runtime.db)
-                    await self._look()
+                    if not finish.is_set():
+                        await self._look()
                 except ImageServiceError as error:  # the next look may succeed
                     log.warning("no job could be looked for", reason=error.message)
                 ring = asyncio.create_task(self._rung.wait())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import threading
 import time
@@ -41,7 +42,9 @@ class Lane:
     def __init__(self, name: str, *, places: int, each: int, threads: int = 1, longest: float = LONGEST) -> None:
         self.places, self.each, self.longest = places, each, longest
         self.taken: dict[str, Place] = {}  # by the id of the work
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_stand_back)
+        self.pool = ThreadPoolExecutor(
+            threads, thread_name_prefix=name, initializer=functools.partial(stand_back, NICE)
+        )
         self.turn = asyncio.Lock()  # held by whoever looks for the next works
         self.due = False  # such a look waits for its turn
         self._shares: dict[str, float] = {}  # of works that lost their places
@@ -94,7 +97,8 @@ class Lane:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _stand_back() -> None:
-    """The calling thread gives way to others; on Linux a thread has a niceness of its own."""
+def stand_back(niceness: int) -> None:
+    """The calling thread gives way to others, unless 0; on Linux a thread has a niceness of its own."""
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        if niceness:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

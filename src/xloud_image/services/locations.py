@@ -65,21 +65,29 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     if not _LOCATION.is_valid(value):
         raise BadRequest(f"This is no location: {checking.explain(_LOCATION, value)}")
     validation = value.get("validation_data") or {}
+    candidates.require_agreement(image, validation)
+    candidates.require_own_algorithm(runtime, validation)
     candidates.require_digests(validation)
     seen = await candidates.looked_at(runtime, ctx, image, value["url"], value["metadata"])
     location, size = seen.location, seen.size
-    claim = _claim(runtime, image, location)
-    known = any(other.url == location.url for other in image.locations)
+    verify = runtime.settings.exposure.verify_locations
+    known = image.status != "queued" and any(other.url == location.url for other in image.locations)
     quota = None if known else await quotas.of(runtime, image.owner)
     seal = await certificates.signed(runtime, ctx, image) if image.status == "queued" else None
-    examine = waits = False
+    examine = filled = waits = False
 
     def added(current: Image) -> Image:
-        nonlocal examine, waits
+        nonlocal examine, filled, waits
+        announced = external.is_announced(current)
+        filled = verify or (current.os_hash_algo is not None and not announced)
         examine = waits = False
         rights.require(runtime.policy, ctx, "set_image_location", current)
         _require_still(seen.trusted == candidates.may_reach_all(runtime, ctx, current))
-        if seen.trusted and (again := _again(runtime, current, location, size)) is not None:
+        if (
+            current.status != "queued"
+            and seen.trusted
+            and (again := _again(runtime, current, location, size)) is not None
+        ):
             candidates.require_agreement(current, validation)
             waits = _waits(current, location)
             examine = waits or runtime.settings.exposure.do_secure_hash
@@ -94,17 +102,18 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
             if current.size is not None and current.size != size:
                 raise Conflict(f"The image has {current.size} bytes, the data at the new location {size}.")
             examine = waits = True
-            new = external.unproved(location)
+            new = external.unproved(external.announced(location) if announced else location)
             return current.replace(locations=(*current.locations[:at], new, *current.locations[at:]), size=size)
-        candidates.require_own_algorithm(runtime, validation)
+        waits = seal is not None or (verify and bool(validation))
         # where the bytes may change, only a digest tells later whether they did
-        waits = bool(validation) or seal is not None
         examine = waits or (not is_internal(seen.store) and runtime.settings.exposure.do_secure_hash)
-        return candidates.first(runtime, current, location, size, validation, examine, seal)
+        filled = waits or (verify and examine)
+        return candidates.first(runtime, current, location, size, validation, filled, seal, believed=not verify)
 
     async def begin(conn: Any) -> tuple[Image, Claim]:
         await quotas.admit(conn, quota, size=size)
         changed = await _change(runtime, ctx, conn, image.id, location, added)
+        claim = _claim(runtime, image, location, hashing.SHOWN if filled else hashing.KEPT)
         return changed, await _queued(conn, claim, changed, trusted=seen.trusted) if examine else claim
 
     changed, claim = await _stored(runtime, begin)
@@ -115,9 +124,9 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     return changed
 
 
-def _claim(runtime: Runtime, image: Image, location: Location) -> Claim:
+def _claim(runtime: Runtime, image: Image, location: Location, scope: str = hashing.SHOWN) -> Claim:
     """That the data of a location have to be read. Held by nobody: the claims are the queue of the readers."""
-    claim = deletions.new_claim(runtime, "hash", image.id, location.store or "", url=location.url)
+    claim = deletions.new_claim(runtime, "hash", image.id, location.store or "", url=location.url, scope=scope)
     return dataclasses.replace(claim, holder=None)
 
 
@@ -125,7 +134,7 @@ async def _queued(conn: Any, claim: Claim, image: Image, *, trusted: bool) -> Cl
     """The claim, stored; or the one that waits for the same data already. The image is locked. `QuotaExceeded` when too
     many wait for members to register more; what services and administrators register is read in any case."""
     for waiting in await claims.list_all(conn, image_id=claim.image_id, kind=claim.kind):
-        if (waiting.store, waiting.url) == (claim.store, claim.url):
+        if (waiting.store, waiting.url, waiting.scope) == (claim.store, claim.url, claim.scope):
             return waiting
     if not trusted and await claims.count(conn, claim.kind, image.owner) >= hashing.WAITING:
         raise QuotaExceeded(
@@ -161,7 +170,7 @@ async def _examined(runtime: Runtime, image: Image, claim: Claim) -> Image:
     found = await runtime.db.read(lambda conn: images.get(conn, image.id))
     if found is None:
         raise NoSuchImage(image.id)
-    if all(other.url != claim.url for other in found.locations):
+    if found.status == "queued" or all(other.url != claim.url for other in found.locations):
         raise Conflict("The data at this URL could not be read, or have another digest than they should have.")
     return found.replace(membership=image.membership)
 
@@ -174,26 +183,30 @@ async def _replace(runtime: Runtime, ctx: Context, image: Image, value: Any) -> 
         raise Forbidden("The locations of an image cannot all be removed.")
     for item in value:
         candidates.require_short(item["metadata"])
-    if not image.locations:
+    given = candidates.given_together(value)
+    candidates.require_agreement(image, given)
+    if image.status == "queued" or not image.locations:
         if len(value) > MAX_LOCATIONS:
             raise BadRequest(f"At most {MAX_LOCATIONS} locations are added by one PATCH.")
-        for item in value:
+        first = {**value[0], "validation_data": given} if given else value[0]
+        for item in (first, *value[1:]):
             image = await _add(runtime, ctx, image, "-", item)
         return image
 
     def replaced(current: Image) -> Image:
         rights.require(runtime.policy, ctx, "set_image_location", current)
+        candidates.require_agreement(current, given)
         # clients know the URLs as they are shown; several rows may look alike then, and keep their order
         # what does not count yet is not shown to them, and stays
         known: dict[str, list[Location]] = {}
         for location in current.locations:
             if external.counts(location):
                 known.setdefault(shown_url(location.url), []).append(location)
-        given = [shown_url(item["url"]) for item in value]
-        if sorted(given) != sorted(url for url, those in known.items() for _ in those):
+        urls = [shown_url(item["url"]) for item in value]
+        if sorted(urls) != sorted(url for url, those in known.items() for _ in those):
             raise BadRequest("Replacing locations can only change their metadata, not their URLs.")
         places = []
-        for url, item in zip(given, value, strict=True):
+        for url, item in zip(urls, value, strict=True):
             location = known[url].pop(0)
             places.append(Location(location.url, _metadata(item["metadata"], location), location.status, location.id))
         unseen = (location for location in current.locations if not external.counts(location))
@@ -294,6 +307,10 @@ def _again(runtime: Runtime, image: Image, location: Location, size: int) -> Ima
     if image.size not in (None, size):
         raise Conflict(f"The image has {image.size} bytes, the data at this location {size}; make a new image.")
     fresh = external.with_notes(old, external.notes(location))
+    if external.is_announced(image):
+        fresh = external.announced(fresh)
+    if (own := external.own_digest(old)) is not None:  # the data of an image never change
+        fresh = external.digested(fresh, *own)
     if not external.counts(old):  # nobody has compared its data yet: saying it twice does not prove it
         fresh = external.unproved(fresh)
     return image.replace(locations=tuple(fresh if other is old else other for other in image.locations))
@@ -373,7 +390,8 @@ async def _look_again(
     async def look(conn: Any) -> Image:
         changed = await _change(runtime, ctx, conn, image.id, location, looked)
         if runtime.settings.exposure.do_secure_hash or _waits(changed, location):
-            await _queued(conn, _claim(runtime, image, location), changed, trusted=True)
+            scope = hashing.KEPT if external.is_announced(changed) else hashing.SHOWN
+            await _queued(conn, _claim(runtime, image, location, scope), changed, trusted=True)
         return changed
 
     changed = await runtime.db.write(look)

@@ -111,11 +111,13 @@ def _limit(number: int, unit: int) -> int | None:
 
 async def admit(conn: AsyncConnection, quota: Quota | None, **more: int) -> Usage | None:
     """The transaction's first step: from here to its end nobody else adds to what the project has. `more`: what the
-    transaction adds, by names of `Usage`. `QuotaExceeded`."""
-    if quota is None:
+    transaction adds, by names of `Usage`; what there is of them is counted where they have a limit. None: nothing of it
+    is limited. `QuotaExceeded`."""
+    limited = [name for name in more if quota is not None and getattr(quota, name) is not None]
+    if quota is None or not limited:
         return None
     await rows.lock(conn, quota.owner)
-    used = await rows.usage(conn, quota.owner)
+    used = await rows.usage(conn, quota.owner, limited)
     quota.require(used, **more)
     return used
 
@@ -178,7 +180,7 @@ class Room:
 
         async def grow(conn: AsyncConnection) -> int:
             await rows.lock(conn, quota.owner)
-            used = await rows.usage(conn, quota.owner)
+            used = await rows.usage(conn, quota.owner, (self._kind,))
             needed = self._passed - self._reserved
             quota.require(used, **{self._kind: needed * many})
             step = max(needed, _LEAST, min(self._passed // 2, _MOST))

@@ -55,15 +55,16 @@ def require(details: Mapping[str, Any]) -> None:
     try:
         uuid.UUID(details["glance_image_id"])
     except ValueError:
-        raise BadRequest("'glance_image_id' is no UUID.") from None
-    if details.get("glance_service_interface", "public") not in _INTERFACES:
-        raise BadRequest(f"'glance_service_interface' is one of {', '.join(_INTERFACES)}.")
+        # clients look for these words
+        raise BadRequest("'glance_image_id': image id does not look like a UUID.") from None
 
 
 async def service(runtime: Runtime, ctx: Context, details: Mapping[str, Any]) -> str:
     """The URL of the image service of the region. `BadRequest`: the caller's catalogue has none, or it is refused."""
     keystone = _keystone(runtime)
     interface = details.get("glance_service_interface", "public")
+    if interface not in _INTERFACES:
+        raise BadRequest(f"'glance_service_interface' is one of {', '.join(_INTERFACES)}.")
     catalogue = Catalogue("image", interface, details["glance_region"], None, "name another one")
     web = Web("of Keystone", ca_file=keystone.cafile, insecure=keystone.insecure, idle=keystone.http_connect_timeout)
     try:
@@ -130,6 +131,8 @@ def _is_ours(name: str) -> bool:
 async def opened(runtime: Runtime, job: Job) -> AsyncIterator[Remote]:
     """The image that a job imports. What the fetcher raises; `SourceRefused` when it is no image with data."""
     details = job.request["details"]
+    if job.request["service"] is None:
+        raise SourceRefused(job.request["why"])
     url = f"{job.request['service']}/v2/images/{uuid.UUID(details['glance_image_id'])}"
     headers = {"X-Auth-Token": _token(runtime, job)}
     async with fetcher(runtime) as way:

@@ -1,8 +1,8 @@
 """Sends what was emitted (db.events), in order, each event once as far as a message bus allows: it is sent, the bus has
 confirmed it, its row goes. Whoever dies in between has sent it, and another sends it again with the same id.
 
-Of all processes one at a time sends: whose turn it is says a lease in the database. It sends no more once two thirds of
-its lease have passed, and begins with its turn again. Nobody waits for this but the rows.
+Of all processes one at a time sends: whose turn it is says a lease in the database. It renews that once a third of it
+has passed, and sends no more after two. Nobody waits for this but the rows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from xloud_image.db import events
-from xloud_image.db.events import Unsent
+from xloud_image.config.messaging import BUS
+from xloud_image.config.settings import Settings
+from xloud_image.db.events import AUDIT, CHANGES, Outbox, Unsent
 from xloud_image.errors import BrokerUnavailable, ImageServiceError
 from xloud_image.failpoints import reach
 from xloud_image.services.holder import is_dead
@@ -29,6 +30,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOK: Final = 1.0  # seconds between two looks without a ring, and up to twice that
+_MOMENT: Final = 0.2  # seconds: what is rung for in them is read, sent and removed together
 BATCH: Final = 100  # events that are read at once, and may come twice when this process is killed
 _LATE: Final = 300.0  # seconds: one that waits for longer is told of in the log
 _LAST_SEND: Final = 3.0  # seconds that the event under way gets at the end
@@ -43,13 +45,14 @@ class Sender(Protocol):
 
 
 class Relay:
-    """The sending of one process, until cancelled."""
+    """The sending of one outbox by one process, until cancelled."""
 
-    def __init__(self, runtime: Runtime, sender: Sender) -> None:
-        self._runtime, self._sender = runtime, sender
+    def __init__(self, runtime: Runtime, box: Outbox, sender: Sender) -> None:
+        self._runtime, self._box, self._sender = runtime, box, sender
         self._rung = asyncio.Event()
         self._sent: list[int] = []  # whose rows are still there
         self._failures = 0
+        self._taken_at: float | None = None  # when the turn that is ours was last taken or renewed
         self._sending: asyncio.Future[BrokerUnavailable | None] | None = None
         self._stopping = False  # read by the thread that sends
 
@@ -66,7 +69,7 @@ class Relay:
                     while await self._send_some():
                         pass
                 except ImageServiceError as error:
-                    log.warning("notifications could not be looked for", reason=error.message)
+                    log.warning(f"{self._box.what} could not be looked for", reason=error.message)
                 pause = LOOK * random.uniform(1, 2)  # noqa: S311 - no secret, it spreads the looks
                 if self._failures:
                     await asyncio.sleep(min(_LAST_RETRY, 2.0 ** (self._failures - 1)))
@@ -74,26 +77,31 @@ class Relay:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await self._rung.wait()
+                    await asyncio.sleep(_MOMENT)
         finally:
             self._stopping = True
             if self._sending is not None:  # what it has sent is not sent again by the next one
                 await asyncio.wait((self._sending,), timeout=_LAST_SEND)
             with contextlib.suppress(ImageServiceError):  # else it runs out
                 await self._remove()
-                await self._runtime.db.write(lambda tx: events.give_turn(tx, self._runtime.holder))
+                await self._runtime.db.write(lambda tx: self._box.give_turn(tx, self._runtime.holder))
 
     async def _send_some(self) -> bool:
         """Send the next ones; whether there may be more."""
         db, lease = self._runtime.db, self._runtime.settings.lease_time
         await self._remove()
-        found = await db.read(lambda conn: events.first(conn, BATCH))
+        found = await db.read(lambda conn: self._box.first(conn, BATCH))
         if not found:
             return False
-        end = time.monotonic() + lease * 2 / 3
-        if not await self._take_turn():
-            return False
-        # what another has sent since it was read
-        found = await db.read(lambda conn: events.first(conn, BATCH))
+        if self._taken_at is None or time.monotonic() > self._taken_at + lease / 3:
+            taken_at = time.monotonic()
+            if not await self._take_turn():
+                self._taken_at = None
+                return False
+            self._taken_at = taken_at
+            # what another has sent since it was read
+            found = await db.read(lambda conn: self._box.first(conn, BATCH))
+        end = self._taken_at + lease * 2 / 3
         self._sending = asyncio.ensure_future(_in_thread(lambda: self._send(found, end)))
         failure = await asyncio.shield(self._sending)
         await reach("relay.sent")
@@ -102,17 +110,18 @@ class Relay:
             self._recovered()
             return len(found) == BATCH
         self._failures += 1
-        log.error("notifications wait: they cannot be sent now", reason=failure.message, attempt=self._failures)
-        await db.write(lambda tx: events.give_turn(tx, self._runtime.holder))  # the bus may take them from another
+        log.error(f"{self._box.what} wait: they cannot be sent now", reason=failure.message, attempt=self._failures)
+        self._taken_at = None
+        await db.write(lambda tx: self._box.give_turn(tx, self._runtime.holder))  # the bus may take them from another
         return False
 
     async def _take_turn(self) -> bool:
         holder, lease = self._runtime.holder, self._runtime.settings.lease_time
-        turn = await self._runtime.db.read(events.whose_turn)
+        turn = await self._runtime.db.read(self._box.whose_turn)
         if turn.holder not in (None, holder) and not turn.free and not is_dead(turn.holder or ""):
             return False
         was = turn.holder if turn.holder is not None and is_dead(turn.holder) else None
-        return await self._runtime.db.write(lambda tx: events.take_turn(tx, holder, lease=lease, was=was))
+        return await self._runtime.db.write(lambda tx: self._box.take_turn(tx, holder, lease=lease, was=was))
 
     def _send(self, found: Sequence[Unsent], end: float) -> BrokerUnavailable | None:
         for event in found:
@@ -127,27 +136,32 @@ class Relay:
 
     async def _remove(self) -> None:
         if sent := list(self._sent):
-            await self._runtime.db.write(lambda tx: events.remove(tx, sent))
+            await self._runtime.db.write(lambda tx: self._box.remove(tx, sent))
             self._sent = self._sent[len(sent) :]
 
     def _recovered(self) -> None:
         if self._failures:
-            log.info("notifications are sent again")
+            log.info(f"{self._box.what} are sent again")
         self._failures = 0
 
 
 async def bound(runtime: Runtime) -> None:
     """Drop what has waited for too long, or is too much, and say loudly that something waits. Any process does it: it
     may be that none sends."""
-    wanted = runtime.settings.notifications
-    if not wanted.drivers:
-        return
-    dropped = await events.drop(runtime.db, most=wanted.events_kept, hours=wanted.events_kept_hours)
-    if dropped:
-        log.error("notifications were dropped: they waited for too long, or were too many", count=dropped)
-    count, seconds = await runtime.db.read(events.waiting)
-    if seconds > _LATE:
-        log.error("notifications wait", count=count, for_seconds=int(seconds), kept=wanted.events_kept)
+    kept, hours = runtime.settings.notifications.events_kept, runtime.settings.notifications.events_kept_hours
+    for box in told(runtime.settings):
+        dropped = await box.drop(runtime.db, most=kept, hours=hours)
+        if dropped:
+            log.error(f"{box.what} were dropped: they waited for too long, or were too many", count=dropped)
+        count, seconds = await runtime.db.read(box.waiting)
+        if seconds > _LATE:
+            log.error(f"{box.what} wait", count=count, for_seconds=int(seconds), kept=kept)
+
+
+def told(settings: Settings) -> list[Outbox]:
+    """What somebody wants to have sent."""
+    audited = any(name in BUS for name in settings.audit.drivers)
+    return [*([CHANGES] if settings.notifications.drivers else []), *([AUDIT] if audited else [])]
 
 
 def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:

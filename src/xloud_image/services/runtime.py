@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import structlog
 
 from xloud_image.services.holder import new_holder
-from xloud_image.services.lanes import Lane
+from xloud_image.services.lanes import Lane, stand_back
 
 if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.cache.node import Cache
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a part's libraries are imported with it
     from xloud_image.model import Claim
     from xloud_image.policy import Policy
     from xloud_image.schemas import ImageSchema
+    from xloud_image.services.auditing import Journal
     from xloud_image.stores.registry import Stores
 
 log = structlog.get_logger(__name__)
@@ -48,11 +49,15 @@ class Runtime:
     """The parts, and the tasks that run beside requests. A part is made when it is first asked for: what is wrong with
     the configuration of another does not matter then. `open` starts the parts that are named."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, niceness: int = 0) -> None:
         self.settings = settings
         self.holder = new_holder()
         # Two digests for each of a few uploads at once: more threads than cores only switch.
-        self.digest_pool = ThreadPoolExecutor(max(4, (os.cpu_count() or 2) + 2), thread_name_prefix="digest")
+        self.digest_pool = ThreadPoolExecutor(
+            max(4, (os.cpu_count() or 2) + 2),
+            thread_name_prefix="digest",
+            initializer=functools.partial(stand_back, niceness),
+        )
         # Reading data that were registered.
         self.hashing = Lane("hashing", places=4, each=2)
         # Tells who works on jobs that there is one; set by the process that knows how.
@@ -117,6 +122,15 @@ class Runtime:
         return KeystoneLimits(settings.keystone, lasts=settings.limits_cache_time)
 
     @cached_property
+    def journal(self) -> Journal | None:
+        """What is told of calls, where somebody wants it. Begun by the one who serves."""
+        if not self.settings.audit.drivers:
+            return None
+        from xloud_image.services.auditing import Journal
+
+        return Journal(self.db, self.settings.audit, self.identity.catalogue)
+
+    @cached_property
     def barbican(self) -> Barbican:
         """Only with Keystone."""
         from xloud_image.identity.barbican import Barbican
@@ -127,10 +141,10 @@ class Runtime:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, *parts: Part) -> AsyncIterator[Runtime]:
+    async def open(cls, settings: Settings, *parts: Part, niceness: int = 0) -> AsyncIterator[Runtime]:
         """With these parts started; closed when the block is left. A sick store stops nothing: the log says what is
-        wrong with it. `ConfigError`; `DatabaseUnavailable`."""
-        runtime = cls(settings)
+        wrong with it. `niceness`: of the threads for digests. `ConfigError`; `DatabaseUnavailable`."""
+        runtime = cls(settings, niceness)
         try:
             made = {part: getattr(runtime, part) for part in parts}
             for part in _STARTED:
@@ -186,8 +200,9 @@ class Runtime:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if (cache := self.__dict__.get("cache")) is not None:
-            await cache.aclose()
+        for each in ("cache", "journal"):
+            if (made := self.__dict__.get(each)) is not None:
+                await made.aclose()
         for part in (*reversed(_STARTED), "limits", "barbican"):
             if part in self.__dict__:
                 await getattr(self, part).aclose()

@@ -11,16 +11,17 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import events, jobs, schema, statistics, uploads
+from xloud_image.db import events, jobs, locations, schema, statistics, uploads
 from xloud_image.db import images as rows
 from xloud_image.db import takeover as left
 from xloud_image.db.engine import Tx
-from xloud_image.errors import Conflict, ImageServiceError, NotFound
+from xloud_image.db.image_children import WITHOUT_DATA
+from xloud_image.errors import Conflict, DatabaseUnavailable, ImageServiceError, NotFound
 from xloud_image.model import Image
 from xloud_image.services import reaper
 from xloud_image.services.runtime import Runtime
@@ -51,8 +52,8 @@ class Report:
     stores: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def add(self, severity: Severity, sentence: str, cure: str = "") -> None:
-        """Keep one finding."""
-        self.findings.append(Finding(severity, sentence, cure))
+        """Keep one finding. What rows hold of control characters does not reach a terminal."""
+        self.findings.append(Finding(severity, _printable(sentence), _printable(cure)))
 
     @property
     def possible(self) -> bool:
@@ -68,10 +69,15 @@ async def check(runtime: Runtime) -> Report:
     report = Report()
     if not await _look_at_schema(runtime, report):
         return report
-    found = await runtime.db.read(left.count)
-    report.statuses = found.statuses
+    try:
+        found = await left.count(runtime.db)
+        owned, lost = await locations_of(runtime, lambda row: _look_at_location(row, found))
+    except DatabaseUnavailable as error:
+        report.add("error", f"the rows cannot be counted: {error.message}", "xloud-image takeover check, again")
+        return report
+    report.statuses = dict(found.statuses) | {str(one): number for one, number in found.unknown.items()}
     _tell_rows(found, report, encrypted=runtime.settings.database.metadata_encryption_key is not None)
-    owned, lost = await locations_of(runtime)
+    _tell_odd(found, report)
     report.stores = dict(owned)
     for name, number in lost.items():
         cure = "name it in enabled_backends, with the options that Glance has for it"
@@ -84,22 +90,18 @@ async def check(runtime: Runtime) -> Report:
 
 async def _look_at_schema(runtime: Runtime, report: Report) -> bool:
     """Whether there are image tables that can be asked."""
-    version = await schema.version(runtime.settings.database)
-    if version.glance is None:
+    found = await schema.of_glance(runtime.settings.database)
+    for obstacle in found.obstacles:
+        report.add("error", obstacle.sentence, obstacle.cure)
+    if not found.heads and not found.obstacles:
         report.add("error", "the database has no tables of Glance", "look at [database] connection")
+    if not report.possible:
         return False
-    heads = version.glance.split(",")
-    if len(heads) > 1 or not heads[0].endswith(("contract01", "contract02")):
-        cure = "glance-manage db sync, with the release that wrote it"
-        report.add("error", f"a migration of Glance is not finished (the database is at {version.glance})", cure)
-        return False
-    if not await schema.has_all_of_glance(runtime.settings.database):
-        cure = "pass through Glance 2024.1 (28) or newer: its own glance-manage db sync"
-        report.add("error", f"the tables are older than those of Glance 2024.1 (they are at {version.glance})", cure)
-        return False
-    for sentence in await schema.check(runtime.settings.database):
-        if not sentence.startswith(("Our part", "Table xloud_", "Index xloud_")):
-            report.add("warning", sentence)
+    if found.step:
+        cure = "xloud-image takeover run does it; an older Glance serves with that, too"
+        report.add("warning", f"the tables are those of an older Glance: {found.step}", cure)
+    for sentence in found.differences:
+        report.add("warning", sentence)
     if await runtime.db.read(left.is_read_only):
         report.add(
             "error", "the database server takes no changes", "name the server that does in [database] connection"
@@ -114,10 +116,13 @@ def _tell_rows(found: left.Rows, report: Report, *, encrypted: bool) -> None:
         if number:
             report.add(severity, f"{number} {what}{_such_as(some.get(key, []))}", cure)
 
-    for status in found.unknown:
-        report.add(
-            "error", f"{found.statuses[status]} images have the status '{status}', which is none", "mend the rows"
-        )
+    for status, images in found.unknown.items():
+        which = "IS NULL" if status is None else f"= {_quoted(status)}"
+        # to be read, not run
+        cure = f"UPDATE images SET status = 'deactivated' WHERE status {which}; or 'queued', where they have no data"  # noqa: S608
+        report.add("error", f"{images} images have the status '{status}', which is none", cure)
+    if rest := found.found["statuses"] - found.unknown.total():
+        report.add("error", f"{rest} images have further statuses that are none", "mend those first, and look again")
     for status in ("saving", "importing", "uploading"):
         if number := found.statuses.get(status):
             cure = "wait until they end, or stop Glance and settle them: xloud-image takeover run --glance-is-stopped"
@@ -134,6 +139,76 @@ def _tell_rows(found: left.Rows, report: Report, *, encrypted: bool) -> None:
     tell("warning", plain, "locations are no URL: encrypted with another key, or broken", "plain",
          "[DEFAULT] metadata_encryption_key must be Glance's")  # fmt: skip
     tell("note", found.recent, "images changed within the last minute: somebody works on this database", "recent", "")
+
+
+# class of rows → how grave, what it is, what to type; {id} is an image's, as SQL
+_ODD: Final[Mapping[str, tuple[Severity, str, str]]] = {
+    "visibilities": (
+        "warning", "images have a visibility that is none of the four: no list has them, and only the owner reads them",
+        "UPDATE images SET visibility = 'private' WHERE visibility NOT IN ('public', 'private', 'shared', 'community')",
+    ),
+    "timeless": (
+        "warning", "images have a time that is none, and are shown as if they were made in 1970",
+        "UPDATE images SET created_at = '1970-01-01 00:00:00', updated_at = NULL WHERE id = {id}",
+    ),
+    "numbers": (
+        "warning", "images have a size or a minimum that no image can have",
+        "UPDATE images SET size = NULL, virtual_size = NULL, min_disk = 0, min_ram = 0 WHERE id = {id}",
+    ),
+    "names": (
+        "note", "images have names of more than 255 characters, or with a NUL in them",
+        "openstack image set --name NAME, with the id {id}",
+    ),
+    "blank": (
+        "note", "images have an owner without a letter: administrators alone see those that are not public",
+        "UPDATE images SET owner = NULL WHERE trim(owner) = ''",
+    ),
+    "metadata": (
+        "warning", "locations have metadata that is no JSON object: it is taken for empty, as if they named no store",
+        "UPDATE image_locations SET meta_data = '{{}}' WHERE image_id = {id}",
+    ),
+    "answers": (
+        "note", "memberships have a status that is none: who has them does not see the image in lists",
+        "UPDATE image_members SET status = 'pending' WHERE status NOT IN ('pending', 'accepted', 'rejected')",
+    ),
+}  # fmt: skip
+_ORPHANS: Final = ("image_properties", "image_tags", "image_members", "image_locations")
+
+
+def _tell_odd(found: left.Rows, report: Report) -> None:
+    """Rows that no image service writes."""
+    for kind, (severity, what, cure) in _ODD.items():
+        if number := found.found[kind]:
+            some = found.examples.get(kind, [])
+            typed = cure.format(id=_quoted(some[0] if some else ""))
+            report.add(severity, f"{number} {what}{_such_as(some)}", typed)
+    for table in _ORPHANS:
+        if number := found.found[table]:
+            what = f"{number} rows of {table} belong to no image: nobody sees them{_such_as(found.examples[table])}"
+            cure = f"DELETE FROM {table} WHERE image_id NOT IN (SELECT id FROM images)"  # noqa: S608 - to be read
+            report.add("note", what, cure)
+
+
+def _look_at_location(row: locations.Row, found: left.Rows) -> None:
+    """Count one row of the only walk along the locations."""
+    if row.missing:
+        found.add("image_locations", 1, [row.image_id])
+    if row.location is None:
+        return
+    if row.location.status in WITHOUT_DATA:
+        found.add("without_data", 1, [row.image_id])
+    elif "://" not in row.location.url:
+        found.add("plain", 1, [row.image_id])
+    if row.broken:
+        found.add("metadata", 1, [row.image_id])
+
+
+def _printable(text: str) -> str:
+    return "".join([char if char.isprintable() else "\ufffd" for char in text])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _such_as(ids: list[str]) -> str:
@@ -160,10 +235,8 @@ async def begin(runtime: Runtime, *, glance_is_stopped: bool) -> list[str]:
             settled += await runtime.db.write(lambda tx, image_id=image_id: _settle(tx, image_id))  # type: ignore[misc]
     if settled:
         done.append(f"{settled} images that a dead process worked on are settled")
-    now = await runtime.db.read(left.count)
-    if now.without_data:
-        await runtime.db.write(left.remove_without_data)
-        done.append(f"{now.without_data} locations without data are removed")
+    if removed := await left.remove_without_data(runtime.db):
+        done.append(f"{removed} locations without data are removed")
     if failed := await runtime.db.write(lambda conn: left.fail_tasks(conn, ENDED)):
         done.append(f"{failed} tasks that nobody works on have failed")
     return done
@@ -188,12 +261,10 @@ def _settled(image: Image) -> Image:
 async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
     """Give the database back: finish what is pending for at most `patience` seconds, then take our tables and indexes
     out. What was done, in sentences. `Conflict`, naming what is left, when that cannot be: nothing is lost then."""
-    version = await schema.version(runtime.settings.database)
-    if version.ours is None:
-        await schema.downgrade(runtime.settings.database)
+    there = await schema.remains(runtime.settings.database)  # a way back may have been cut off
+    if not there:
         return []
     until = time.monotonic() + patience
-    there = await schema.own_tables(runtime.settings.database)  # a way back may have been cut off
     while reason := await runtime.db.read(lambda conn: _what_is_left(conn, there)):
         if time.monotonic() >= until:
             raise Conflict(reason)
@@ -225,8 +296,9 @@ async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
     if "xloud_jobs" in there:
         number = sum(row[2] for row in await statistics.working(conn))
         held["jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)"] += number
-    if "xloud_events" in there:
-        number, _ = await events.waiting(conn)
-        held["notifications have not been sent: let xloud-image worker send them"] += number
+    for box in (events.CHANGES, events.AUDIT):
+        if box.table in there:
+            number, _ = await box.waiting(conn)
+            held[f"{box.what} have not been sent: let xloud-image worker send them"] += number
     said += [f"{number} {what}" for what, number in held.items() if number]
     return "; ".join(said)

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from xloud_image.db import claims, locations, uploads
-from xloud_image.db.engine import Database
+from xloud_image.db.image_children import WITHOUT_DATA
+from xloud_image.model import Location
 from xloud_image.services.runtime import Runtime
 from xloud_image.stores import type_of
 from xloud_image.stores.registry import Stores
 
 _PAGE: Final = 5000  # rows of one statement
 _ALL: Final = 10**9
+_NAMES: Final = 100  # names of stores that only rows know; nobody who writes rows decides how many are held
+_LONGEST: Final = 255  # characters of such a name
+OTHERS: Final = "…"  # stands for all further ones
+NO_URL: Final = "(no URL)"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,34 +55,44 @@ async def of_all(runtime: Runtime) -> list[Content]:
     ]
 
 
-async def locations_of(runtime: Runtime) -> tuple[Counter[str], Counter[str]]:
+async def locations_of(
+    runtime: Runtime, look: Callable[[locations.Row], None] | None = None
+) -> tuple[Counter[str], Counter[str]]:
     """How many locations each store owns, and of those that none owns, how many name which store, or are of which type.
-    Our own tables are not needed. As `of_all`."""
-    images, lost = await _count(runtime.db, runtime.stores)
-    if lost:
-        # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
-        await runtime.stores.start()
-        images, lost = await _count(runtime.db, runtime.stores)
-    return images, lost
-
-
-async def _count(db: Database, stores: Stores) -> tuple[Counter[str], Counter[str]]:
-    """Locations by the store that owns them, and those that none owns by the name in the row."""
+    `look` is given each row, also of images that are not there. Our own tables are not needed. As `of_all`."""
+    stores = runtime.stores
     images: Counter[str] = Counter()
     lost: Counter[str] = Counter()
+    started = False
     number = 0
-    while page := await db.read(lambda conn: locations.after(conn, number, _PAGE)):  # noqa: B023 - awaited at once
-        for location in page:
-            store = stores.of(location)
-            # a row may name a store that is there and whose place it is not
-            if store is not None and store.owns(location.url):
-                images[store.name] += 1
+    while page := await runtime.db.read(lambda conn: locations.page(conn, number, _PAGE)):  # noqa: B023 - at once
+        for row in page:
+            if look is not None:
+                look(row)
+            place = row.location
+            if place is None or place.status in WITHOUT_DATA:
+                continue
+            store = _owner(stores, place)
+            if store is None and not started:
+                # some learn at their start only which cluster or account is theirs; one that is down costs some seconds
+                await stores.start()
+                started = True
+                store = _owner(stores, place)
+            if store is not None:
+                images[store] += 1
             else:
-                lost[location.store or _type(location.url)] += 1
-        number = page[-1].id or 0
+                name = (place.store or _type(place.url))[:_LONGEST]
+                lost[name if name in lost or len(lost) < _NAMES else OTHERS] += 1
+        number = page[-1].number
     return images, lost
+
+
+def _owner(stores: Stores, place: Location) -> str | None:
+    """The name of the store whose place it is: a row may name a store that is there and whose place it is not."""
+    store = stores.of(place)
+    return store.name if store is not None and store.owns(place.url) else None
 
 
 def _type(url: str) -> str:
-    scheme = url.partition("://")[0].lower()
-    return type_of(scheme) or scheme
+    scheme, separator, _ = url.partition("://")
+    return (type_of(scheme.lower()) or scheme.lower()) if separator else NO_URL

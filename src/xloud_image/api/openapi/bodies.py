@@ -22,6 +22,7 @@ _BODIES: Final[dict[str, dict[str, str | None]]] = {
     "answer": {_JSON: "MemberAnswer"},
     "location": {_JSON: "NewLocation"},
     "import": {_JSON: "Import"},
+    "task": {_JSON: "NewTask"},
     **{name: {_JSON: schema} for name, (schema, _) in metadefs.BODIES.items()},
     "move": {_JSON: "Move"},
 }
@@ -34,6 +35,7 @@ _WORDS: Final = {
     "answer": "The answer of the project.",
     "location": "The place, and what its data must be; an empty validation_data says nothing.",
     "import": "The way of import and its stores.",
+    "task": "Its type, import; as input import_from, import_from_format and image_properties.",
     **{name: words for name, (_, words) in metadefs.BODIES.items()},
     "move": "The two stores.",
 }
@@ -83,6 +85,7 @@ def all_of(image: ImageSchema) -> dict[str, Json]:
         "MemberAnswer": schemas.MEMBER_ANSWER,
         "NewLocation": schemas.new_location(),
         "Import": schemas.new_import(),
+        "NewTask": schemas.new_task(),
         **metadefs.BODY_SCHEMAS,
         "Move": schemas.new_move(),
     }

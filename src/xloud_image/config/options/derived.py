@@ -230,6 +230,18 @@ DERIVED: Final[tuple[Option, ...]] = (
         cfg.MultiStrOpt("driver", default=[], help="messagingv2, messaging or log; noop or nothing: none are sent."),
     ),
     *_made(
+        "AuditSettings.drivers",
+        "audit_middleware_notifications",
+        cfg.BoolOpt("use_oslo_messaging", default=True, help="Send audit events; false: write them to the log."),
+        cfg.StrOpt("driver", help="As in [oslo_messaging_notifications], for audit events; unset: the same."),
+    ),
+    *_made(
+        "AuditSettings",
+        "audit_middleware_notifications",
+        cfg.ListOpt("topics", default=[], help="Topics of audit events; none: those of notifications."),
+        cfg.StrOpt("transport_url", secret=True, help="Message bus of audit events; unset: that of notifications."),
+    ),
+    *_made(
         "MessagingSettings.transport_url",
         "DEFAULT",
         cfg.StrOpt("transport_url", secret=True, help="Message bus: rings the workers of all nodes."),

@@ -106,6 +106,20 @@ class Guarded:
             if address is not None and not self._filters.permits(url.raw_host, address, reach):
                 raise addresses.out_of_reach(reach)
 
+    async def look_up(self, url: URL, reach: Reach) -> None:
+        """As `require`, and a name is resolved, unless a proxy will do that: `UrlRefused` when it has no addresses, or
+        one that is out of reach."""
+        self.require(url, reach)
+        assert url.raw_host is not None
+        if url.scheme in self.proxies or addresses.literal(url.raw_host) is not None:
+            return
+        try:
+            await self._resolvers[reach].resolve(url.raw_host, url.port or 0, socket.AF_UNSPEC)
+        except TimeoutError:
+            return  # whoever asks it later will see
+        except OSError as error:
+            raise UrlRefused("the host of the URL has no address") from error
+
     def _way(self, url: URL, reach: Reach) -> tuple[Web, dict[str, Any]]:
         """The connections to use for a URL, and its proxy."""
         self.require(url, reach)
