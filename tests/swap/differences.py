@@ -173,14 +173,7 @@ def _by_nullable(path: str) -> bool:
 ORDER: Final = (
     Rule(
         "on PostgreSQL Glance has no fixed order of an image's locations, where their stores have the same weight",
-        lambda d: (
-            (
-                ((d.at("/locations/*", "/*") and d.under("/v2/images/")) or d.at("/locations/*"))
-                and sorted(d.theirs) == sorted(d.ours)
-            )
-            or (d.at("/stores") and sorted(str(d.theirs).split(",")) == sorted(str(d.ours).split(",")))
-            or (d.at("/direct_url") and isinstance(d.theirs, str) and isinstance(d.ours, str))
-        ),
+        lambda d: _of_locations(d),
         "postgresql",
     ),
     Rule(
@@ -198,6 +191,17 @@ ORDER: Final = (
         lambda d: d.under("/v2/tasks?sort_key=id", "/v2/tasks?sort_key=expires_at") and _same(d),
     ),
 )
+
+
+def _of_locations(difference: Difference) -> bool:
+    """The same ones in another order."""
+    theirs, ours = difference.theirs, difference.ours
+    if difference.at("/direct_url"):
+        return isinstance(theirs, str) and isinstance(ours, str)
+    if difference.at("/stores"):
+        return sorted(str(theirs).split(",")) == sorted(str(ours).split(","))
+    whole = difference.place == "/*" and difference.path.endswith("/locations")
+    return (whole or difference.at("/locations/*")) and sorted(theirs) == sorted(ours)
 
 
 def _same(difference: Difference) -> bool:

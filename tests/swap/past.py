@@ -60,6 +60,9 @@ def content(number: int) -> bytes:
     return random.Random(number).randbytes(1 + number * 97)
 
 
+WEB: Final = content(9)  # of the file that a web server has
+
+
 def image(site: Site, name: str | None, data: bytes | None = None, who: str = OWNER, **fields: Any) -> str:
     """A new image through the API; with `store` its data goes there."""
     store = fields.pop("store", None)
@@ -104,7 +107,7 @@ def images(site: Site) -> dict[str, str]:
                       min_ram=512),
         "slow": image(site, "slow", content(40), store="slow", tags=["even"], os_distro="alpine", min_disk=3),
         "web": image(site, "web", visibility="public", who=ADMIN),
-        "several": image(site, "several", content(9), tags=["third"], visibility="community"),
+        "several": image(site, "several", WEB, tags=["third"], visibility="community"),
         "empty": image(site, None, disk_format=None, container_format=None),
         "formats": image(site, "formats", disk_format="iso", container_format="bare", os_distro="debian"),
         "odd": image(site, ODD[0], content(5), visibility="shared", tags=list(TAGS)),
@@ -274,7 +277,7 @@ def definitions(site: Site) -> None:
     (few := site.directory / "metadefs").mkdir()
     for name in SHIPPED:
         shutil.copy(here() / "etc" / "glance" / "metadefs" / name, few)
-    site.manage("db_load_metadefs", "--path", str(few))
+    site.manage("db", "load_metadefs", "--path", str(few))
     for number in range(6):
         namespace(site, number)
     when = moment(site, 0)

@@ -22,7 +22,6 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Stuck
 from tests.swap import day, past
 from tests.swap.differences import Database, Used, found, idle, unexplained
-from tests.swap.past import content
 from tests.swap.questions import Answer, Question, asked, every_byte, questions, several
 from tests.swap.site import OWNER, Site
 
@@ -37,7 +36,7 @@ EVERYBODY: Final = os.environ.get("XLOUD_IMAGE_SWAP") == "all"
 def site(request: pytest.FixtureRequest, tmp_path: Path, nginx: Callable[..., Nginx]) -> Iterator[Site]:
     """On PostgreSQL the locations are encrypted."""
     (files := tmp_path / "web").mkdir()
-    (files / "disk.raw").write_bytes(content(30))
+    (files / "disk.raw").write_bytes(past.WEB)
     web = nginx(files=files)
     if request.param == "mariadb":
         mariadb: MariaDB = request.getfixturevalue("mariadb")
