@@ -209,6 +209,15 @@ def test_digests_are_used(cloud: Cloud) -> None:
         assert posted(cloud.admin, cloud.admin.new(), where, validation_data={**right, **unknown}) == 400
 
 
+def test_the_task_is_that_of_whoever_registered(cloud: Cloud) -> None:
+    """It names the place, which the image's project need not know."""
+    where, image_id = url(cloud.ann.new(DATA, store="mem")), cloud.ann.new()
+    assert posted(cloud.admin, image_id, where) == 202
+    [task] = cloud.admin.ask("GET", f"/v2/images/{image_id}/tasks").json()["tasks"]
+    assert (task["owner"], task["input"]["loc_url"]) == (cloud.admin.project, where)
+    assert cloud.ann.ask("GET", f"/v2/images/{image_id}/tasks").json() == {"tasks": []}
+
+
 def test_another_algorithm_than_that_of_the_image(cloud: Cloud) -> None:
     good, copy = cloud.ann.new(DATA, store="fast"), cloud.ann.new(DATA, store="mem")
     other = {"os_hash_algo": "sha256", "os_hash_value": hashlib.sha256(DATA).hexdigest()}

@@ -317,8 +317,7 @@ def test_tasks_are_seen_by_their_project(cloud: Cloud) -> None:
     }  # fmt: skip
     assert cloud.bob.ask("GET", f"/v2/images/{image}/tasks").status == 404
     assert cloud.ann.patch(image, {"op": "replace", "path": "/visibility", "value": "community"}).status == 200
-    (seen,) = cloud.bob.ask("GET", f"/v2/images/{image}/tasks").json()["tasks"]
-    assert (seen["status"], seen["input"], seen["message"], seen["user_id"]) == ("success", {}, "", None)
+    assert cloud.bob.ask("GET", f"/v2/images/{image}/tasks").json() == {"tasks": []}, "another project's"
     assert task(cloud.rita, image)["id"] == done["id"]
     assert cloud.admin.ask("GET", f"/v2/tasks/{uuid.uuid4()}").status == 404
     assert cloud.admin.ask("DELETE", f"/v2/tasks/{done['id']}").status == 405

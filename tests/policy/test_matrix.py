@@ -102,8 +102,8 @@ reactivate
   none         ------   ------   ------   ------   ------   ------
 list members
   admin        FFFFFF   FFFFFF   oooooo   FFFFFF   FFFFFF   oooooo
-  member       FFFFFF   F-----   o-ooo-   FFFFFF   ------   FFoooF
-  reader       FFFFFF   F-----   o-ooo-   FFFFFF   ------   FFoooF
+  member       FFFFFF   F-----   o-ooo-   FFFFFF   ------   oooooF
+  reader       FFFFFF   F-----   o-ooo-   FFFFFF   ------   oooooF
   service      ------   ------   ------   ------   ------   ------
   none         ------   ------   ------   ------   ------   ------
 see another's row

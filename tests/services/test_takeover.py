@@ -21,6 +21,7 @@ def test_there_and_back(former: Former) -> None:
     saving, locked = former.image("saving", size=None, data=False), former.image()
     former.location(saving, "pending://files/nothing-yet", status="uploading")
     former.property(locked, "os_glance_import_task", str(uuid.uuid4()))
+    former.property(locked, "os_glance_importing_to_stores", "b")
     former.property(locked, "os_glance_failed_import", "b")
     former.property(locked, "os_distro", "debian")
     task = former.task(locked)

@@ -22,7 +22,9 @@ from xloud_image.model import MEMBER_STATUSES, VISIBILITIES
 _PLAIN: Final = re.compile(r'[^"\\]*')  # in quotation marks, what stands for itself
 _ESCAPED: Final = {'""': '"', '\\"': '"', "\\\\": "\\"}
 _OPERATORS: Final = frozenset({"in", *COMPARE})
-_CONTROL: Final = frozenset({"limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status"})
+_CONTROL: Final = frozenset(
+    {"limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status", "deleted"}
+)
 _MOST: Final = 2**63 - 1
 FILTERS: Final = 128  # in one request
 VALUES: Final = 1000  # in one in:…

@@ -111,7 +111,7 @@ def _sorted(value: Any, key: str) -> Any:
 
 
 async def whole(conn: AsyncConnection, namespace: Namespace) -> Namespace:
-    """The namespace with all that it holds, each in the order in which it was added."""
+    """The namespace with all that it holds, each in the order in which it was added; tags the newest first."""
     of = f"WHERE namespace_id = {int(namespace.id)}"
     selects = [
         f"{parts.ASSOCIATIONS} WHERE a.namespace_id = {int(namespace.id)}",
@@ -126,7 +126,10 @@ async def whole(conn: AsyncConnection, namespace: Namespace) -> Namespace:
         associations=tuple(Association(row[1], row[2], row[3], **parts.times(row, 5)) for row in held[0]),
         properties={row[1]: parts.definition(row[2]) for row in held[1]},
         objects=tuple(parts.object_(row[1], row[2], row[3], row[4], parts.times(row, 5)) for row in held[2]),
-        tags=tuple(MetadefTag(row[1], **parts.times(row, 5)) for row in held[3]),
+        tags=tuple(
+            MetadefTag(row[1], **parts.times(row, 5))
+            for row in sorted(held[3], key=lambda row: (sql.instant(row[5]), row[8]), reverse=True)
+        ),
     )
 
 

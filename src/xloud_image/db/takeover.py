@@ -78,8 +78,12 @@ async def count(db: Database) -> Rows:
     names = ", ".join(f"'{one}'" for one in IN_FLIGHT)
     answers = ", ".join(f"'{one}'" for one in MEMBER_STATUSES)
     here = "i.id IS NOT NULL AND NOT i.deleted AND NOT t.deleted"
+    # an image is counted once, by one of its properties
+    before = "SELECT 1 FROM image_properties o WHERE o.image_id = t.image_id AND NOT o.deleted"
+    before += f" AND o.name IN ({names}) AND o.name < t.name AND o.value <> ''"
+    locked = f"t.name IN ({names}) AND t.value <> '' AND NOT EXISTS ({before})"
     more = {
-        "image_properties": {"locked": f"{here} AND t.name IN ({names}) AND t.value <> ''"},
+        "image_properties": {"locked": f"{here} AND {locked}"},
         "image_tags": {},
         "image_members": {"answers": f"{here} AND t.status NOT IN ({answers})"},
     }

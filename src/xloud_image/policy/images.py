@@ -73,9 +73,10 @@ class ImageTarget(Mapping[str, Any]):
 
 def image_target(image: Image, ctx: Caller | None = None) -> ImageTarget:
     """The target for a rule; with `ctx`, the caller's own membership counts as `member_id` while the image is
-    shared.
+    shared. Whoever sees a shared image that has no owner counts as a member of it, as with Glance.
     """
-    shared = ctx is not None and image.membership is not None and image.visibility == "shared"
+    known = image.membership is not None or image.owner is None
+    shared = ctx is not None and known and image.visibility == "shared"
     return ImageTarget(image, ctx.project if shared and ctx is not None else None)
 
 

@@ -364,12 +364,9 @@ async def register(runtime: Runtime, ctx: Context, image_id: str, url: str, vali
         if examine and await _queued(conn, claim, changed, trusted=seen.trusted) is claim:
             # what clients see of the reading; `hashing` ends it
             asked = {"image_id": image_id, "loc_url": shown_url(url), "validation_data": dict(validation)}
-            await tasks.add(
-                conn,
-                Task(
-                    claim.id, "location_import", changed.owner or "", image_id=image_id, user_id=ctx.user, input=asked
-                ),
-            )
+            owner = ctx.project or changed.owner or ""
+            task = Task(claim.id, "location_import", owner, image_id=image_id, user_id=ctx.user, input=asked)
+            await tasks.add(conn, task)
         return changed, claim
 
     changed, _ = await _stored(runtime, begin)
