@@ -141,7 +141,7 @@ def visit(asked: Any, horizon: str) -> list[str]:
                 "visibility": "private"}  # fmt: skip
     made = demo.api("PUT", "images/", 201, external)
     headers = {"X-Auth-Token": made["token_id"], "Content-Type": "application/octet-stream"}
-    assert requests.put(made["upload_url"], data=content, headers=headers, timeout=60).status_code == 204
+    assert requests.put(made["upload_url"], data=content, headers=headers, timeout=asked["seconds"]).status_code == 204
     assert demo.named(f"{name}-direct")["id"] == made["id"]
     # pages of two, to the end
     demo.page_size(2)

@@ -35,7 +35,7 @@ class Place:
         self._tokens: dict[str, str] = {}
 
     def start(self) -> None:
-        self.service.start()
+        self.service.start(60)
         self.wait(lambda: self.ask("demo", "GET", "/v2/info/import").json()["import-methods"]["value"])
 
     def be_in_the_catalogue(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.api.cloud import OCTETS
 from tests.conftest import ServiceFactory
 from tests.crash.points import wait_until
+from tests.load import quiet
 from tests.servers.client import command
 from tests.servers.keystone import Keystone
 from tests.servers.place import new_directory
@@ -52,7 +53,7 @@ class Glance:
             [*self._words, *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=quiet(60),
             check=False,
             stdin=terminal,
             env=self._environment,
