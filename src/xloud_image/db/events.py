@@ -96,7 +96,8 @@ class Outbox:
 
     async def remove(self, conn: AsyncConnection, numbers: Collection[int]) -> None:
         """These were sent."""
-        await conn.execute(self._table.delete().where(self._table.c.number.in_(numbers)))
+        some = ", ".join(str(int(number)) for number in numbers)  # as text it costs a quarter
+        await sql.fetch(conn, f"DELETE FROM {self._table.name} WHERE number IN ({some or 'NULL'})")  # noqa: S608
 
     async def waiting(self, conn: AsyncConnection) -> tuple[int, float]:
         """How many wait, and for how many seconds the first one does."""
