@@ -352,8 +352,8 @@ def test_an_account_that_may_only_read(engine: str, request: pytest.FixtureReque
         url = postgresql.create_database()
         former = Former(engine, url, tmp_path)
         database = url.rpartition("/")[2]
-        postgresql.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'reading'; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}",
-                       database)  # fmt: skip
+        may_read = f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}"
+        postgresql.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'reading'; {may_read}", database)
         lacks = "permission denied for schema public"
     else:
         mariadb: MariaDB = request.getfixturevalue("mariadb")

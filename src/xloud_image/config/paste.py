@@ -47,7 +47,6 @@ class Filter:
         code = self.options.get("paste.filter_factory", ""), self.options.get("use", "")
         return self.name == AUDIT or code[0].startswith(_AUDIT_CODE) or code[1] == _AUDIT_EGG
 
-
     @property
     def code(self) -> str:
         """What it is made by: package.module:function, or egg:distribution#name; "" where nothing says so."""
