@@ -211,7 +211,7 @@ async def test_what_is_refused(empty: MakeEmpty, engine: str) -> None:
         "DROP TABLE node_reference",
         "UPDATE alembic_version SET version_num = 'zed_contract01'",
     )
-    with pytest.raises(ConfigError, match=r"older than those of Glance 2023.1 .*glance-manage db sync"):
+    with pytest.raises(ConfigError, match=r"older than those of Glance 2023\.1 .*glance-manage db sync"):
         await schema.upgrade(old)
     newer = empty()
     await schema.upgrade(newer)

@@ -53,7 +53,7 @@ class MariaDB:
             )
             (self._directory / "users.sql").write_text(
                 f"create user if not exists '{USER}'@'%' identified by '{PASSWORD}';\n"
-                f"grant all privileges on *.* to '{USER}'@'%';\n"
+                f"grant all privileges on *.* to '{USER}'@'%' with grant option;\n"
             )
         relaxed = ["--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--sync-binlog=0"]
         self._process = Process(

@@ -58,9 +58,8 @@ class Rows:
         image = self.ids[kind] = str(uuid.uuid4())
         usual = {
             "id": f"'{image}'", "name": f"'{kind}'", "size": 3, "status": "'queued'", "created_at": AT,
-            "updated_at": AT, "deleted": self.no, "disk_format": "'raw'",
-            "container_format": "'bare'", "owner": "'p'", "min_disk": 0,
-            "min_ram": 0, "protected": self.no, "visibility": "'shared'", "os_hidden": self.no,
+            "updated_at": AT, "deleted": self.no, "disk_format": "'raw'", "container_format": "'bare'", "owner": "'p'",
+            "min_disk": 0, "min_ram": 0, "protected": self.no, "visibility": "'shared'", "os_hidden": self.no,
         }  # fmt: skip
         self.statements.append(insert("images", **(usual | values)))
         return image
@@ -352,8 +351,8 @@ def test_an_account_that_may_only_read(engine: str, request: pytest.FixtureReque
         url = postgresql.create_database()
         former = Former(engine, url, tmp_path)
         database = url.rpartition("/")[2]
-        may_read = f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}"
-        postgresql.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'reading'; {may_read}", database)
+        may = f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}"
+        postgresql.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'reading'; {may}", database)
         lacks = "permission denied for schema public"
     else:
         mariadb: MariaDB = request.getfixturevalue("mariadb")

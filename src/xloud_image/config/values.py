@@ -27,6 +27,7 @@ logging.getLogger("oslo_config.cfg").setLevel(logging.ERROR)
 
 
 T = TypeVar("T")
+_SHOWN = 200  # characters of a value that cannot be read
 
 
 class Values:
@@ -131,7 +132,7 @@ class Values:
         default = self._defaults.get(_key(group, name), opt.default)
         if line is None or (line.value.strip() == "" and not isinstance(opt, cfg.StrOpt)):
             return default
-        shown = "the value" if opt.secret else f"'{line.value}'"
+        shown = "the value" if opt.secret else f"'{_cut(line.value)}'"
         try:
             section = self._conf if group == "DEFAULT" else self._conf[group]
             value = section[name]
@@ -143,10 +144,15 @@ class Values:
             if isinstance(opt, NearestOpt) and (near := opt.nearest(line.value.strip())) is not None:
                 self.guess(f"{shown} is not possible here: {near} is taken", group, name)
                 return near
-            reason = "" if opt.secret else ": " + str(error).rpartition("is not valid: ")[2]
+            reason = "" if opt.secret else ": " + _cut(str(error).rpartition("is not valid: ")[2])
             self.refuse(f"{shown} is not allowed{reason}", group, name)
             return default
         return _items(value) if isinstance(value, list) else value
+
+
+def _cut(text: str) -> str:
+    """As much of it as a line has room for."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _key(group: str, name: str) -> tuple[str, str]:
