@@ -12,6 +12,7 @@ import pytest
 
 from tests.api import raw
 from tests.servers.http import request
+from tests.servers.process import answers
 from tests.servers.service import Service
 from xloud_image.api import receiving
 
@@ -111,6 +112,23 @@ def test_the_health_check_does_not_depend_on_the_method(service: Callable[..., S
     assert {method: one.request(method, "/healthcheck").status for method in methods} == dict.fromkeys(methods, 503)
     assert raw.say(one.port, b"OPTIONS /healthcheck HTTP/1.0\r\n\r\n").status == 503
     off.unlink()
+
+
+def test_the_health_check_is_there_for_whom_it_is_meant(service: Callable[..., Service]) -> None:
+    """By the address of the connection, as in Glance, also where headers of proxies count for the rest."""
+    proxies = {"oslo_middleware": {"enable_proxy_headers_parsing": "true"}}
+    near = {"allowed_source_ranges": "10.0.0.0/8, 127.0.0.0/8", "ignore_proxied_requests": "true"}
+    one = service({"healthcheck": near, **proxies})
+    far = service({"healthcheck": {"allowed_source_ranges": "10.0.0.0/8, ::1/128"}, **proxies}, start=False)
+    far.prepare()
+    far.launch(forked=True).wait_for(lambda: answers(f"{far.url}/versions"), 30)
+    for method in ("GET", "OPTIONS"):
+        assert one.request(method, "/healthcheck").status == 200
+        for header in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded"):
+            assert one.request(method, "/healthcheck", headers={header: "10.0.0.1"}).status == 404
+        assert far.request(method, "/healthcheck").status == 404
+        assert far.request(method, "/healthcheck", headers={"X-Forwarded-For": "10.0.0.1"}).status == 404
+    assert one.request("GET", "/versions").status == 200
 
 
 def href(service: Service, **headers: str) -> str:

@@ -67,6 +67,7 @@ THERE = [name for name in HERE if name not in {
     "nothing is wrong", "SQLite without a directory", "a file that is no database", "a CA file that is missing",
     "a log that cannot be written", "an address of another machine", "a schema that is none", "a store twice",
     "two stores in one directory", "a default that is no store", "both ways to a Swift account",
+    "a policy file that is missing", "a policy file that is a directory",
 }]  # fmt: skip
 
 

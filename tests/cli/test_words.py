@@ -153,7 +153,7 @@ def test_nothing_is_written_into_the_home_folder(home: Home) -> None:
 
 def test_config_check_reads_policy_users_and_directories(home: Home) -> None:
     """What the other rooms would refuse at the start is told here too."""
-    (home.path / "rules.yaml").write_text('"get_images": "role:reader and"\n')
+    (home.path / "rules.yaml").write_text('"get_images": "http://h/%(id)s"\n')
     home.configure(
         STORE
         + DOOR

@@ -264,3 +264,13 @@ def test_cors_and_health(read: Read) -> None:
     assert settings.cors.max_age == 5
     assert (settings.health.path, settings.health.disable_by_file_path) == ("/alive", "/run/off")
     assert read("").settings.cors.allowed_origin == ()
+
+
+@pytest.mark.parametrize("option", ["memcache_tls_enabled", "memcache_sasl_enabled"])
+def test_memcached_that_could_not_be_spoken_to_as_written_is_not_used(read: Read, option: str) -> None:
+    """Tokens are never sent in the clear where TLS was asked for."""
+    text = FLAVOR.format("keystone") + TOKEN + f"memcached_servers = h:11211\n{option} = true\n"
+    loaded = read(text, open_door=False)
+    assert loaded.require().auth.keystone.memcached_servers == ()  # type: ignore[union-attr]
+    (sentence,) = told(loaded, f"[keystone_authtoken] {option}", "warning")
+    assert "memcached is not used" in sentence
