@@ -20,24 +20,18 @@ from tests.tempest.report import Run, report
 from tests.tempest.site import GLANCE, OURS, Site, web
 
 
-def processor() -> float:
-    """Seconds that the processes which have ended took."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def run(site: Site, who: str, workspace: Workspace, what: str, *, name: str = "", log: Path | None = None) -> Run:
     """One run of Tempest against a site that `who` serves; it runs before and has ended after it."""
-    begun, used = time.monotonic(), processor()
+    begun = time.monotonic()
     site.start(who)
     found, text = workspace.run(what)
     wrong = site.stop()
-    name = name or who
+    done = Run(name or who, found, text, wrong, ours=who == OURS)
     if log:
-        log.with_suffix(f".{name.replace(' ', '-')}").write_text(text)
-        log.with_suffix(f".{name.replace(' ', '-')}.server").write_text(site.log)
-    print(f"{name}: {time.monotonic() - begun:.0f} s, {processor() - used:.0f} s of them processor time", flush=True)
-    return Run(name, found, text, wrong, ours=who == OURS)
+        log.with_suffix(f".{done.name.replace(' ', '-')}").write_text(text)
+        log.with_suffix(f".{done.name.replace(' ', '-')}.server").write_text(site.log)
+    print(f"{done.name}: {done.counts}, in {time.monotonic() - begun:.0f} s", flush=True)
+    return done
 
 
 def main() -> int:
@@ -85,6 +79,8 @@ def main() -> int:
             runs.append(run(site(), OURS, workspace, only, log=log))
             if options.beside_glance:
                 runs.append(run(site(), GLANCE, workspace, only, log=log))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:.0f} s of processor time, Keystone's among them")
     return report(runs)
 
 
