@@ -433,3 +433,18 @@ def test_a_directory_of_broken_files(tmp_path: Path) -> None:
             assert "Traceback" not in said, said
             assert len(said) < 5000, "a line, not the file"
         (drop_ins / name).unlink()
+
+
+def test_no_number_of_statuses_or_stores_is_held(tmp_path: Path) -> None:
+    former = Former("sqlite", f"sqlite:///{tmp_path / 'glance.sqlite'}", tmp_path)
+    rows = Rows(former)
+    for number in range(130):
+        image = rows.image(f"{number}", status=f"'odd {number}\x1b[2J'")
+        rows.detail("image_locations", image, value=f"'x{number}://there'", meta_data="'{}'", status="'active'")
+    former.sql(*rows.statements)
+    told = sentences(former.check(), "error")
+    assert "110 images have further statuses that are none" in told
+    assert told.count("which is none") == 20
+    assert "\x1b" not in told, "what rows hold reaches no terminal"
+    assert told.count("which is not configured here") == 101
+    assert "30 locations are in store '…'" in told

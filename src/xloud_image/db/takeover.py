@@ -109,12 +109,13 @@ async def _engine(conn: AsyncConnection) -> sql.Engine:
 class _Span:
     """Rows of a table by their key: those after `first` (None: from the beginning on), up to `last`."""
 
+    key: str
     first: Any
     last: Any
 
     def words(self, text: sql.Text, prefix: str = "") -> str:
-        words = f"{prefix}id <= {text.bind(self.last)}"
-        return words if self.first is None else f"{words} AND {prefix}id > {text.bind(self.first)}"
+        words = f"{prefix}{self.key} <= {text.bind(self.last)}"
+        return words if self.first is None else f"{words} AND {prefix}{self.key} > {text.bind(self.first)}"
 
 
 async def _spans(db: Database, table: str) -> AsyncIterator[_Span]:
@@ -122,16 +123,18 @@ async def _spans(db: Database, table: str) -> AsyncIterator[_Span]:
 
     async def end(conn: AsyncConnection) -> Any:
         text = sql.Text(sql.engine_of(conn))
-        beyond = "" if first is None else f" WHERE id > {text.bind(first)}"
-        some = f"SELECT id FROM {table}{beyond} ORDER BY id LIMIT {_PAGE}"  # noqa: S608 - constants
+        beyond = "" if first is None else f" WHERE {key} > {text.bind(first)}"
+        some = f"SELECT {key} AS id FROM {table}{beyond} ORDER BY {key} LIMIT {_PAGE}"  # noqa: S608 - constants
         # not max(): it is the last one in the order of the key
         words = f"SELECT id FROM ({some}) piece ORDER BY id DESC LIMIT 1"  # noqa: S608 - constants
         found = await _ask(conn, words, text.values)
         return found[0][0] if found else None
 
+    # SQLite keeps rows in the order of their numbers: by ids it would go to and fro for each
+    key = "rowid" if await db.read(_engine) == "sqlite" else "id"
     first: Any = None
     while (last := await db.read(end)) is not None:
-        yield _Span(first, last)
+        yield _Span(key, first, last)
         first = last
 
 
