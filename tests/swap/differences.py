@@ -281,7 +281,9 @@ def alike(question: Question, body: Any) -> Any:
         "visibility=private" in question.path or "sort_key=visibility" in question.path
     ):
         pages = body if question.pages else [body]
-        return [one for page in pages for one in page["namespaces"] if not one["namespace"].startswith("OS::Old::")]
+        return [
+            _form(one) for page in pages for one in page["namespaces"] if not one["namespace"].startswith("OS::Old::")
+        ]
     if question.path == "/versions":
         return sorted(body["versions"], key=lambda one: str(one["id"]))
     if question.path.endswith("/tasks") and isinstance(body, dict) and question.path.startswith("/v2/images/"):
