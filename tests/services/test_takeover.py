@@ -117,6 +117,18 @@ def test_what_is_in_the_way(former: Former) -> None:
     assert "has no tables of Glance" in sentences(former.check(), "error")
 
 
+def test_rules_that_keep_the_service_from_starting_are_in_the_way(former: Former, tmp_path: Path) -> None:
+    """Before Glance is stopped, and not when the service is to start."""
+    (tmp_path / "policy.yaml").write_text('"a": "rule:b"\n"b": "rule:a"\n')
+    former.service.configure({"oslo_policy": {"policy_file": tmp_path / "policy.yaml"}})
+    report = former.check()
+    assert not report["possible"]
+    assert "refer to each other in a circle" in sentences(report, "error")
+    with pytest.raises(Stuck, match="circle"):
+        former.service.run("takeover", "run")
+    assert not any(name.startswith("xloud_") for name in former.tables())
+
+
 def test_a_store_that_is_away_is_named(former: Former) -> None:
     former.image()
     former.service.configure({"files": {"filesystem_store_datadir": "/proc/nowhere/at/all"}})

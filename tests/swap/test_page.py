@@ -33,6 +33,28 @@ PAGE: Final = ROOT / "docs" / "swap.md"
 DATA: Final = {"Content-Type": "application/octet-stream"}
 PATCH: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 SERVE: Final = "xloud-image serve"
+# what years have left in a file, with which Glance starts and serves, and so does this service
+LEFT: Final = """
+[DEFAULT]
+admin_role = cloud_admin
+owner_is_tenant = false
+allow_additional_image_properties = false
+cert_file = /etc/glance/gone.pem
+key_file = /etc/glance/gone.key
+public_endpoint =
+[ssl]
+ca_file = /etc/glance/gone.pem
+[key_manager]
+backend = vault
+[healthcheck]
+allowed_source_ranges = 127.0.0.0/8
+[keystone_authtoken]
+enforce_token_bind = strict
+[oslo_policy]
+policy_default_rule = nobody
+remote_ssl_verify_server_crt = true
+"""
+RULE: Final = '"publicize_image": "role:admin or nonsense"\n'  # Glance reads it as role:admin
 
 
 def blocks() -> list[Block]:
@@ -69,8 +91,9 @@ class Site:
             f"transport_url = fake://\n[database]\nconnection = {connection}\n"
             f"[glance_store]\nfilesystem_store_datadir = {self.images}\n"
             f"[oslo_concurrency]\nlock_path = {self.etc}/lock\n[import_filtering_opts]\nallowed_ports = [{web}]\n"
-            f"[paste_deploy]\nflavor = keystone\n[keystone_authtoken]\n{own}"
+            f"[paste_deploy]\nflavor = keystone\n[keystone_authtoken]\n{own}{LEFT}"
         )
+        (self.etc / "policy.yaml").write_text(RULE)
         self._commands()
         self._running: Process | None = None
         self._log = root / "log"
@@ -183,6 +206,7 @@ def test_the_page_typed_from_its_first_block_to_its_last(site: Site, web: Nginx)
 
     said = site.type(look)
     assert said.rstrip().endswith("Nothing is in the way."), said
+    assert all(name in said for name in ("admin_role", "cert_file", "[ssl]", "policy_default_rule", "nonsense")), said
     assert site.data(before) == b"\x01" * 90_000, "Glance runs on"
     site.stop()
     site.type(switch)

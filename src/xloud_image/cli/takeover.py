@@ -34,10 +34,12 @@ def _ask(loaded: "Loaded", work: "Callable[[Runtime], Awaitable[T]]") -> T:
 
 
 def _check(loaded: "Loaded") -> "Report":
+    """Of the database and the stores, and of whatever would keep `serve` from starting."""
+    from xloud_image.cli import ready
     from xloud_image.services import takeover
 
     report = _ask(loaded, takeover.check)
-    told = [takeover.Finding(one.severity, str(one)) for one in loaded.findings]
+    told = [takeover.Finding(one.severity, str(one)) for one in ready.complete(loaded).findings]
     report.findings[:0] = told
     return report
 
@@ -89,9 +91,10 @@ def run(
 
         xloud-image takeover run --glance-is-stopped --config-dir /etc/glance
     """
+    from xloud_image.cli import ready
     from xloud_image.services import takeover
 
-    loaded = load(config_file, config_dir)
+    loaded = ready.complete(load(config_file, config_dir))
     refuse(loaded)
     done = _ask(loaded, lambda runtime: takeover.begin(runtime, glance_is_stopped=glance_is_stopped))
     for line in done or ["Everything was ready."]:
