@@ -9,7 +9,7 @@ from xloud_image.services import images
 
 
 async def _told(house: House) -> list[str]:
-    return [one.type for one in await house.service.db.read(lambda conn: events.first(conn, 100))]
+    return [one.type for one in await house.service.db.read(lambda conn: events.CHANGES.first(conn, 100))]
 
 
 @pytest.fixture(autouse=True)
