@@ -87,6 +87,7 @@ def _sister(scene: Scene) -> Service:
 BROKEN = int(os.environ.get("BROKEN_MIB", "256"))
 
 
+@pytest.mark.timeout(180 + BROKEN)
 @pytest.mark.parametrize(("kind", "size"), [("file", BROKEN << 20), ("stage", BROKEN << 18)])
 def test_broken_ten_times(scene: Scene, tmp_path: Path, session: requests.Session, kind: str, size: int) -> None:
     """By its client, by kill -9 of a process, and by kill -9 of a whole node, of two that have the database in common.
