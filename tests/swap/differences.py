@@ -314,7 +314,7 @@ def _form(value: Any) -> Any:
     for name in ("resource_type_associations", "resource_types", "objects"):
         if name in found:
             found[name] = sorted(found[name], key=lambda one: str(one["name"]))
-    for name in ("first", "next"):
+    for name in ("first", "next", "self"):
         if isinstance(found.get(name), str):
             found[name] = unquote(found[name])
     return found
