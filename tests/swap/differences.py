@@ -268,7 +268,7 @@ def _values(one: Any, two: Any, place: str) -> Iterator[tuple[str, Any, Any]]:
 def alike(question: Question, body: Any) -> Any:
     """An answer without what is only form, and has no meaning for a client:
 
-    * tags, resource types and objects have no order; links may be written with escapes or without;
+    * tags, members, resource types and objects have no order; links may be written with escapes or without;
     * an empty page after the last one is none;
     * schemas have the same fields, and images' fields the same values and rights: words and bounds are each one's own;
     * the document of versions has no order;
@@ -311,9 +311,9 @@ def _form(value: Any) -> Any:
     found = {name: _form(one) for name, one in value.items()}
     if isinstance(tags := found.get("tags"), list) and all(isinstance(one, str) for one in tags):
         found["tags"] = sorted(tags)
-    for name in ("resource_type_associations", "resource_types", "objects"):
+    for name in ("resource_type_associations", "resource_types", "objects", "members"):
         if name in found:
-            found[name] = sorted(found[name], key=lambda one: str(one["name"]))
+            found[name] = sorted(found[name], key=lambda one: str(one["member_id" if name == "members" else "name"]))
     for name in ("first", "next", "self"):
         if isinstance(found.get(name), str):
             found[name] = unquote(found[name])
