@@ -54,7 +54,7 @@ DEPLOYERS: Final = {
     "debian": Deployer(
         ("--config-file", "{etc}/glance-api.conf"), "var/lib/glance/images", ("no store is named", "bind_host")
     ),
-    "openstack-helm": Deployer((), "var/lib/glance/images", ("log_config_append", "audit", "rbd_store_crush_rule")),
+    "openstack-helm": Deployer((), "var/lib/glance/images", ("log_config_append", "rbd_store_crush_rule")),
 }
 
 
