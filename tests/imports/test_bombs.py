@@ -57,11 +57,12 @@ def from_a_url(scene: Scene, image: str, name: str, data: bytes) -> None:
 
 
 def from_another_region(scene: Scene, image: str, name: str, data: bytes) -> None:
-    """Whose service took it, whatever it is."""
+    """Whose service took it, whatever it is, and says the format that it is claimed to be."""
+    claim = scene.ann.show(image)["disk_format"]
     there = scene.there.new(b"harmless")
     (scene.far.images / there).write_bytes(data)
     digest = hashlib.sha512(data).hexdigest()
-    values = f"size = {len(data)}, checksum = NULL, os_hash_value = '{digest}'"
+    values = f"size = {len(data)}, checksum = NULL, os_hash_value = '{digest}', disk_format = '{claim}'"
     set_back(scene.far, f"UPDATE images SET {values} WHERE id = '{there}'")
     method = {"glance_region": REGION, "glance_image_id": there}
     assert begin(scene.ann, image, "glance-download", method=method).status == 202

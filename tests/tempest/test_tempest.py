@@ -1,8 +1,10 @@
-"""OpenStack's own tests of the Image API pass, all of them: what `make test-tempest` runs, on SQLite."""
+"""OpenStack's own tests of the Image API pass, on SQLite: Tempest's; with XLOUD_TEMPEST=all those of the plugin too,
+as by `make test-tempest`, which takes two cores ten minutes."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,18 @@ from tests.tempest.site import OURS, Site, web
 
 # four minutes of processor time, two thirds of it Keystone's: Tempest makes three projects with users for each class
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
-LEAST = 260  # tests that passed when this was written are a few more
+ALL = os.environ.get("XLOUD_TEMPEST") == "all"
+# tests that passed when this was written are a few more
+PART, LEAST = (WHAT, 260) if ALL else (r"^tempest\.api\.image\.", 85)
 
 
-def test_all_of_tempest(keystone: Keystone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tempest(keystone: Keystone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with contextlib.ExitStack() as stack:
         workspace = Workspace(tmp_path, keystone, stack.enter_context(web(tmp_path)))
         site = Site(keystone)
         stack.callback(site.kill)
         site.start(OURS)
-        found, text = workspace.run(WHAT)
+        found, text = workspace.run(PART)
         run = Run(OURS, found, text, site.stop(), ours=True)
     with capsys.disabled():
         print(f"\nTempest: {run.counts}")
