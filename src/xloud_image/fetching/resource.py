@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from xloud_image.errors import BadRange, SourceChanged, SourceUnavailable, TooLarge, Unsupported
@@ -55,7 +55,7 @@ class Resource:
             else:
                 return
 
-    async def chunks(self, offset: int = 0, validator: str | None = None) -> AsyncIterator[bytes]:
+    async def chunks(self, offset: int = 0, validator: str | None = None) -> AsyncGenerator[bytes, None]:
         """The bytes from `offset` on, in order. `validator`: that of the bytes before `offset`.
 
         `SourceChanged` when they cannot be gone on with: the file is another one now, or cannot be had in parts.

@@ -217,13 +217,17 @@ async def _source(runtime: Runtime, job: Job, image: Image) -> AsyncIterator[Sou
         async with fetching.fetcher(runtime) as way:
             expected = await fetching.expected(runtime, way, details, trusted=trusted)
             # what changed while it was read in parts, as mirrors behind one name do, is read by one request then
-            async with way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource:
-                yield Source(resource.chunks(), resource.size, expected, _ranges(resource))
+            async with (
+                way.open(details["uri"], trusted=trusted, plain=job.attempts > 1) as resource,
+                contextlib.aclosing(resource.chunks()) as chunks,
+            ):
+                yield Source(chunks, resource.size, expected, _ranges(resource))
     elif method == "glance-download":
         async with regions.opened(runtime, job) as remote:
             resource = remote.resource
             ranges = _ranges(resource)
-            yield Source(resource.chunks(), resource.size, remote.expected, ranges, remote.properties, remote.formats)
+            async with contextlib.aclosing(resource.chunks()) as chunks:
+                yield Source(chunks, resource.size, remote.expected, ranges, remote.properties, remote.formats)
     else:
         raise Conflict(f"The method {method} is not possible here.")
 
