@@ -53,14 +53,11 @@ class Validator:
         """
         if time.monotonic() < self._down_until:
             raise _unavailable()
-        if self._threads is None:
-            self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "keystone")
-        if self._adapter is None:
-            self._adapter = connect(self._settings, self._plugin)
+        threads, adapter = self._opened()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline):
-                token = await loop.run_in_executor(self._threads, self._work, self._adapter, text, expired)
+                token = await loop.run_in_executor(threads, self._work, adapter, text, expired)
             self.failing = False
             return token
         except Unauthorized:
@@ -78,16 +75,21 @@ class Validator:
             self._down_until = now + failure.wait
         raise _unavailable() from None
 
-    async def catalogue(self) -> Sequence[Mapping[str, Any]]:
-        """The services that the service's own token lists. IdentityUnavailable."""
+    def _opened(self) -> tuple[concurrent.futures.ThreadPoolExecutor, Any]:
+        """The threads that wait for Keystone, and the connection to it; made when first asked for."""
         if self._threads is None:
             self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "keystone")
         if self._adapter is None:
             self._adapter = connect(self._settings, self._plugin)
+        return self._threads, self._adapter
+
+    async def catalogue(self) -> Sequence[Mapping[str, Any]]:
+        """The services that the service's own token lists. IdentityUnavailable."""
+        threads, adapter = self._opened()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._deadline):
-                return await loop.run_in_executor(self._threads, _catalogue, self._adapter)
+                return await loop.run_in_executor(threads, _catalogue, adapter)
         except (TimeoutError, exceptions.ClientException):
             raise _unavailable() from None
 
