@@ -137,6 +137,26 @@ def test_a_move_leaves_the_old_store(cloud: Cloud) -> None:
     assert cloud.ann.download(image).body == DATA
 
 
+def test_a_move_to_where_it_is_already_compares_what_is_there(cloud: Cloud) -> None:
+    image = cloud.ann.new(DATA)
+    begin(cloud.admin, image, "copy-image", stores=["slow"])
+    assert ended(cloud.admin, image)["status"] == "success"
+    (there,) = (cloud.folder / "slow").glob(f"{image}*")
+    whole = there.read_bytes()
+    there.chmod(0o600)
+    there.write_bytes(whole[:-1] + b"x")
+    assert move(cloud.admin, image, "fast", "slow") == 202
+    done = ended(cloud.admin, image)
+    assert (done["status"], cloud.ann.show(image)["stores"]) == ("failure", "fast,slow"), "the good one stays"
+    assert "not the data of the image" in done["message"]
+    there.write_bytes(whole)
+    assert move(cloud.admin, image, "fast", "slow") == 202
+    done = ended(cloud.admin, image)
+    assert (done["status"], done["message"]) == ("success", "It was there already. It is not in fast any more.")
+    assert cloud.ann.show(image)["stores"] == "slow"
+    assert cloud.ann.download(image).body == DATA
+
+
 def test_data_that_is_refused_leaves_the_image_queued(cloud: Cloud) -> None:
     image = cloud.ann.new(disk_format="qcow2")
     stage(cloud.ann, image, DATA)

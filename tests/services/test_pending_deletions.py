@@ -14,7 +14,7 @@ from tests.load import quiet
 from tests.servers.service import Service
 from tests.stores.mounts import Hangable
 
-SHORT = {"auth": "none", "lease_time": 5, "reaper_interval": 1}
+SHORT = {"auth": "none", "lease_time": 5, "reaper_interval": 1, "store_timeout": 3}
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -112,6 +112,29 @@ def test_an_upload_whose_directory_goes_away(service: ServiceFactory) -> None:
     assert wait_until(lambda: not claims(server))
     assert [name[:36] for name in files(server.images)] == [image_id]
     assert server.request("GET", path).body == b"again"
+
+
+def test_what_a_sick_store_does_late_is_removed_too(service: ServiceFactory) -> None:
+    """A server that hung may do what it was asked after it has said that nothing is there."""
+    server = service({"xloud": SHORT})
+    image_id = new_image(server, None)
+    away = server.directory / "away"
+
+    def data() -> Iterator[bytes]:
+        yield bytes(3_000_000)
+        assert wait_until(lambda: any(files(server.images).values()))
+        server.images.rename(away)
+        yield bytes(3_000_000)
+
+    assert server.request("PUT", f"/v2/images/{image_id}/file", body=data(), headers=OCTETS).status == 503
+    (name,) = files(away)
+    away.rename(server.images)
+    assert wait_until(lambda: "late" in (pending_in(server) or [{"error": ""}])[0]["error"]), pending_in(server)
+    assert files(server.images) == {}
+    assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
+    (server.images / name).write_bytes(b"late")
+    assert wait_until(lambda: not claims(server)), pending_in(server)
+    assert files(server.images) == {}
 
 
 def test_bytes_that_were_there_before_us_stay(service: ServiceFactory) -> None:

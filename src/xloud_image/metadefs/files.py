@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -57,7 +58,8 @@ def _said(body: Any) -> Any:
 
 
 def write(folder: Path, namespaces: Iterable[Namespace]) -> Sequence[Path]:
-    """A file for each namespace, instead of one of the same name; their paths. `ConfigError`."""
+    """A file for each namespace, instead of one of the same name; their paths. Tags stand by name, so that exporting
+    what was loaded from an export gives the same file. `ConfigError`."""
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +68,8 @@ def write(folder: Path, namespaces: Iterable[Namespace]) -> Sequence[Path]:
             file = folder / f"{name}.json"
             if file in written:
                 file = folder / f"{name}-{one.id}.json"
-            text = json.dumps(documents.of_namespace(one), indent=2, ensure_ascii=False)
+            sorted_tags = dataclasses.replace(one, tags=tuple(sorted(one.tags, key=lambda tag: tag.name)))
+            text = json.dumps(documents.of_namespace(sorted_tags), indent=2, ensure_ascii=False)
             beside = file.with_suffix(".new")
             beside.write_text(f"{text}\n", "utf-8")
             os.replace(beside, file)

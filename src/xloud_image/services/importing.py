@@ -94,7 +94,10 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
             plain = source is None or seal is not None
             room = await quotas.room(runtime, image, "size", _expected(runtime, job, image, source, plain))
             failures = await _claims(runtime, job, image, room, mine, targets, held)
-            if source is None:
+            blobs: dict[str, Blob] = {}
+            if not job.request["stores"]:
+                summary = await _there_already(runtime, job, image, progress)
+            elif source is None:
                 summary, blobs = await _copied(runtime, image, room, targets, progress)
             else:
                 progress.begin(f"writing to {', '.join(claim.store for claim in mine)}", source.size)
@@ -141,7 +144,7 @@ async def _claims(
         held.enter_context(runtime.holding(claim))
         mine.append(claim)
         targets.append(Target(runtime.stores[store_id], claim.key, _caller(job), required=must_all))
-    if not targets:
+    if failures and not targets:
         raise next(iter(failures.values()))
     return failures
 
@@ -287,7 +290,7 @@ async def _copied(
             blob = await _copied_by_store(runtime, image, target)
             if blob is not None and known and not target.store.SUMS:
                 progress.begin(f"reading what is in {target.store.name}", image.size)
-                await _proved(runtime, target, blob, known, progress)
+                await _proved(runtime, target.store, target.caller, blob.url, known, progress)
         except ImageServiceError as error:
             target.error = target.error or error
             if target.required:
@@ -332,6 +335,19 @@ async def _read_once(
     return blobs, found
 
 
+async def _there_already(runtime: Runtime, job: Job, image: Image, progress: Progress) -> data.Summary:
+    """The data that a move finds where it was to go, read and compared with the image's digest. `BlobChanged`."""
+    location = next((item for item in image.locations if _is_in(runtime, item, job.request["to"])), None)
+    store = None if location is None else runtime.stores.of(location)
+    if location is None or store is None:
+        raise Unwanted
+    known = external.digest_of(image)
+    progress.begin(f"reading what is in {store.name}", image.size)
+    if known is not None:
+        await _proved(runtime, store, _caller(job), location.url, known, progress)
+    return data.Summary(image.size or 0, dict([known] if known else []), image.virtual_size)
+
+
 async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Blob | None:
     """Between two stores of one backend, without reading the data. None where it has to be read."""
     for store, location in downloads.in_order(runtime, image):
@@ -357,10 +373,12 @@ async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Bl
     return None
 
 
-async def _proved(runtime: Runtime, target: Target, blob: Blob, known: tuple[str, str], progress: Progress) -> None:
+async def _proved(
+    runtime: Runtime, store: Store, caller: Caller | None, url: str, known: tuple[str, str], progress: Progress
+) -> None:
     """`BlobChanged` when the copy has another digest than the image."""
     digest = Digest([known[0]], runtime.digest_pool)
-    async with target.store.open(blob.url, caller=target.caller) as reader:
+    async with store.open(url, caller=caller) as reader:
         async for _ in through(_counted(reader.chunks, progress), [digest]):
             pass
     if (await digest.hexes())[known[0]] != known[1]:
@@ -481,7 +499,10 @@ async def _stored(
         if copying:
             if current.status != "active" or external.digest_of(current) not in (None, *summary.digests.items()):
                 raise Unwanted
-            left.extend(item for item in current.locations if _leaves(runtime, job, item))
+            leave, to = job.request.get("leave"), job.request.get("to")
+            if leave and not locations and not any(_is_in(runtime, item, to) for item in current.locations):
+                raise Unwanted  # what was found there was removed meanwhile
+            left.extend(item for item in current.locations if leave and _is_in(runtime, item, leave))
             kept = (item for item in current.locations if item not in left)
             return current.replace(properties=properties, locations=(*kept, *locations))
         if current.status != "importing":
@@ -533,15 +554,15 @@ def _brought(runtime: Runtime, job: Job, image: Image, summary: data.Summary) ->
     }
 
 
-def _leaves(runtime: Runtime, job: Job, location: Location) -> bool:
-    """Whether a move takes this location from its image."""
+def _is_in(runtime: Runtime, location: Location, name: str | None) -> bool:
+    """Whether a location is one of the store with this name."""
     store = runtime.stores.of(location)
-    return store is not None and store.name == job.request.get("leave")
+    return store is not None and store.name == name
 
 
 def _said(size: int, locations: Sequence[Location], failures: Mapping[str, Exception]) -> str:
     where = ", ".join(location.store or "the store" for location in locations)
-    said = f"Copied {size / (1 << 20):.0f} MiB to {where}."
+    said = f"Copied {size / (1 << 20):.0f} MiB to {where}." if where else "It was there already."
     for store, error in failures.items():
         why = error.message if isinstance(error, ImageServiceError) else "it failed; see the log"
         said += f" Not to {store}: {why.rstrip('.')}."

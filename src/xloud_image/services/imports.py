@@ -67,6 +67,7 @@ async def move(
     request_id: str | None = None,
 ) -> Task:
     """The data of an image goes from one store to another: as a copy, at whose end the image is in that one instead.
+    What is in the other one already is read there and compared before the image leaves.
 
     As `begin`; `NotFound` when the image is not in the store that it shall leave.
     """
@@ -177,6 +178,7 @@ async def _begin(
                 "must_all": wanted.must_all,
                 "details": dict(wanted.details),
                 "leave": wanted.leave,
+                "to": wanted.stores[0] if wanted.leave is not None else None,
                 "ovf": ctx.is_admin,
                 "new": new is not None,
                 **(
@@ -294,13 +296,15 @@ async def _require_unlocked(conn: AsyncConnection, image: Image) -> None:
 
 
 def _still_missing(runtime: Runtime, image: Image, wanted: Wanted) -> list[str]:
-    """The stores that the data has to get to. `BadRequest` for a copy to where it is already."""
+    """The stores that the data has to get to; none for a move to where it is. `BadRequest` for a copy to there."""
     if wanted.method != "copy-image":
         return list(wanted.stores)
     have = {store.name for location in image.locations if (store := runtime.stores.of(location)) is not None}
     if wanted.leave is not None and wanted.leave not in have:
         raise NotFound(f"The image {image.id} is not in the store '{wanted.leave}'.")
     missing = [store for store in wanted.stores if store not in have]
+    if wanted.leave is not None and wanted.leave not in wanted.stores:
+        return missing
     if wanted.chosen and len(missing) < len(wanted.stores):
         there = ", ".join(store for store in wanted.stores if store in have)
         raise BadRequest(f"The image is in the store {there} already.")

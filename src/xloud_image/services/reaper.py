@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 _RENEWED: Final = 1000  # claims in one statement
 _BOUND: Final = 600.0  # seconds between two looks at how many events wait
+_LATE: Final = 2  # times `store_timeout`: a server that gave no answer does what it was asked until then, or not at all
+LATE: Final = "the store was sick; what it may have done late is looked for once more"
 _KINDS: Final = ("write", "part", "delete")  # of claims that are settled here
 
 
@@ -151,6 +153,13 @@ async def _undo_write(runtime: Runtime, claim: Claim) -> None:
         await data.requeue(runtime, claim)
         raise
     await reach("reaper.bytes_gone")
+    if claim.attempts and claim.error != LATE:
+        await data.requeue(runtime, claim)
+        seconds = _LATE * runtime.settings.store_timeout
+        await runtime.db.write(
+            lambda conn: claims.postpone(conn, claim.id, runtime.holder, seconds=seconds, error=LATE, failed=False)
+        )
+        return
     await data.release(runtime, claim)
 
 
