@@ -24,12 +24,15 @@ AT = "'2025-03-01 10:00:00'"
 class Former:
     """A database that a Glance filled, and our service on it."""
 
-    def __init__(self, engine: str, connection: str, directory: Path) -> None:
+    def __init__(self, engine: str, connection: str, directory: Path, collation: str = "utf8mb3_general_ci") -> None:
+        """`collation`: of the tables, on MariaDB."""
         self.engine = engine
         self.settings = DatabaseSettings(connection=connection, max_retries=0)
         self.service = Service({"database": {"connection": connection}}, directory=directory)
         self.service.images.mkdir()
-        self.sql(*tables_of_glance(engine))
+        kept = f"CHARSET={collation.partition('_')[0]} COLLATE={collation}"
+        usual = "CHARSET=utf8mb3 COLLATE=utf8mb3_general_ci"
+        self.sql(*[statement.replace(usual, kept) for statement in tables_of_glance(engine)])
 
     def sql(self, *statements: str) -> list[Any]:
         async def run() -> list[Any]:

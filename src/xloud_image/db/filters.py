@@ -126,7 +126,11 @@ def _property(name: str, value: str) -> Filter:
     def named(text: sql.Text) -> str:
         words = f"q.name = {text.bind(name)}"
         # MySQL compares without case, accents and ending blanks; who may read one name may not read all of them
-        return f"{words} AND BINARY q.name = BINARY {text.bind(name)}" if text.engine == "mysql" else words
+        return (
+            f"{words} AND BINARY CONVERT(q.name USING utf8mb4) = BINARY {text.bind(name)}"
+            if text.engine == "mysql"
+            else words
+        )
 
     def test(text: sql.Text) -> str:
         return (

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import arguments, connect, connection_errors, glance, indexes, tables
+from xloud_image.db import arguments, collations, connect, connection_errors, glance, indexes, tables
 from xloud_image.db.dialect_errors import Meaning, meaning, translate
 from xloud_image.errors import ConfigError, DatabaseUnavailable
 
@@ -193,7 +193,8 @@ def _upgrade(bind: sa.Connection) -> None:
     glance.finish(bind, found)
     command.upgrade(_config(bind), "head")
     # of a database that is called current something may be gone
-    tables.own.create_all(bind)
+    collations.create(bind)
+    collations.convert(bind)
     indexes.create(bind, indexes.ALL)
 
 
@@ -233,6 +234,10 @@ def _check(bind: sa.Connection) -> list[str]:
     if found.ours != found.wanted:
         said.append(f"Our part is at {found.ours or 'nothing'}, wanted is {found.wanted}; run: xloud-image db upgrade")
     said += [f"{one}; run: xloud-image db upgrade" for one in glance.missing(bind, tables.own.sorted_tables)]
+    said += [
+        f"Texts of table {name} cannot be compared with those of other tables; run: xloud-image db upgrade"
+        for name in collations.odd(bind)
+    ]
     missing = {index.name for index in indexes.ALL} - indexes.existing(bind)
     said += [f"Index {name} is missing; lists will be slow" for name in sorted(missing)]
     return said

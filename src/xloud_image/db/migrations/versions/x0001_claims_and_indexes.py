@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from xloud_image.db import indexes, tables
+from xloud_image.db import collations, indexes, tables
 
 revision = "x0001"
 down_revision = None
@@ -17,7 +17,7 @@ def upgrade() -> None:
     bind = op.get_bind()
     if tables.glance_version(bind) is None:
         tables.create_as_glance(bind)
-    tables.own.create_all(bind, tables=[tables.claims])
+    collations.create(bind, [tables.claims])
     indexes.create(bind, indexes.FIRST)
 
 

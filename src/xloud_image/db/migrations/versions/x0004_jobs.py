@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from xloud_image.db import tables
+from xloud_image.db import collations, tables
 
 revision = "x0004"
 down_revision = "x0003"
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    tables.own.create_all(op.get_bind(), tables=[tables.jobs, tables.workers])
+    collations.create(op.get_bind(), [tables.jobs, tables.workers])
 
 
 def downgrade() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from xloud_image.db import tables
+from xloud_image.db import collations, tables
 
 revision = "x0005"
 down_revision = "x0004"
@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    tables.own.create_all(op.get_bind(), tables=[tables.events, tables.turns])
+    collations.create(op.get_bind(), [tables.events, tables.turns])
     bind = op.get_bind()
     if not bind.execute(sa.select(tables.turns.c.id)).all():
         bind.execute(tables.turns.insert(), {"id": "events"})

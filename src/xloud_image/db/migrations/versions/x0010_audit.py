@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from xloud_image.db import tables
+from xloud_image.db import collations, tables
 
 revision = "x0010"
 down_revision = "x0009"
@@ -15,7 +15,7 @@ depends_on = None
 
 def upgrade() -> None:
     bind = op.get_bind()
-    tables.own.create_all(bind, tables=[tables.audit])
+    collations.create(bind, [tables.audit])
     if not bind.execute(sa.select(tables.turns.c.id).where(tables.turns.c.id == "audit")).all():
         bind.execute(tables.turns.insert(), {"id": "audit"})
 
