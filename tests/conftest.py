@@ -74,6 +74,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = run / "pytest"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs Cinder waits for its start, and that of all it stands on: minutes beside other runs."""
+    for item in items:
+        if "cinder" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     result = yield
