@@ -450,6 +450,19 @@ def test_filters_that_do_nothing_here_are_named(text: str, missing: list[str], t
     assert bool(told) is bool(missing)
 
 
+@pytest.mark.parametrize("name", ["authtoken", "context", "cors", "audit", "egg:gatekeeper#gate"])
+def test_such_code_under_a_known_name_is_noticed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "glance-api-paste.ini").write_text(
+        f"[composite:api]\nkeystone = cors {name} rootapp\n"
+        f"[filter:{name}]\n" + ("paste.filter_factory = gatekeeper.gate:factory\n" if ":" not in name else "")
+    )
+    (tmp_path / "glance-api.conf").write_text(_flat(_kolla(FILE)))
+    loaded = loader.load([tmp_path / "glance-api.conf"], env={})
+    assert [one.about for one in loaded.refusals] == ["[paste_deploy] flavor"]
+    assert "gatekeeper" in loaded.refusals[0].sentence
+    assert not loaded.settings.audit.drivers
+
+
 @pytest.mark.parametrize(
     ("code", "refused"),
     [

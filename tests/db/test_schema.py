@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests.db.conftest import MakeEmpty, tables_of_glance
 from tests.servers.service import command
 from xloud_image.config.settings import DatabaseSettings
-from xloud_image.db import connect, images, indexes, listing, schema, tables
+from xloud_image.db import connect, events, images, indexes, listing, schema, tables
 from xloud_image.db.engine import Database
 from xloud_image.db.query import Query
 from xloud_image.errors import ConfigError
@@ -234,6 +234,21 @@ async def test_check_names_what_is_missing(empty: MakeEmpty) -> None:
     said = "\n".join(await schema.check(settings))
     for words in ("images.virtual_size is missing", "xloud_claims is missing", "2030_1_contract01"):
         assert words in said
+
+
+async def test_a_table_that_was_lost_is_whole_again(empty: MakeEmpty) -> None:
+    """With its rows, where there have to be some: without them nobody would send anything any more."""
+    settings = empty()
+    await schema.upgrade(settings)
+    await run(settings, "DROP TABLE xloud_turns")
+    assert "xloud_turns is missing" in "\n".join(await schema.check(settings))
+    await schema.upgrade(settings)
+    assert await schema.check(settings) == []
+    database = Database(settings)
+    await database.start()
+    for box in (events.CHANGES, events.AUDIT):
+        assert await database.write(lambda conn, box=box: box.take_turn(conn, "one", lease=10))
+    await database.aclose()
 
 
 async def test_glance_writes_on_while_indexes_are_made(empty: MakeEmpty, engine: str) -> None:

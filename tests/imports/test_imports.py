@@ -137,10 +137,22 @@ def test_a_move_leaves_the_old_store(cloud: Cloud) -> None:
     assert cloud.ann.download(image).body == DATA
 
 
-def test_a_move_to_where_it_is_already_compares_what_is_there(cloud: Cloud) -> None:
+@pytest.mark.parametrize("digest", ["with its digest", "with none", "with a false one that was announced"])
+def test_a_move_to_where_it_is_already_compares_what_is_there(cloud: Cloud, digest: str) -> None:
     image = cloud.ann.new(DATA)
     begin(cloud.admin, image, "copy-image", stores=["slow"])
     assert ended(cloud.admin, image)["status"] == "success"
+    if "none" in digest:  # as of an older Glance, or a location that was registered
+        set_back(
+            cloud.service,
+            f"UPDATE images SET checksum = NULL, os_hash_algo = NULL, os_hash_value = NULL WHERE id = '{image}'",
+        )
+    elif "false" in digest:
+        set_back(
+            cloud.service, f"UPDATE images SET checksum = NULL, os_hash_value = '{'0' * 128}' WHERE id = '{image}'"
+        )
+        metadata = "meta_data = replace(meta_data, '{', '{\"xloud\": {\"announced\": true}, ')"
+        set_back(cloud.service, f"UPDATE image_locations SET {metadata} WHERE image_id = '{image}'")
     (there,) = (cloud.folder / "slow").glob(f"{image}*")
     whole = there.read_bytes()
     there.chmod(0o600)
@@ -154,6 +166,21 @@ def test_a_move_to_where_it_is_already_compares_what_is_there(cloud: Cloud) -> N
     done = ended(cloud.admin, image)
     assert (done["status"], done["message"]) == ("success", "It was there already. It is not in fast any more.")
     assert cloud.ann.show(image)["stores"] == "slow"
+    assert cloud.ann.download(image).body == DATA
+
+
+def test_a_move_leaves_nothing_for_what_nobody_has_compared(cloud: Cloud) -> None:
+    image = cloud.ann.new(DATA)
+    begin(cloud.admin, image, "copy-image", stores=["slow"])
+    assert ended(cloud.admin, image)["status"] == "success"
+    metadata = "meta_data = replace(meta_data, '{', '{\"xloud\": {\"unproved\": true}, ')"
+    set_back(
+        cloud.service, f"UPDATE image_locations SET {metadata} WHERE image_id = '{image}' AND value LIKE '%/slow/%'"
+    )
+    assert move(cloud.admin, image, "fast", "slow") == 202
+    done = ended(cloud.admin, image)
+    assert (done["status"], cloud.ann.show(image)["stores"]) == ("failure", "fast")
+    assert "not compared yet" in done["message"]
     assert cloud.ann.download(image).body == DATA
 
 

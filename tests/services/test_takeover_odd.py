@@ -113,6 +113,9 @@ def odd(former: Former) -> dict[str, str]:
                created_at=NO_TIME[engine]),
         "INSERT INTO metadef_objects (namespace_id, name, json_schema, created_at)"
         f" SELECT id, 'o', '{{', {NO_TIME[engine]} FROM metadef_namespaces",
+        *["INSERT INTO metadef_tags (namespace_id, name, created_at)"
+          f" SELECT id, '{name}', {made} FROM metadef_namespaces"
+          for name, made in (("t", NO_TIME[engine]), ("u", AT))],
     ]  # fmt: skip
     former.sql(*rows.statements)
     return rows.ids

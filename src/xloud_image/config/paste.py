@@ -44,14 +44,16 @@ class Filter:
     @property
     def is_audit(self) -> bool:
         """Whether it is keystonemiddleware's, under whichever name."""
-        code = self.options.get("paste.filter_factory", ""), self.options.get("use", "")
-        return self.name == AUDIT or code[0].startswith(_AUDIT_CODE) or code[1] == _AUDIT_EGG
+        if self.code.startswith((_AUDIT_CODE, _AUDIT_EGG)):
+            return True
+        return self.name == AUDIT and self.is_shipped
 
     @property
     def code(self) -> str:
-        """What it is made by: package.module:function, or egg:distribution#name; "" where nothing says so."""
+        """What it is made by: package.module:function, or egg:distribution#name, which may stand in the pipeline
+        itself; "" where nothing says so."""
         found = (self.options.get(name, "") for name in ("paste.filter_factory", "paste.filter_app_factory", "use"))
-        return next((code for code in found if code), "")
+        return next((code for code in found if code), self.name if self.name.startswith(("egg:", "config:")) else "")
 
     @property
     def is_shipped(self) -> bool:
@@ -74,8 +76,8 @@ def tell(values: Values) -> tuple[Filter, ...]:
         return ()
     flavor = (values.get("paste_deploy", "flavor") or "").strip()
     found = _filters(file, flavor)
-    missing = [one for one in found if one.name not in _KNOWN and not one.is_audit]
-    foreign = [f"{one.name} ({one.code})" for one in missing if not one.is_shipped]
+    foreign = [f"{one.name} ({one.code})" for one in found if not one.is_shipped]
+    missing = [one for one in found if not one.is_shipped or (one.name not in _KNOWN and not one.is_audit)]
     if foreign and not values.get("xloud", "auth"):
         text = (
             f"{file} runs code that is not run here and may keep callers out: {', '.join(foreign)[:200]}; to do without"

@@ -128,7 +128,7 @@ async def whole(conn: AsyncConnection, namespace: Namespace) -> Namespace:
         objects=tuple(parts.object_(row[1], row[2], row[3], row[4], parts.times(row, 5)) for row in held[2]),
         tags=tuple(
             MetadefTag(row[1], **parts.times(row, 5))
-            for row in sorted(held[3], key=lambda row: (sql.instant(row[5]), row[8]), reverse=True)
+            for row in sorted(held[3], key=lambda row: (sql.made(row[5]), row[8]), reverse=True)
         ),
     )
 

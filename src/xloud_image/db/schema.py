@@ -53,7 +53,7 @@ async def upgrade(settings: DatabaseSettings) -> Version:
     ConfigError: it is another service's, its Glance is older than 2023.1, some of its tables or columns are missing, or
     our part is newer than this release; or the account may not do it. DatabaseUnavailable.
     """
-    async with _connection(settings) as conn, _alone(conn):
+    async with _connection(settings, changing=True) as conn, _alone(conn):
         await conn.run_sync(_upgrade)
         return await conn.run_sync(_version)
 
@@ -64,7 +64,7 @@ async def downgrade(settings: DatabaseSettings) -> None:
     Cut off anywhere it goes on when it is called again. What says our version goes first: from then on no process of
     ours starts, and an upgrade would make all of it anew.
     """
-    async with _connection(settings) as conn, _alone(conn):
+    async with _connection(settings, changing=True) as conn, _alone(conn):
         await conn.run_sync(_downgrade)
 
 
@@ -93,7 +93,7 @@ async def remains(settings: DatabaseSettings) -> set[str]:
 
 
 @contextlib.asynccontextmanager
-async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnection]:
+async def _connection(settings: DatabaseSettings, *, changing: bool = False) -> AsyncIterator[AsyncConnection]:
     engine = connect.engine(settings, poolclass=sa.NullPool)
     opened = False
     try:
@@ -106,7 +106,7 @@ async def _connection(settings: DatabaseSettings) -> AsyncIterator[AsyncConnecti
             yield conn
     except Exception as error:
         told = (None if opened else connection_errors.explain(error, arguments.read(settings))) or translate(error)
-        if opened and meaning(error) is Meaning.REFUSED:
+        if opened and changing and engine.dialect.name != "sqlite" and meaning(error) is Meaning.REFUSED:
             told = _not_allowed(error, settings)
         if told is error:
             raise
@@ -195,6 +195,7 @@ def _upgrade(bind: sa.Connection) -> None:
     # of a database that is called current something may be gone
     collations.create(bind)
     collations.convert(bind)
+    tables.make_turns(bind, *tables.TURNS)
     indexes.create(bind, indexes.ALL)
 
 

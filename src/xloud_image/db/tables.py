@@ -420,6 +420,17 @@ upload_parts = sa.Table(
 )
 
 
+TURNS: Final = ("events", "audit")
+
+
+def make_turns(bind: sa.Connection, *names: str) -> None:
+    """The rows in which processes take turns (of `turns`), where they are missing."""
+    there = set(bind.execute(sa.select(turns.c.id)).scalars())
+    for name in names:
+        if name not in there:
+            bind.execute(turns.insert(), {"id": name})
+
+
 def glance_version(bind: sa.Connection) -> str | None:
     """Glance's own migration heads, None when no Glance (nor we in its place) finished making its tables."""
     if not sa.inspect(bind).has_table("alembic_version"):

@@ -6,9 +6,10 @@ is short and what is held is small.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -74,7 +75,7 @@ async def count(db: Database) -> Rows:
     rows = Rows()
     engine = await db.read(_engine)
     async for span in _spans(db, "images"):
-        await db.read(lambda conn: _images(conn, rows, span))  # noqa: B023 - awaited at once
+        rows = await _with(db, rows, _images, span)
     names = ", ".join(f"'{one}'" for one in IN_FLIGHT)
     answers = ", ".join(f"'{one}'" for one in MEMBER_STATUSES)
     here = "i.id IS NOT NULL AND NOT i.deleted AND NOT t.deleted"
@@ -91,14 +92,25 @@ async def count(db: Database) -> Rows:
         asked = {**kinds, table: "i.id IS NULL AND NOT t.deleted"}
         source = f"{table} t LEFT JOIN images i ON i.id = t.image_id"
         async for span in _spans(db, table):
-            await db.read(lambda conn: _classes(conn, rows, asked, source, "t.", "image_id", span))  # noqa: B023
+            rows = await _with(db, rows, _classes, asked, source, "t.", "image_id", span)
     few = {
         "tasks": "SELECT id FROM tasks WHERE NOT deleted AND status IN ('pending', 'processing')",
         "recent": f"SELECT id FROM images WHERE updated_at > {now(engine, -60)}",  # noqa: S608 - constants
     }
     for kind, words in few.items():
-        await db.read(lambda conn: _few(conn, rows, kind, words))  # noqa: B023
+        rows = await _with(db, rows, _few, kind, words)
     return rows
+
+
+async def _with(db: Database, rows: Rows, look: Callable[..., Awaitable[None]], *how: Any) -> Rows:
+    """`rows` and what a look adds, once, however often it begins anew."""
+
+    async def added(conn: AsyncConnection) -> Rows:
+        more = copy.deepcopy(rows)
+        await look(conn, more, *how)
+        return more
+
+    return await db.read(added)
 
 
 async def _engine(conn: AsyncConnection) -> sql.Engine:

@@ -20,14 +20,14 @@ from xloud_image.config.messaging import BUS
 from xloud_image.config.settings import AuditSettings
 from xloud_image.db import events
 from xloud_image.db.engine import Database
-from xloud_image.errors import DatabaseUnavailable, IdentityUnavailable, ImageServiceError
+from xloud_image.errors import DatabaseUnavailable, ImageServiceError
 from xloud_image.events import Event
 
 log = structlog.get_logger(__name__)
 
 MOST: Final = 10_000  # events that wait for the database in one process, of some KiB each
 _MOMENT: Final = 0.2  # seconds
-_SOME: Final = 500  # events of one transaction
+_SOME: Final = 100  # events of one statement, 30 KB each at most: a MySQL server may take 4 MiB
 _AGAIN: Final = 1.0  # seconds after the database could not
 _LOOK: Final = 3600.0  # seconds between two looks at the catalogue
 _LOOK_AGAIN: Final = 30.0  # after one that failed
@@ -116,19 +116,21 @@ class Journal:
             while self._waiting:
                 try:
                     await self._store()
-                except ImageServiceError as error:
-                    log.error("calls could not be recorded", count=len(self._waiting), reason=error.message)
+                except Exception as error:  # noqa: BLE001 - a task that ended would keep all that change something
+                    reason = error.message if isinstance(error, ImageServiceError) else repr(error)
+                    log.error("calls could not be recorded", count=len(self._waiting), reason=reason)
                     await asyncio.sleep(_AGAIN)
 
     async def _store(self) -> None:
         some = self._waiting[:_SOME]
         try:
             await self._db.write(lambda tx: events.AUDIT.store(tx, [event for event, _ in some]))
-        except ImageServiceError as error:
-            for number, (event, done) in enumerate(some):
+        except Exception as error:
+            # those behind them as well: nobody waits for longer than the database takes to fail
+            for _, done in self._waiting:
                 if done is not None and not done.done():
                     done.set_exception(error)
-                self._waiting[number] = event, None
+            self._waiting = [(event, None) for event, _ in self._waiting]
             raise
         del self._waiting[: len(some)]
         for _, done in some:
@@ -145,7 +147,8 @@ class Journal:
             pause = _LOOK
             try:
                 self._service = audit.service_of(await self._catalogue(), self._settings.service_type)
-            except IdentityUnavailable as error:
-                log.info("the catalogue could not be read for the audit", reason=error.message)
+            except Exception as error:  # noqa: BLE001 - whatever a catalogue may be
+                reason = error.message if isinstance(error, ImageServiceError) else repr(error)
+                log.info("the catalogue could not be read for the audit", reason=reason)
                 pause = _LOOK_AGAIN
             await asyncio.sleep(pause)

@@ -187,7 +187,7 @@ async def verified(
     `FormatRefused` for dangerous content, as soon as it is seen; `BlobChanged` instead of the last chunk when the
     digest differs: whoever counts bytes notices. Either marks the location.
     """
-    known = digest_of(image) or own_digest(location)
+    known = own_digest(location) or digest_of(image)  # what was read before what was announced
     digest = Digest([] if known is None else [known[0]], runtime.digest_pool)
     stages = Limit(size, size), Inspect(formats.safety(runtime, image)), digest
     held: bytes | None = None

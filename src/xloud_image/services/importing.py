@@ -62,6 +62,9 @@ from xloud_image.streams.stages import Limit, Stage, through
 
 log = structlog.get_logger(__name__)
 
+_GONE: Final = (
+    "The data that was to be left there is not there any more, or not compared yet; the image stays where it is."
+)
 _ENDING: Final = 3600.0  # seconds that readers of data which was moved have before it is removed
 
 
@@ -95,8 +98,9 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
             room = await quotas.room(runtime, image, "size", _expected(runtime, job, image, source, plain))
             failures = await _claims(runtime, job, image, room, mine, targets, held)
             blobs: dict[str, Blob] = {}
+            there: Location | None = None
             if not job.request["stores"]:
-                summary = await _there_already(runtime, job, image, progress)
+                summary, there = await _there_already(runtime, job, image, progress)
             elif source is None:
                 summary, blobs = await _copied(runtime, image, room, targets, progress)
             else:
@@ -105,7 +109,7 @@ async def run(runtime: Runtime, job: Job, progress: Progress) -> None:
                 summary = dataclasses.replace(summary, properties={**summary.properties, **source.properties})
             await reach("job.written")
             failures |= {target.store.name: target.error for target in targets if target.error is not None}
-            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain, formats)
+            stored = await _stored(runtime, job, mine, blobs, summary, failures, copying, plain, formats, there)
         except BaseException:
             # nothing may interrupt putting things back
             await asyncio.shield(runtime.spawn(_discarded(runtime, job, mine, targets), "put back an import"))
@@ -280,8 +284,8 @@ async def _copied(
     runtime: Runtime, image: Image, room: quotas.Room, targets: Sequence[Target], progress: Progress
 ) -> tuple[data.Summary, dict[str, Blob]]:
     """The data of an image that has some, as it is, in further stores: by the stores themselves where they can, else
-    read once, and compared with the image's digest."""
-    known = external.digest_of(image)
+    read once, and compared with the digest that somebody has found by reading."""
+    known = external.true_digest(image)
     summary = data.Summary(image.size or 0, dict([known] if known else []), image.virtual_size)
     blobs: dict[str, Blob] = {}
     for target in targets:
@@ -290,7 +294,7 @@ async def _copied(
             blob = await _copied_by_store(runtime, image, target)
             if blob is not None and known and not target.store.SUMS:
                 progress.begin(f"reading what is in {target.store.name}", image.size)
-                await _proved(runtime, target.store, target.caller, blob.url, known, progress)
+                await _proved(runtime, target, blob, known, progress)
         except ImageServiceError as error:
             target.error = target.error or error
             if target.required:
@@ -335,17 +339,46 @@ async def _read_once(
     return blobs, found
 
 
-async def _there_already(runtime: Runtime, job: Job, image: Image, progress: Progress) -> data.Summary:
-    """The data that a move finds where it was to go, read and compared with the image's digest. `BlobChanged`."""
-    location = next((item for item in image.locations if _is_in(runtime, item, job.request["to"])), None)
-    store = None if location is None else runtime.stores.of(location)
-    if location is None or store is None:
-        raise Unwanted
-    known = external.digest_of(image)
-    progress.begin(f"reading what is in {store.name}", image.size)
-    if known is not None:
-        await _proved(runtime, store, _caller(job), location.url, known, progress)
-    return data.Summary(image.size or 0, dict([known] if known else []), image.virtual_size)
+async def _there_already(runtime: Runtime, job: Job, image: Image, progress: Progress) -> tuple[data.Summary, Location]:
+    """The data that a move finds where it was to go, and its location: read, and compared with the image's digest, or
+    with what is in the store that it leaves where nobody knows one. `BlobChanged`; `Conflict`: there is nothing."""
+    there = _right(runtime, image, job.request["to"])
+    if there is None:
+        raise Conflict(_GONE)
+    known = external.true_digest(image)
+    if known is None:
+        leaves = _right(runtime, image, job.request["leave"])
+        if leaves is None:
+            raise Conflict(_GONE)
+        algorithm = runtime.settings.hashing_algorithm
+        known = algorithm, await _hex(runtime, job, leaves, algorithm, progress)
+    if await _hex(runtime, job, there, known[0], progress) != known[1]:
+        raise BlobChanged("The data that lies there is not the data of the image.")
+    return data.Summary(image.size or 0, dict([known]), image.virtual_size), there
+
+
+def _right(runtime: Runtime, image: Image, name: str) -> Location | None:
+    """The location of an image in this store that readers get, if there is one."""
+    return next(
+        (
+            item
+            for item in image.locations
+            if _is_in(runtime, item, name) and external.counts(item) and not external.is_wrong(item)
+        ),
+        None,
+    )
+
+
+async def _hex(runtime: Runtime, job: Job, location: Location, algorithm: str, progress: Progress) -> str:
+    """The digest of the data at a location, all of it read."""
+    store = runtime.stores.of(location)
+    assert store is not None
+    progress.begin(f"reading what is in {store.name}")
+    digest = Digest([algorithm], runtime.digest_pool)
+    async with store.open(location.url, caller=_caller(job)) as reader:
+        async for _ in through(_counted(reader.chunks, progress), [digest]):
+            pass
+    return (await digest.hexes())[algorithm]
 
 
 async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Blob | None:
@@ -373,12 +406,10 @@ async def _copied_by_store(runtime: Runtime, image: Image, target: Target) -> Bl
     return None
 
 
-async def _proved(
-    runtime: Runtime, store: Store, caller: Caller | None, url: str, known: tuple[str, str], progress: Progress
-) -> None:
+async def _proved(runtime: Runtime, target: Target, blob: Blob, known: tuple[str, str], progress: Progress) -> None:
     """`BlobChanged` when the copy has another digest than the image."""
     digest = Digest([known[0]], runtime.digest_pool)
-    async with store.open(url, caller=caller) as reader:
+    async with target.store.open(blob.url, caller=target.caller) as reader:
         async for _ in through(_counted(reader.chunks, progress), [digest]):
             pass
     if (await digest.hexes())[known[0]] != known[1]:
@@ -487,8 +518,10 @@ async def _stored(
     copying: bool,
     plain: bool,
     formats: Mapping[str, str],
+    there: Location | None = None,
 ) -> _Stored:
-    """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours."""
+    """One transaction: the job and its claims end, the image has its data. `Unwanted` when the job is not ours.
+    `there`: where a move found the data."""
     locations = [data.location_of(runtime, blobs[claim.store], claim.store) for claim in mine if claim.store in blobs]
     failed = [store for store in job.request["stores"] if store not in blobs]
     left: list[Location] = []
@@ -497,14 +530,16 @@ async def _stored(
         properties = {name: value for name, value in current.properties.items() if name != LOCK}
         properties |= {TO_STORES: "", FAILED: ",".join(failed)}
         if copying:
-            if current.status != "active" or external.digest_of(current) not in (None, *summary.digests.items()):
+            known = external.true_digest(current)
+            if current.status != "active" or known not in (None, *summary.digests.items()):
                 raise Unwanted
-            leave, to = job.request.get("leave"), job.request.get("to")
-            if leave and not locations and not any(_is_in(runtime, item, to) for item in current.locations):
-                raise Unwanted  # what was found there was removed meanwhile
+            if there is not None and _same(current, there) is None:
+                raise Conflict(_GONE)
+            leave = job.request.get("leave")
             left.extend(item for item in current.locations if leave and _is_in(runtime, item, leave))
             kept = (item for item in current.locations if item not in left)
-            return current.replace(properties=properties, locations=(*kept, *locations))
+            new = [_noted(current, location, known) for location in locations]
+            return current.replace(properties=properties, locations=(*kept, *new))
         if current.status != "importing":
             raise Unwanted
         current = current.replace(**formats)
@@ -552,6 +587,20 @@ def _brought(runtime: Runtime, job: Job, image: Image, summary: data.Summary) ->
         for name, text in summary.properties.items()
         if may("update" if name in image.properties else "create", name)
     }
+
+
+def _noted(image: Image, location: Location, known: tuple[str, str] | None) -> Location:
+    """A copy's location, which knows what the image's others know of the data."""
+    if not external.is_announced(image):
+        return location
+    location = external.announced(location)
+    return location if known is None else external.digested(location, *known)
+
+
+def _same(image: Image, location: Location) -> Location | None:
+    """This location of an image as it is now, if it is there and still given out."""
+    found = next((item for item in image.locations if (item.id, item.url) == (location.id, location.url)), None)
+    return found if found and external.counts(found) and not external.is_wrong(found) else None
 
 
 def _is_in(runtime: Runtime, location: Location, name: str | None) -> bool:

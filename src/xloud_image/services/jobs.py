@@ -119,7 +119,7 @@ class Engine:
         """Work until `stop`; then hand over what is under way, so that another process goes on at once. After `finish`
         nothing new is taken, and the end of what is under way is the end."""
         runtime, lease = self._runtime, self._runtime.settings.lease_time
-        announcing = asyncio.create_task(self._announce(lease))
+        announcing = asyncio.create_task(self._announce(lease, finish))
         stopping = asyncio.create_task(stop.wait())
         try:
             left = tidied = 0.0
@@ -148,10 +148,13 @@ class Engine:
                 await runtime.db.write(lambda conn: jobs.leave(conn, runtime.holder))
             self._lane.close()
 
-    async def _announce(self, lease: float) -> None:
+    async def _announce(self, lease: float, finish: asyncio.Event) -> None:
         holder = self._runtime.holder
         while True:
             try:
+                if finish.is_set():  # of those that take something the oldest is another
+                    await self._runtime.db.write(lambda conn: jobs.leave(conn, holder))
+                    return
                 await self._runtime.db.write(lambda conn: jobs.announce(conn, holder, lease=lease))
                 workers = await self._runtime.db.read(jobs.list_workers)
                 self._empties = next((worker.id for worker in workers if worker.alive), holder) == holder

@@ -79,7 +79,7 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     def added(current: Image) -> Image:
         nonlocal examine, filled, waits
         announced = external.is_announced(current)
-        filled = verify or (current.os_hash_algo is not None and not announced)
+        filled = _shows(runtime, current)
         examine = waits = False
         rights.require(runtime.policy, ctx, "set_image_location", current)
         _require_still(seen.trusted == candidates.may_reach_all(runtime, ctx, current))
@@ -122,6 +122,12 @@ async def _add(runtime: Runtime, ctx: Context, image: Image, place: str, value: 
     if examine:
         hashing.soon(runtime)
     return changed
+
+
+def _shows(runtime: Runtime, image: Image) -> bool:
+    """Whether clients see the digest of data that is read: not of an image whose own nobody has read for them."""
+    known = image.os_hash_algo is not None and not external.is_announced(image)
+    return known or runtime.settings.exposure.verify_locations
 
 
 def _claim(runtime: Runtime, image: Image, location: Location, scope: str = hashing.SHOWN) -> Claim:
@@ -390,7 +396,7 @@ async def _look_again(
     async def look(conn: Any) -> Image:
         changed = await _change(runtime, ctx, conn, image.id, location, looked)
         if runtime.settings.exposure.do_secure_hash or _waits(changed, location):
-            scope = hashing.KEPT if external.is_announced(changed) else hashing.SHOWN
+            scope = hashing.SHOWN if _shows(runtime, changed) else hashing.KEPT
             await _queued(conn, _claim(runtime, image, location, scope), changed, trusted=True)
         return changed
 

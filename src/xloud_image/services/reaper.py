@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from xloud_image.db import claims, images
+from xloud_image.db import claims, images, quotas
 from xloud_image.db.engine import Tx
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
@@ -156,9 +157,12 @@ async def _undo_write(runtime: Runtime, claim: Claim) -> None:
     if claim.attempts and claim.error != LATE:
         await data.requeue(runtime, claim)
         seconds = _LATE * runtime.settings.store_timeout
-        await runtime.db.write(
-            lambda conn: claims.postpone(conn, claim.id, runtime.holder, seconds=seconds, error=LATE, failed=False)
-        )
+
+        async def later(conn: AsyncConnection) -> None:
+            await claims.postpone(conn, claim.id, runtime.holder, seconds=seconds, error=LATE, failed=False)
+            await quotas.enlarge(conn, [claim.id], 0)  # nothing is known to be there
+
+        await runtime.db.write(later)
         return
     await data.release(runtime, claim)
 

@@ -38,7 +38,7 @@ _LAST_RETRY: Final = 30.0  # seconds; the first attempt comes after one, each la
 
 
 class Sender(Protocol):
-    """What takes events to whoever wants to hear of them (`broker.Broker`)."""
+    """What takes events to whoever wants to hear of them (`broker.Teller`)."""
 
     def send(self, event: Unsent) -> None:
         """Returns when it is safe there. Waits in its thread. `BrokerUnavailable`."""
@@ -146,15 +146,16 @@ class Relay:
 
 
 async def bound(runtime: Runtime) -> None:
-    """Drop what has waited for too long, or is too much, and say loudly that something waits. Any process does it: it
-    may be that none sends."""
+    """Drop what has waited for too long, or is too much, also of what is not sent any more, and say loudly that
+    something waits. Any process does it: it may be that none sends."""
     kept, hours = runtime.settings.notifications.events_kept, runtime.settings.notifications.events_kept_hours
-    for box in told(runtime.settings):
+    wanted = told(runtime.settings)
+    for box in (CHANGES, AUDIT):
         dropped = await box.drop(runtime.db, most=kept, hours=hours)
         if dropped:
             log.error(f"{box.what} were dropped: they waited for too long, or were too many", count=dropped)
         count, seconds = await runtime.db.read(box.waiting)
-        if seconds > _LATE:
+        if seconds > _LATE and box in wanted:
             log.error(f"{box.what} wait", count=count, for_seconds=int(seconds), kept=kept)
 
 
@@ -190,7 +191,7 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 class Bell(Protocol):
-    """What rings other nodes (`broker.Broker`)."""
+    """What rings other nodes (`broker.Teller`)."""
 
     def ring(self) -> None:
         """Waits in its thread. `BrokerUnavailable`."""

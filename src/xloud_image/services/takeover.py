@@ -23,7 +23,7 @@ from xloud_image.db.engine import Tx
 from xloud_image.db.image_children import WITHOUT_DATA
 from xloud_image.errors import Conflict, DatabaseUnavailable, ImageServiceError, NotFound
 from xloud_image.model import Image
-from xloud_image.services import reaper
+from xloud_image.services import reaper, relay
 from xloud_image.services.runtime import Runtime
 from xloud_image.services.usage import locations_of
 
@@ -265,7 +265,7 @@ async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
     if not there:
         return []
     until = time.monotonic() + patience
-    while reason := await runtime.db.read(lambda conn: _what_is_left(conn, there)):
+    while reason := await runtime.db.read(lambda conn: _what_is_left(conn, there, relay.told(runtime.settings))):
         if time.monotonic() >= until:
             raise Conflict(reason)
         try:
@@ -277,8 +277,8 @@ async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
     return ["our tables and indexes are gone"]
 
 
-async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
-    """Why these tables are still needed; "" when they are not."""
+async def _what_is_left(conn: AsyncConnection, there: Collection[str], wanted: Collection[events.Outbox]) -> str:
+    """Why these tables are still needed; "" when they are not. `wanted`: what is to be sent."""
     said = []
     workers = [one for one in await jobs.list_workers(conn) if one.alive] if "xloud_workers" in there else []
     if workers:
@@ -296,7 +296,7 @@ async def _what_is_left(conn: AsyncConnection, there: Collection[str]) -> str:
     if "xloud_jobs" in there:
         number = sum(row[2] for row in await statistics.working(conn))
         held["jobs have not ended: let xloud-image worker finish them (xloud-image jobs list)"] += number
-    for box in (events.CHANGES, events.AUDIT):
+    for box in wanted:  # what nobody has sent any more keeps nobody
         if box.table in there:
             number, _ = await box.waiting(conn)
             held[f"{box.what} have not been sent: let xloud-image worker send them"] += number

@@ -1,6 +1,7 @@
 """What Alembic runs: the steps on the connection that `db.schema` gives, each statement committed by itself.
 
-Every step can be run again after it stopped half-way: not every engine can take DDL back.
+Every step can be run again after it stopped half-way: not every engine can take DDL back. There are none back: the way
+back is `db.schema.downgrade`, which leaves nothing of ours.
 """
 
 from __future__ import annotations

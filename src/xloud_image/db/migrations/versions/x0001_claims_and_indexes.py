@@ -19,10 +19,3 @@ def upgrade() -> None:
         tables.create_as_glance(bind)
     collations.create(bind, [tables.claims])
     indexes.create(bind, indexes.FIRST)
-
-
-def downgrade() -> None:
-    """Only what is ours goes. Claims that are open name bytes that nobody else knows of; `db check` counts them."""
-    bind = op.get_bind()
-    indexes.drop(bind, indexes.FIRST)
-    tables.own.drop_all(bind, tables=[tables.claims])

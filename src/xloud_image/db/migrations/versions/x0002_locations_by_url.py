@@ -15,7 +15,3 @@ depends_on = None
 def upgrade() -> None:
     """Beside the writers of a running service where the engine can."""
     indexes.create(op.get_bind(), indexes.SECOND)
-
-
-def downgrade() -> None:
-    indexes.drop(op.get_bind(), indexes.SECOND)

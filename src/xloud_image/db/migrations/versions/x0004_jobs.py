@@ -14,8 +14,3 @@ depends_on = None
 
 def upgrade() -> None:
     collations.create(op.get_bind(), [tables.jobs, tables.workers])
-
-
-def downgrade() -> None:
-    """Jobs that wait are lost; their images stay in the status that they have."""
-    tables.own.drop_all(op.get_bind(), tables=[tables.jobs, tables.workers])

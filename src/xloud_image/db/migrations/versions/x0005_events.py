@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
 
 from xloud_image.db import collations, tables
@@ -15,11 +14,4 @@ depends_on = None
 
 def upgrade() -> None:
     collations.create(op.get_bind(), [tables.events, tables.turns])
-    bind = op.get_bind()
-    if not bind.execute(sa.select(tables.turns.c.id)).all():
-        bind.execute(tables.turns.insert(), {"id": "events"})
-
-
-def downgrade() -> None:
-    """What was not sent yet is lost."""
-    tables.own.drop_all(op.get_bind(), tables=[tables.events, tables.turns])
+    tables.make_turns(op.get_bind(), "events")

@@ -14,8 +14,3 @@ depends_on = None
 
 def upgrade() -> None:
     collations.create(op.get_bind(), [tables.uploads, tables.upload_parts])
-
-
-def downgrade() -> None:
-    """What has come so far is lost, and lies in its store; the images stay in the status that they have."""
-    tables.own.drop_all(op.get_bind(), tables=[tables.uploads, tables.upload_parts])

@@ -21,8 +21,3 @@ def upgrade() -> None:
         if name not in there:
             op.add_column(tables.jobs.name, sa.Column(name, sa.Integer, nullable=False, server_default="0"))
     indexes.create(bind, indexes.JOBS)
-
-
-def downgrade() -> None:
-    """The columns stay: an earlier release does not name them, and they have values of their own."""
-    indexes.drop(op.get_bind(), indexes.JOBS)

@@ -14,7 +14,3 @@ depends_on = None
 
 def upgrade() -> None:
     collations.create(op.get_bind(), [tables.quotas, tables.reservations])
-
-
-def downgrade() -> None:
-    tables.own.drop_all(op.get_bind(), tables=[tables.quotas, tables.reservations])

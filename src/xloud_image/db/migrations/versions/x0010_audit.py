@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
 
 from xloud_image.db import collations, tables
@@ -16,11 +15,4 @@ depends_on = None
 def upgrade() -> None:
     bind = op.get_bind()
     collations.create(bind, [tables.audit])
-    if not bind.execute(sa.select(tables.turns.c.id).where(tables.turns.c.id == "audit")).all():
-        bind.execute(tables.turns.insert(), {"id": "audit"})
-
-
-def downgrade() -> None:
-    """What was not sent yet is lost."""
-    tables.own.drop_all(op.get_bind(), tables=[tables.audit])
-    op.get_bind().execute(tables.turns.delete().where(tables.turns.c.id == "audit"))
+    tables.make_turns(bind, "audit")
