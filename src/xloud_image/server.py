@@ -335,7 +335,10 @@ class _Worker(Worker):  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGQUIT):
             loop.add_signal_handler(number, stop.set)
         listeners = [one.sock for one in self.sockets]
-        await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell)
+        try:
+            await serve(settings, listeners, stop, self._alive, lambda: bool(self.app.leaving[0]), self.app.bell)
+        finally:
+            signal.set_wakeup_fd(-1)  # another signal may come while the loop is closed
 
     def _alive(self) -> bool:
         """It serves: tell the arbiter that the loop turns. False when the arbiter is gone."""

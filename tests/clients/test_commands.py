@@ -289,7 +289,8 @@ def test_a_store_is_emptied(cloud: Cloud, admin: Person, flawed: Flawed) -> None
     for image in ids.values():
         assert "slow" not in cloud.admin.show(image)["stores"].split(",")
         assert cloud.admin.download(image).body == DATA
-    assert "0 of 0 images" in admin.run("images", "move", "--from", "slow", "--to", "fast", "--all")
+    assert "no image is in slow" in admin.run("images", "move", "--from", "slow", "--to", "fast", "--all")
+    assert "there is no store 'slwo'" in admin.run("images", "move", "--from", "slwo", "--to", "fast", "--all", code=2)
     assert "say --from" in admin.run("images", "move", "first", "--from", "fast", code=2)
     assert "name images, or" in admin.run("images", "move", "--from", "slow", "--to", "fast", code=2)
     assert "first" in admin.run("images", "move", "first", "--from", "slow", "--to", "fast", code=1)

@@ -142,7 +142,7 @@ def create(  # noqa: PLR0917 - options
 @app.command()
 def upload(
     image: str,
-    file: Annotated[str, typer.Argument(help="- is standard input.")],
+    file: Annotated[str, typer.Argument(help='The data; "-" is standard input.')],
     store: Annotated[str | None, typer.Option(metavar="STORE", help="Into this store.")] = None,
 ) -> None:
     """Give an image that is queued its data; also goes on with what broke off.
@@ -246,6 +246,10 @@ def move(
     if everything == bool(images):
         raise typer.BadParameter("name images, or say --all")
     cloud = login.cloud()
+    known = cloud.store_names()
+    for name in (source, target):
+        if name not in known:
+            raise typer.BadParameter(f"there is no store '{name}' here; the stores are {', '.join(known)}")
     chosen = [image["id"] for image in cloud.images_in(source)] if everything else list(images or ())
 
     def work(name: str) -> None:
@@ -257,7 +261,8 @@ def move(
     with Bars() as bars:
         failed = bars.each(work, chosen, at_once=at_once, name=str)
     if everything:
-        typer.echo(f"{len(chosen) - failed} of {len(chosen)} images are in {target} now")
+        moved = f"{len(chosen) - failed} of {len(chosen)} images are in {target} now"
+        typer.echo(moved if chosen else f"no image is in {source}")
     raise typer.Exit(1 if failed else 0)
 
 

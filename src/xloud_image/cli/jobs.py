@@ -54,6 +54,8 @@ def status(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_js
 
         xloud-image jobs status --config-file /etc/glance/glance-api.conf
     """
+    from xloud_image.services.holder import place
+
     found = _look(config_file, config_dir)
     facts = {"kinds": found.kinds, "workers": found.workers}
     if as_json:
@@ -62,7 +64,7 @@ def status(config_file: ConfigFiles = None, config_dir: ConfigDirs = None, as_js
         for one in found.kinds:
             typer.echo(f"{one['kind']}: {one['count']} {one['state']}, the oldest {one['oldest_seconds']} s old")
         for each in found.workers:
-            typer.echo(f"worker {each['id']}: {'at work' if each['alive'] else 'not heard of any more'}")
+            typer.echo(f"worker on {place(each['id'])}: {'at work' if each['alive'] else 'not heard of any more'}")
         if not found.kinds:
             typer.echo("No job waits, and none is under way.")
         if not found.workers:

@@ -149,7 +149,10 @@ def sqlite_place(settings: "Settings") -> None:
         return
     file = Path(rest.partition("?")[0].removeprefix("/") or ".")
     if not file.parent.is_dir():
-        raise ConfigError(f"the directory {file.parent} of the SQLite database does not exist; make it first")
+        raise ConfigError(
+            f"the directory {file.parent} of the SQLite database does not exist: make it, or name the --config-dir, or"
+            " XLOUD_IMAGE_STATE, of the service"
+        )
     if not os.access(file.parent, os.W_OK | os.X_OK) or (file.exists() and not os.access(file, os.R_OK | os.W_OK)):
         raise ConfigError(f"the SQLite database {file} is not writable for user id {os.geteuid()}")
     if file.exists() and file.stat().st_size:

@@ -105,6 +105,10 @@ class Cloud:
                 return
             path = "/" + following.partition("/v2/")[2]
 
+    def store_names(self) -> list[str]:
+        """The ids of the stores that the service shows."""
+        return [str(store["id"]) for store in self.get("/info/stores").get("stores", ())]
+
     def images_in(self, store: str) -> Iterator[Image]:
         """Active images of all projects, hidden ones too, that lie in a store. For administrators."""
         for hidden in ("false", "true"):

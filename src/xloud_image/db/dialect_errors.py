@@ -197,7 +197,8 @@ def translate(error: Exception) -> Exception:
             return error
         case Meaning.ABSENT:
             return DatabaseUnavailable(
-                "The database is not set up for this service; its operator runs: xloud-image db upgrade"
+                "The database is not set up for this service; its operator runs: xloud-image db upgrade (with the"
+                " --config-dir, or XLOUD_IMAGE_STATE, of the service)"
             )
         case Meaning.UNFIT:
             return BadRequest(

@@ -29,6 +29,12 @@ def _here() -> tuple[str, str]:
         return "?", "?"
 
 
+def place(holder: str) -> str:
+    """Host and process number of a holder, for people."""
+    parts = holder.split("/")
+    return f"{parts[0]}, process {parts[3]}" if len(parts) == 6 else holder
+
+
 def is_dead(holder: str) -> bool:
     """Whether the process that called itself `holder` certainly runs no more; only answerable on its own node."""
     parts = holder.split("/")
