@@ -103,8 +103,15 @@ def run(loaded: Loaded, bell: Bell | None = None, *, parent: int | None = None, 
     early: list[int] = []  # what came before the event loop was there
     signal.signal(signal.SIGUSR1, lambda number, _frame: early.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+
+    async def work() -> None:
+        try:
+            await _work(loaded.settings, bell, parent, relays, early)
+        finally:
+            signal.set_wakeup_fd(-1)  # another signal may come while the loop is closed
+
     try:
-        asyncio.run(_work(loaded.settings, bell, parent, relays, early))
+        asyncio.run(work())
     except ConfigError as error:
         log.error("long work cannot be done", reason=error.message)
         return 3

@@ -1,11 +1,13 @@
 """The way out of a process: what balancers are told, what is still served, and that nothing answered is lost."""
 
+import contextlib
 import http.client
 import json
 import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -170,3 +172,18 @@ def test_an_answer_that_is_taken_slowly_is_given_whole(service: ServiceFactory) 
         body = (head + b"".join(iter(lambda: sock.recv(1 << 16), b""))).partition(b"\r\n\r\n")[2]
     assert len(json.loads(body)["p59"]) == 60_000
     assert one.wait() == 0
+
+
+def test_signals_that_come_while_it_ends_leave_no_traceback(service: ServiceFactory) -> None:
+    """Some supervisors send SIGTERM to every process of a container, again and again."""
+    server = service({"xloud": {"job_workers": 1}})
+    await_that(lambda: "ready for long work" in server.log)
+    children = workers(server)
+    os.kill(server.pid, signal.SIGTERM)
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        time.sleep(0.0005)
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
