@@ -25,6 +25,8 @@ FOLDERS = (
     "clients",
     "cli",
     "tempest",
+    "swap",
+    "messaging",
     "others",
 )
 CONFTEST = """

@@ -10,11 +10,13 @@ from typing import Any
 from tests.conftest import ServiceFactory
 from tests.crash.points import wait_until
 from tests.crash.proof import claims, files
+from tests.imports.conftest import set_back
 from tests.load import quiet
 from tests.servers.service import Service
 from tests.stores.mounts import Hangable
+from xloud_image.services.reaper import LATE
 
-SHORT = {"auth": "none", "lease_time": 5, "reaper_interval": 1, "store_timeout": 3}
+SHORT = {"auth": "none", "lease_time": 5, "reaper_interval": 1}
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -129,12 +131,36 @@ def test_what_a_sick_store_does_late_is_removed_too(service: ServiceFactory) -> 
     assert server.request("PUT", f"/v2/images/{image_id}/file", body=data(), headers=OCTETS).status == 503
     (name,) = files(away)
     away.rename(server.images)
-    assert wait_until(lambda: "late" in (pending_in(server) or [{"error": ""}])[0]["error"]), pending_in(server)
+    assert wait_until(lambda: any("late" in (row[-1] or "") for row in claims(server))), claims(server)
     assert files(server.images) == {}
     assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
     (server.images / name).write_bytes(b"late")
-    assert wait_until(lambda: not claims(server)), pending_in(server)
+    set_back(server, "UPDATE xloud_claims SET lease_until = NULL")  # its time has come
+    assert wait_until(lambda: not claims(server)), claims(server)
     assert files(server.images) == {}
+
+
+def test_the_way_back_looks_for_it_at_once(service: ServiceFactory) -> None:
+    server = service({"xloud": SHORT})
+    image_id = new_image(server, None)
+    server.stop()
+    (server.images / image_id).write_bytes(b"late")
+    claim = "('c', 'write', '{0}', 'files', 'write', 'image', '2026-01-01 00:00:00', 1, '2100-01-01 00:00:00', '{1}')"
+    columns = "id, kind, image_id, store, slot, scope, begun_at, attempts, lease_until, error"
+    set_back(server, f"INSERT INTO xloud_claims ({columns}) VALUES {claim.format(image_id, LATE)}")
+    assert "gone" in server.run("takeover", "undo", "--wait", "5")
+    assert files(server.images) == {}
+
+
+def test_data_that_a_glance_has_put_there_since_stay(service: ServiceFactory) -> None:
+    """The name that a first upload has in the store is that of the image, with Glance as well."""
+    server = service({"xloud": SHORT})
+    image_id = new_image(server, b"of a Glance")
+    claim = "('c', 'write', '{0}', 'files', 'write', 'image', '2026-01-01 00:00:00', 1, NULL, '{1}')"
+    columns = "id, kind, image_id, store, slot, scope, begun_at, attempts, lease_until, error"
+    set_back(server, f"INSERT INTO xloud_claims ({columns}) VALUES {claim.format(image_id, LATE)}")
+    assert wait_until(lambda: not claims(server)), claims(server)
+    assert server.request("GET", f"/v2/images/{image_id}/file").body == b"of a Glance"
 
 
 def test_bytes_that_were_there_before_us_stay(service: ServiceFactory) -> None:

@@ -138,3 +138,8 @@ def test_tables_that_were_made_before_theirs_were_converted(mariadb: MariaDB, tm
     assert said.startswith("Texts of table xloud_claims cannot be compared")
     asyncio.run(schema.upgrade(former.settings))
     assert asyncio.run(schema.check(former.settings)) == []
+    other = "VARCHAR(36) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL"
+    former.sql("DROP TABLE task_info", f"ALTER TABLE tasks MODIFY id {other}")
+    assert "Table tasks has the collation utf8mb4_bin, images utf8mb4_swedish_ci" in "".join(
+        asyncio.run(schema.check(former.settings))
+    )

@@ -6,6 +6,7 @@ the server's choice, which changes with its releases. Columns of different chara
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ _USUAL: Final = "utf8mb4_general_ci"  # which each release of both has
 _KEPT: Final = (
     "SELECT DISTINCT table_name, collation_name FROM information_schema.columns"
     " WHERE table_schema = DATABASE() AND collation_name IS NOT NULL AND (table_name LIKE 'xloud%' OR"
-    " (table_name = 'images' AND column_name = 'id'))"
+    " (table_name IN ('images', 'tasks') AND column_name = 'id'))"
 )
 
 
@@ -52,7 +53,24 @@ def _kept(bind: sa.Connection) -> set[tuple[str, str]]:
     return {(str(name), str(found)) for name, found in bind.execute(sa.text(_KEPT))}
 
 
+def foreign(bind: sa.Connection) -> list[str]:
+    """Tables of Glance's whose ids cannot be compared with those of its images, a sentence each."""
+    kept = dict(item for item in _kept(bind) if not item[0].startswith("xloud"))
+    images = kept.get("images", "")
+    charset = images.partition("_")[0]
+    return [
+        f"Table {name} has the collation {found}, images {images}: ALTER TABLE {name} CONVERT TO CHARACTER SET"
+        f" {charset} COLLATE {images}"
+        for name, found in sorted(kept.items())
+        if found != images and found.partition("_")[0] == charset
+    ]
+
+
 def _wanted(kept: set[tuple[str, str]]) -> str | None:
-    """None: the engine has one for all."""
+    """None: the engine has one for all. With columns of Glance's that are not utf8mb4 ours can be compared anyway, so
+    that what most of them have will do."""
     theirs = next((found for name, found in kept if name == "images"), None)
-    return theirs if theirs is None or theirs.startswith("utf8mb4_") else _USUAL
+    if theirs is None or theirs.startswith("utf8mb4_"):
+        return theirs
+    ours = Counter(found for name, found in kept if name.startswith("xloud") and found.startswith("utf8mb4_"))
+    return min(ours, key=lambda one: (-ours[one], one), default=_USUAL)

@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from xloud_image.db import tables
+from xloud_image.db import collations, tables
 
 _SYNC: Final = "glance-manage db sync"
 _OLDER: Final = ("liberty", "mitaka", "ocata", "pike", "queens", "rocky", "train", "ussuri", "wallaby", "xena", "yoga",
@@ -133,7 +133,7 @@ def _differences(bind: sa.Connection) -> list[str]:
             for column in table.columns
             if column.name in there and there[column.name]["nullable"] and not column.nullable
         ]
-    return said
+    return said + collations.foreign(bind)
 
 
 def finish(bind: sa.Connection, found: Found) -> None:

@@ -351,8 +351,8 @@ async def _there_already(runtime: Runtime, job: Job, image: Image, progress: Pro
         if leaves is None:
             raise Conflict(_GONE)
         algorithm = runtime.settings.hashing_algorithm
-        known = algorithm, await _hex(runtime, job, leaves, algorithm, progress)
-    if await _hex(runtime, job, there, known[0], progress) != known[1]:
+        known = algorithm, await _hex(runtime, job, image, leaves, algorithm, progress)
+    if await _hex(runtime, job, image, there, known[0], progress) != known[1]:
         raise BlobChanged("The data that lies there is not the data of the image.")
     return data.Summary(image.size or 0, dict([known]), image.virtual_size), there
 
@@ -369,14 +369,17 @@ def _right(runtime: Runtime, image: Image, name: str) -> Location | None:
     )
 
 
-async def _hex(runtime: Runtime, job: Job, location: Location, algorithm: str, progress: Progress) -> str:
-    """The digest of the data at a location, all of it read."""
+async def _hex(runtime: Runtime, job: Job, image: Image, location: Location, algorithm: str, progress: Progress) -> str:
+    """The digest of an image's data at a location, all of it read, as a download would be."""
     store = runtime.stores.of(location)
     assert store is not None
     progress.begin(f"reading what is in {store.name}")
     digest = Digest([algorithm], runtime.digest_pool)
-    async with store.open(location.url, caller=_caller(job)) as reader:
-        async for _ in through(_counted(reader.chunks, progress), [digest]):
+    limit = Limit(image.size, runtime.settings.limits.image_size_cap)
+    who = external.caller(Context(user=job.request.get("user"), project=job.request.get("project")), location)
+    async with store.open(location.url, caller=who) as reader:
+        external.require_unchanged(store, location, reader, image.size)
+        async for _ in through(_counted(reader.chunks, progress), [limit, digest]):
             pass
     return (await digest.hexes())[algorithm]
 
@@ -530,14 +533,21 @@ async def _stored(
         properties = {name: value for name, value in current.properties.items() if name != LOCK}
         properties |= {TO_STORES: "", FAILED: ",".join(failed)}
         if copying:
-            known = external.true_digest(current)
-            if current.status != "active" or known not in (None, *summary.digests.items()):
+            if current.status != "active":
                 raise Unwanted
+            known = external.true_digest(current)
+            if known not in (None, *summary.digests.items()):
+                raise StoreUnavailable("the image's digest became known meanwhile; the copy is compared with it")
             if there is not None and _same(current, there) is None:
                 raise Conflict(_GONE)
             leave = job.request.get("leave")
             left.extend(item for item in current.locations if leave and _is_in(runtime, item, leave))
-            kept = (item for item in current.locations if item not in left)
+            known = known or next(iter(summary.digests.items()), None)
+            kept = [
+                _noted(current, item, known) if there is not None and item.id == there.id else item
+                for item in current.locations
+                if item not in left
+            ]
             new = [_noted(current, location, known) for location in locations]
             return current.replace(properties=properties, locations=(*kept, *new))
         if current.status != "importing":
@@ -591,9 +601,10 @@ def _brought(runtime: Runtime, job: Job, image: Image, summary: data.Summary) ->
 
 def _noted(image: Image, location: Location, known: tuple[str, str] | None) -> Location:
     """A copy's location, which knows what the image's others know of the data."""
-    if not external.is_announced(image):
+    if external.is_announced(image):
+        location = external.announced(location)
+    elif external.digest_of(image) is not None:
         return location
-    location = external.announced(location)
     return location if known is None else external.digested(location, *known)
 
 

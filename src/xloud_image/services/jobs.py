@@ -152,11 +152,12 @@ class Engine:
         holder = self._runtime.holder
         while True:
             try:
-                if finish.is_set():  # of those that take something the oldest is another
+                workers = await self._runtime.db.read(jobs.list_workers)
+                if finish.is_set() and any(worker.alive and worker.id != holder for worker in workers):
+                    # of those that take something the oldest is another
                     await self._runtime.db.write(lambda conn: jobs.leave(conn, holder))
                     return
                 await self._runtime.db.write(lambda conn: jobs.announce(conn, holder, lease=lease))
-                workers = await self._runtime.db.read(jobs.list_workers)
                 self._empties = next((worker.id for worker in workers if worker.alive), holder) == holder
             except ImageServiceError as error:
                 log.warning("this worker could not be announced", reason=error.message)

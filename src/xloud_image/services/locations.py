@@ -396,7 +396,8 @@ async def _look_again(
     async def look(conn: Any) -> Image:
         changed = await _change(runtime, ctx, conn, image.id, location, looked)
         if runtime.settings.exposure.do_secure_hash or _waits(changed, location):
-            scope = hashing.SHOWN if _shows(runtime, changed) else hashing.KEPT
+            shown = _shows(runtime, changed) and not external.is_announced(changed)
+            scope = hashing.SHOWN if shown else hashing.KEPT
             await _queued(conn, _claim(runtime, image, location, scope), changed, trusted=True)
         return changed
 

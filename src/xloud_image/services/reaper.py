@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from xloud_image.db import claims, images, quotas
 from xloud_image.db.engine import Tx
+from xloud_image.errors import StoreUnavailable
 from xloud_image.failpoints import reach
 from xloud_image.model import Claim
 from xloud_image.services import data, deletions, hashing, relay, scrubbing, uploads
@@ -95,6 +96,15 @@ async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
     return len(tried), sum(claim.id in tried for claim in left)
 
 
+async def late(runtime: Runtime) -> None:
+    """Look now for what sick stores may have done late, and not when its time has come."""
+    by_store: dict[str, list[Claim]] = {}
+    for claim in await runtime.db.read(claims.list_all):
+        if claim.holder is None and claim.error == LATE:
+            by_store.setdefault(claim.store, []).append(claim)
+    await asyncio.gather(*(_settle_all(runtime, left, idle=True) for left in by_store.values()))
+
+
 async def _left(runtime: Runtime, seen: Expired) -> dict[str, list[Claim]]:
     """Claims that are nobody's any more, by store. What this process works on is its own, whatever the clock says; what
     waits to be digested has a queue of its own."""
@@ -147,6 +157,13 @@ async def _undo_write(runtime: Runtime, claim: Claim) -> None:
         await data.requeue(runtime, claim)
         raise LookupError(f"the store '{claim.store}' is not configured now")
     image = await runtime.db.read(lambda conn: images.get(conn, claim.image_id, hidden=True))
+    if image is not None and claim.attempts and claim.key == image.id and image.status != "queued":
+        # queued by us then, and taken up by a Glance on the same database, which has the same name for its data
+        if any((found := runtime.stores.of(one)) and found.name == claim.store for one in image.locations):
+            await data.release(runtime, claim)
+            return
+        if image.status != "active":
+            raise StoreUnavailable("another service on this database gives the image data under the same name")
     try:
         # nobody's token is at hand, but whose account it is may matter to the store
         await store.discard(claim.key, caller=Caller(project=image.owner if image else None))

@@ -270,6 +270,7 @@ async def end(runtime: Runtime, *, patience: float = 0.0) -> list[str]:
             raise Conflict(reason)
         try:
             await reaper.once(runtime)
+            await reaper.late(runtime)
         except ImageServiceError as error:
             raise Conflict(f"{reason}: {error.message}") from error
         await asyncio.sleep(_PAUSE)
