@@ -132,7 +132,9 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also write an object, read it whole and by ranges, delete it.")
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for each store.")] = 30.0,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds for each store: 30 without it, 120 with --deep.")
+    ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="STORE", help="Do not try this one; may be repeated.")
     ] = None,
@@ -156,9 +158,10 @@ def check(
 
     loaded = _loaded(config_file, config_dir)
     without = frozenset(exclude or ())
+    seconds = timeout or (120.0 if deep else 30.0)  # a volume of Cinder is made, attached, filled and removed by then
     results = _ask(
         loaded.settings,
-        lambda runtime: store_check.check_all(runtime, deep=deep, timeout=timeout, exclude=without),
+        lambda runtime: store_check.check_all(runtime, deep=deep, timeout=seconds, exclude=without),
     )
     if as_json:
         typer.echo(json.dumps([result.as_dict() for result in results], indent=2))
