@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,9 @@ def ask(former: Former, work: Callable[[sa.Connection], Any]) -> Any:
 
 def downgrade_and_die(settings: DatabaseSettings, before: int) -> bool:
     """Run the way back in a process that is killed before its DROP of this number; whether it came to its end."""
-    child = os.fork()
+    with warnings.catch_warnings():  # of a library that other tests of the same run have brought in
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         count = 0
 
