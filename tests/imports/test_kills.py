@@ -19,6 +19,7 @@ from tests.imports.conftest import await_that, begin, ended, set_back, stage, ta
 from tests.load import quiet
 from tests.servers.process import Process
 from tests.servers.service import installed
+from xloud_image.services.reaper import LATE
 
 DATA = random.Random(8).randbytes(4_000_000)
 SHA = hashlib.sha512(DATA).hexdigest()
@@ -99,7 +100,11 @@ def test_what_an_earlier_write_left_does_not_touch_a_later_one(scene: Scene) -> 
         f" VALUES ('left', 'write', '{image}', 'slow', 'write', '{image}-00000000', 'image',"
         " '2026-01-01 00:00:00.000000', 3)",
     )
-    await_that(lambda: not rows(scene.cloud.service, "SELECT id FROM xloud_claims WHERE id = 'left'"))
+    of_it = "FROM xloud_claims WHERE id = 'left'"
+    await_that(lambda: rows(scene.cloud.service, f"SELECT error {of_it}") == [(LATE,)])
+    assert scene.cloud.ann.show(image)["status"] == "uploading"
+    set_back(scene.cloud.service, "UPDATE xloud_claims SET lease_until = NULL WHERE id = 'left'")  # the second look
+    await_that(lambda: not rows(scene.cloud.service, f"SELECT id {of_it}"))
     assert scene.cloud.ann.show(image)["status"] == "uploading"
     assert begin(scene.cloud.ann, image).status == 202
     assert ended(scene.cloud.ann, image)["status"] == "success"
