@@ -33,6 +33,24 @@ def pending_in(service: Service) -> list[dict[str, Any]]:
     return found
 
 
+def _cut_off(server: Service, away: Path) -> Iterator[bytes]:
+    """Data in whose middle the store's directory goes away."""
+    yield bytes(3_000_000)
+    assert wait_until(lambda: any(files(server.images).values()))
+    server.images.rename(away)
+    yield bytes(3_000_000)
+
+
+def _looked_at_late(server: Service, image_id: str, lease_until: str) -> None:
+    """A failed write of an image, that is to be looked for once more."""
+    set_back(
+        server,
+        "INSERT INTO xloud_claims (id, kind, image_id, store, slot, scope, begun_at, attempts, lease_until, error)"
+        f" VALUES ('c', 'write', '{image_id}', 'files', 'write', 'image', '2026-01-01 00:00:00', 1, {lease_until},"
+        f" '{LATE}')",
+    )
+
+
 def test_deleting_while_the_directory_is_away(service: ServiceFactory) -> None:
     server = service({"xloud": SHORT})
     image_id = new_image(server)
@@ -96,13 +114,7 @@ def test_an_upload_whose_directory_goes_away(service: ServiceFactory) -> None:
     path = f"/v2/images/{image_id}/file"
     away = server.directory / "away"
 
-    def data() -> Iterator[bytes]:
-        yield bytes(3_000_000)
-        assert wait_until(lambda: any(files(server.images).values()))
-        server.images.rename(away)
-        yield bytes(3_000_000)
-
-    assert server.request("PUT", path, body=data(), headers=OCTETS).status == 503
+    assert server.request("PUT", path, body=_cut_off(server, away), headers=OCTETS).status == 503
     assert server.request("GET", f"/v2/images/{image_id}").json()["status"] == "queued"
     assert [entry["kind"] for entry in pending_in(server)] == ["write"]
     assert len(files(away)) == 1
@@ -122,13 +134,9 @@ def test_what_a_sick_store_does_late_is_removed_too(service: ServiceFactory) -> 
     image_id = new_image(server, None)
     away = server.directory / "away"
 
-    def data() -> Iterator[bytes]:
-        yield bytes(3_000_000)
-        assert wait_until(lambda: any(files(server.images).values()))
-        server.images.rename(away)
-        yield bytes(3_000_000)
-
-    assert server.request("PUT", f"/v2/images/{image_id}/file", body=data(), headers=OCTETS).status == 503
+    assert (
+        server.request("PUT", f"/v2/images/{image_id}/file", body=_cut_off(server, away), headers=OCTETS).status == 503
+    )
     (name,) = files(away)
     away.rename(server.images)
     assert wait_until(lambda: any("late" in (row[-1] or "") for row in claims(server))), claims(server)
@@ -145,9 +153,7 @@ def test_the_way_back_looks_for_it_at_once(service: ServiceFactory) -> None:
     image_id = new_image(server, None)
     server.stop()
     (server.images / image_id).write_bytes(b"late")
-    claim = "('c', 'write', '{0}', 'files', 'write', 'image', '2026-01-01 00:00:00', 1, '2100-01-01 00:00:00', '{1}')"
-    columns = "id, kind, image_id, store, slot, scope, begun_at, attempts, lease_until, error"
-    set_back(server, f"INSERT INTO xloud_claims ({columns}) VALUES {claim.format(image_id, LATE)}")
+    _looked_at_late(server, image_id, "'2100-01-01 00:00:00'")
     assert "gone" in server.run("takeover", "undo", "--wait", "5")
     assert files(server.images) == {}
 
@@ -156,9 +162,7 @@ def test_data_that_a_glance_has_put_there_since_stay(service: ServiceFactory) ->
     """The name that a first upload has in the store is that of the image, with Glance as well."""
     server = service({"xloud": SHORT})
     image_id = new_image(server, b"of a Glance")
-    claim = "('c', 'write', '{0}', 'files', 'write', 'image', '2026-01-01 00:00:00', 1, NULL, '{1}')"
-    columns = "id, kind, image_id, store, slot, scope, begun_at, attempts, lease_until, error"
-    set_back(server, f"INSERT INTO xloud_claims ({columns}) VALUES {claim.format(image_id, LATE)}")
+    _looked_at_late(server, image_id, "NULL")
     assert wait_until(lambda: not claims(server)), claims(server)
     assert server.request("GET", f"/v2/images/{image_id}/file").body == b"of a Glance"
 

@@ -7,7 +7,7 @@ once, everything else when its lease runs out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -86,23 +86,25 @@ async def once(runtime: Runtime) -> None:
 async def now(runtime: Runtime, *, most: int = 10_000) -> tuple[int, int]:
     """Try every deletion that waits, whenever its next attempt would be, once; how many there were and how many still
     wait. What somebody works on is left to him. most: deletions that are looked at."""
-    by_store: dict[str, list[Claim]] = {}
-    for claim in await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most)):
-        if claim.holder is None:
-            by_store.setdefault(claim.store, []).append(claim)
-    await asyncio.gather(*(_settle_all(runtime, left, idle=True) for left in by_store.values()))
-    tried = {claim.id for left in by_store.values() for claim in left}
+    waiting = await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most))
+    tried = await _settle_idle(runtime, [claim for claim in waiting if claim.holder is None])
     left = await runtime.db.read(lambda conn: claims.list_all(conn, kind="delete", limit=most))
     return len(tried), sum(claim.id in tried for claim in left)
 
 
 async def late(runtime: Runtime) -> None:
     """Look now for what sick stores may have done late, and not when its time has come."""
+    waiting = await runtime.db.read(claims.list_all)
+    await _settle_idle(runtime, [claim for claim in waiting if claim.holder is None and claim.error == LATE])
+
+
+async def _settle_idle(runtime: Runtime, some: Sequence[Claim]) -> set[str]:
+    """Settle claims that wait for their next attempt now, stores side by side; the ids of all."""
     by_store: dict[str, list[Claim]] = {}
-    for claim in await runtime.db.read(claims.list_all):
-        if claim.holder is None and claim.error == LATE:
-            by_store.setdefault(claim.store, []).append(claim)
+    for claim in some:
+        by_store.setdefault(claim.store, []).append(claim)
     await asyncio.gather(*(_settle_all(runtime, left, idle=True) for left in by_store.values()))
+    return {claim.id for claim in some}
 
 
 async def _left(runtime: Runtime, seen: Expired) -> dict[str, list[Claim]]:

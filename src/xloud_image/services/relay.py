@@ -154,8 +154,10 @@ async def bound(runtime: Runtime) -> None:
         dropped = await box.drop(runtime.db, most=kept, hours=hours)
         if dropped:
             log.error(f"{box.what} were dropped: they waited for too long, or were too many", count=dropped)
+        if box not in wanted:
+            continue
         count, seconds = await runtime.db.read(box.waiting)
-        if seconds > _LATE and box in wanted:
+        if seconds > _LATE:
             log.error(f"{box.what} wait", count=count, for_seconds=int(seconds), kept=kept)
 
 
@@ -191,7 +193,7 @@ def _in_thread(work: Callable[[], T]) -> asyncio.Future[T]:
 
 
 class Bell(Protocol):
-    """What rings other nodes (`broker.Teller`)."""
+    """What rings other nodes (`broker.Broker`)."""
 
     def ring(self) -> None:
         """Waits in its thread. `BrokerUnavailable`."""
