@@ -359,14 +359,7 @@ async def _there_already(runtime: Runtime, job: Job, image: Image, progress: Pro
 
 def _right(runtime: Runtime, image: Image, name: str) -> Location | None:
     """The location of an image in this store that readers get, if there is one."""
-    return next(
-        (
-            item
-            for item in image.locations
-            if _is_in(runtime, item, name) and external.counts(item) and not external.is_wrong(item)
-        ),
-        None,
-    )
+    return next((item for item in image.locations if _is_in(runtime, item, name) and _is_given(item)), None)
 
 
 async def _hex(runtime: Runtime, job: Job, image: Image, location: Location, algorithm: str, progress: Progress) -> str:
@@ -538,7 +531,8 @@ async def _stored(
             known = external.true_digest(current)
             if known not in (None, *summary.digests.items()):
                 raise StoreUnavailable("the image's digest became known meanwhile; the copy is compared with it")
-            if there is not None and _same(current, there) is None:
+            same = (item for item in current.locations if there and (item.id, item.url) == (there.id, there.url))
+            if there is not None and not any(map(_is_given, same)):
                 raise Conflict(_GONE)
             leave = job.request.get("leave")
             left.extend(item for item in current.locations if leave and _is_in(runtime, item, leave))
@@ -608,10 +602,9 @@ def _noted(image: Image, location: Location, known: tuple[str, str] | None) -> L
     return location if known is None else external.digested(location, *known)
 
 
-def _same(image: Image, location: Location) -> Location | None:
-    """This location of an image as it is now, if it is there and still given out."""
-    found = next((item for item in image.locations if (item.id, item.url) == (location.id, location.url)), None)
-    return found if found and external.counts(found) and not external.is_wrong(found) else None
+def _is_given(location: Location) -> bool:
+    """Whether readers get data from a location."""
+    return external.counts(location) and not external.is_wrong(location)
 
 
 def _is_in(runtime: Runtime, location: Location, name: str | None) -> bool:
